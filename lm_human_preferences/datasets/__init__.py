@@ -1,0 +1,1 @@
+"""The published text data sets, and text files of the user."""

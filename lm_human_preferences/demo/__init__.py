@@ -1,0 +1,1 @@
+"""The demo: the whole method in minutes on human sentiment ratings of short texts."""

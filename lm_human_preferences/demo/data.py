@@ -1,0 +1,207 @@
+"""Short texts with human sentiment ratings, and what the demo makes of them.
+
+The source distribution of the package vaderSentiment 3.3.2 (MIT licence) holds 23 703 short texts, each with
+the mean of about 20 people's sentiment ratings from -4 to 4 (C.J. Hutto and E.E. Gilbert, VADER: A
+Parsimonious Rule-based Model for Sentiment Analysis of Social Media Text, ICWSM 2014). It is fetched once
+into the cache folder (`python -m lm_human_preferences.demo.data` does just that) and read from there.
+"""
+
+import functools
+import hashlib
+import html
+import io
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import tempfile
+from typing import Dict, Iterator, List, NamedTuple, Sequence
+
+import numpy as np
+
+from lm_human_preferences.language.datasets import tokenize_query
+from lm_human_preferences.language.encodings import Encoding
+from lm_human_preferences.utils.cache import cache_dir
+
+REQUIREMENT = 'vaderSentiment==3.3.2'
+ARCHIVE = 'vaderSentiment-3.3.2.tar.gz'
+ARCHIVE_SHA256 = '5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9'
+INNER_ARCHIVE = 'vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz'
+FILES = {
+    'movie': 'movieReviewSnippets_GroundTruth.txt',
+    'amazon': 'amazonReviewSnippets_GroundTruth.txt',
+    'editorial': 'nytEditorialSnippets_GroundTruth.txt',
+    'tweet': 'tweets_GroundTruth.txt',
+}
+SOURCES = tuple(FILES)
+
+# Share of the snippets in each split, in per mille. `judge` is for judges that take no part in training.
+SPLITS = {'judge': 140, 'test': 80, 'valid': 40, 'train': 740}
+# How many snippets in a row make one text of the query stream.
+SNIPPETS_PER_TEXT = 4
+
+
+class Snippet(NamedTuple):
+    source: str
+    rating: float
+    text: str
+
+
+def fetch() -> str:
+    """Return the path of the source distribution in the cache, after fetching it there if it is not.
+
+    ConnectionError if it cannot be fetched, ValueError if what came is something else.
+    """
+    folder = os.path.join(cache_dir(), 'demo')
+    path = os.path.join(folder, ARCHIVE)
+    if os.path.exists(path):
+        return path
+    os.makedirs(folder, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as private:
+        command = [sys.executable, '-m', 'pip', 'download', '--no-deps', '--no-binary', ':all:', REQUIREMENT]
+        done = subprocess.run(
+            command + ['-d', private],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        fetched = os.path.join(private, ARCHIVE)
+        if done.returncode or not os.path.exists(fetched):
+            reason = (done.stdout.strip().splitlines() or ['no output'])[-1]
+            raise ConnectionError(
+                f'cannot fetch {REQUIREMENT} with pip ({reason}): put {ARCHIVE} into {folder}'
+            )
+        _check_hash(fetched)
+        os.replace(fetched, path)
+    return path
+
+
+def snippets(split: str, sources: Sequence[str] = ('movie',)) -> List[Snippet]:
+    """Return the rated snippets of a split ('train', 'valid', 'test' or 'judge'), in a fixed random order.
+
+    The files list positive reviews first: their own order would tell a snippet's rating from its neighbours'.
+    """
+    if split not in SPLITS:
+        raise ValueError(f'unknown split {split!r}: must be one of {", ".join(SPLITS)}')
+    return [s for s in _all_snippets() if s.source in sources and split_of(s.text) == split]
+
+
+def split_of(text: str) -> str:
+    """Return the split of a text: by hash, so that the same words are in one split wherever they occur."""
+    place = int(_digest(text)[:8], 16) % 1000
+    for split, share in SPLITS.items():
+        if place < share:
+            return split
+        place -= share
+    raise AssertionError('the shares of the splits sum to less than 1000')
+
+
+def lm_texts(mode: str) -> List[str]:
+    """Return the snippets of all four files, each ending in a newline, for training a language model."""
+    return [s.text + '\n' for s in snippets(mode, SOURCES)]
+
+
+def query_texts(mode: str) -> List[str]:
+    """Return the text stream for queries: each text is a few movie snippets in a row, one a line."""
+    texts = [s.text for s in snippets(mode)]
+    texts += texts[: SNIPPETS_PER_TEXT - 1]
+    return [_lines(texts[i : i + SNIPPETS_PER_TEXT]) for i in range(len(texts) - SNIPPETS_PER_TEXT + 1)]
+
+
+def best_of_4_labels(
+    mode: str, num: int, encoding: Encoding, query_length: int, response_length: int, seed: int = 0
+) -> Dict[str, np.ndarray]:
+    """Return human choices: which of four snippets people rated most positive.
+
+    `query` int32 [num, query_length]: the snippets before; `sample0` … `sample3` int32
+    [num, response_length]: a snippet and its newline, then padding; `best` int32 [num]. Snippets longer
+    than a response are left out, and choices whose highest rating is shared. Every snippet is used once
+    before any is used again.
+    """
+    rated = []
+    for snippet in snippets(mode):
+        tokens = encoding.encode(snippet.text + '\n')
+        if len(tokens) <= response_length:
+            padding = [encoding.padding_token] * (response_length - len(tokens))
+            rated.append((snippet, tokens + padding))
+    if len(rated) < 8:
+        raise ValueError(f'only {len(rated)} snippets fit into response_length {response_length}')
+    queries, samples, best, passed_over = [], [], [], 0
+    for before, group in _groups(len(rated), np.random.RandomState(seed)):
+        ratings = [rated[i][0].rating for i in group]
+        query_text = _lines([rated[i][0].text for i in before])
+        query = tokenize_query(query_text, encoding, query_length, start_text=None, end_text='\n')
+        if query is not None and ratings.count(max(ratings)) == 1:
+            queries.append(query)
+            samples.append([rated[i][1] for i in group])
+            best.append(ratings.index(max(ratings)))
+            passed_over = 0
+        else:
+            passed_over += 1
+        if len(best) == num:
+            break
+        if passed_over > len(rated):
+            raise ValueError(f'no snippet fits into query_length {query_length}')
+    labels = {f'sample{k}': np.array([sample[k] for sample in samples], np.int32) for k in range(4)}
+    labels['query'] = np.array(queries, np.int32)
+    labels['best'] = np.array(best, np.int32)
+    return labels
+
+
+def _groups(count: int, random: np.random.RandomState) -> Iterator[Sequence[np.ndarray]]:
+    """Yield (the four before, four) of 0 … count-1 without end: random orders cut into fours."""
+    while True:
+        order = random.permutation(count)
+        fours = [order[i : i + 4] for i in range(0, count - 3, 4)]
+        for i, four in enumerate(fours):
+            yield fours[i - 1], four
+
+
+def _lines(texts: Sequence[str]) -> str:
+    return ''.join(text + '\n' for text in texts)
+
+
+@functools.lru_cache(maxsize=1)
+def _all_snippets() -> List[Snippet]:
+    """Return the snippets of all files in an order fixed by their hashes, each text once."""
+    path = fetch()
+    _check_hash(path)
+    found = {}
+    with tarfile.open(path) as outer:
+        inner = outer.extractfile(INNER_ARCHIVE).read()
+    with tarfile.open(fileobj=io.BytesIO(inner)) as archive:
+        members = {os.path.basename(member.name): member for member in archive.getmembers()}
+        for source, name in FILES.items():
+            for line in archive.extractfile(members[name]).read().split(b'\n'):
+                if line.strip():
+                    _, rating, text = line.decode('utf-8', errors='replace').split('\t')
+                    snippet = Snippet(source, float(rating), clean(text))
+                    found.setdefault(_digest(snippet.text), snippet)
+    return [found[key] for key in sorted(found)]
+
+
+def clean(text: str) -> str:
+    """Undo the files' HTML entities, doubled quotes and lost dashes (runs of spaces); one line."""
+    text = re.sub(r"''|``", '"', html.unescape(text).strip())
+    text = re.sub(r'(?<=\S) {3,}(?=\S)', ' - ', text)
+    text = text.replace('–', '-').replace('’', "'")
+    return ' '.join(text.split())
+
+
+def _digest(text: str) -> str:
+    """Return a hash of a text's letters and digits alone, so that near copies count as the same text."""
+    letters = re.sub(r'\W', '', text.lower())
+    return hashlib.sha256((letters or text).encode('utf-8')).hexdigest()
+
+
+def _check_hash(path: str) -> None:
+    with open(path, 'rb') as f:
+        if hashlib.sha256(f.read()).hexdigest() != ARCHIVE_SHA256:
+            raise ValueError(
+                f'{path} is not the published {ARCHIVE} (its SHA-256 differs): remove it and try again'
+            )
+
+
+if __name__ == '__main__':
+    print(fetch())

@@ -1,0 +1,1 @@
+"""Text and the language model: encodings, data sets, GPT-2, sampling."""
