@@ -1,0 +1,1 @@
+"""Fine-tuning language models from human preferences: a reward model learnt from choices, then PPO."""

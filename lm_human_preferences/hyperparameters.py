@@ -1,0 +1,289 @@
+"""Every hyperparameter of the project, its default, and the rules between them.
+
+`validate(num_ranks=N)` of a top class (one for each command) also checks what N ranks must share out evenly.
+"""
+
+import math
+import re
+from dataclasses import dataclass, field
+from typing import Any, Callable, Optional, Tuple
+
+from lm_human_preferences.utils.hyperparams import HParams
+
+Rule = Tuple[Callable[[Any], bool], str]
+POSITIVE: Rule = (lambda value: 0 < value < math.inf, 'above 0')
+NOT_NEGATIVE: Rule = (lambda value: 0 <= value < math.inf, '0 or above')
+UNIT_INTERVAL: Rule = (lambda value: 0 <= value <= 1, 'between 0 and 1')
+DROPOUT_RATE: Rule = (lambda value: 0 <= value < 1, '0 or above and below 1')
+NOT_EMPTY: Rule = (lambda value: bool(value.strip()), 'a name or path')
+SEED: Rule = (lambda value: 0 <= value < 2**31, 'between 0 and 2147483647')
+
+
+def _check(group: HParams, prefix: str, names: str, rule: Rule) -> None:
+    """Check a rule on the named fields of a group (names apart by spaces); a field that is None passes."""
+    holds, wanted = rule
+    for name in names.split():
+        value = getattr(group, name)
+        if value is not None and not holds(value):
+            raise ValueError(f'{prefix}{name} must be {wanted}, not {value!r}')
+
+
+def _check_divides(name: str, value: int, divisor_name: str, divisor: int) -> None:
+    if value % divisor:
+        below = value // divisor * divisor
+        nearest = f'{below} and {below + divisor}' if below else str(divisor)
+        by = f'{divisor_name} ({divisor})'
+        raise ValueError(f'{name} ({value}) does not divide by {by}: nearest would be {nearest}')
+
+
+@dataclass
+class RunHParams(HParams):
+    """How a run is seeded, logged and saved. Intervals are in training steps."""
+
+    seed: Optional[int] = None
+    log_interval: int = 10
+    save_interval: int = 50  # 0: only at the end
+    save_dir: Optional[str] = None
+
+    def validate(self, prefix: str = '') -> None:
+        super().validate(prefix)
+        _check(self, prefix, 'seed', SEED)
+        _check(self, prefix, 'log_interval', POSITIVE)
+        _check(self, prefix, 'save_interval', NOT_NEGATIVE)
+        _check(self, prefix, 'save_dir', NOT_EMPTY)
+
+
+@dataclass
+class PolicyHParams(HParams):
+    """The language model that responds."""
+
+    temperature: float = 1.0
+    initial_model: str = None
+
+    def validate(self, prefix: str = '') -> None:
+        super().validate(prefix)
+        _check(self, prefix, 'temperature', POSITIVE)
+        _check(self, prefix, 'initial_model', NOT_EMPTY)
+
+
+@dataclass
+class TaskHParams(HParams):
+    """What is asked of the policy: queries from a data set, responses of a fixed length (both in tokens)."""
+
+    query_length: int = None
+    query_dataset: str = None
+    query_prefix: str = ''
+    query_suffix: str = ''
+    start_text: Optional[str] = '.'
+    end_text: Optional[str] = None
+    response_length: int = None
+    truncate_token: Optional[int] = None
+    truncate_after: int = 0
+    penalty_reward_value: int = -1
+    policy: PolicyHParams = field(default_factory=PolicyHParams)
+
+    def validate(self, prefix: str = '') -> None:
+        super().validate(prefix)
+        _check(self, prefix, 'query_length response_length', POSITIVE)
+        _check(self, prefix, 'truncate_token truncate_after', NOT_NEGATIVE)
+        _check(self, prefix, 'query_dataset', NOT_EMPTY)
+
+
+@dataclass
+class LabelHParams(HParams):
+    """The human judgements a reward model learns from."""
+
+    type: str = None
+    num_train: int = None
+    source: str = None
+
+    def validate(self, prefix: str = '') -> None:
+        super().validate(prefix)
+        best_of = re.match(r'best_of_([0-9]+)\Z', self.type)
+        if not (int(best_of.group(1)) >= 2 if best_of else self.type in ('scalar_rating', 'scalar_compare')):
+            known = 'best_of_N (N at least 2), scalar_rating or scalar_compare'
+            raise ValueError(f'{prefix}type must be {known}, not {self.type!r}')
+        _check(self, prefix, 'num_train', POSITIVE)
+        _check(self, prefix, 'source', NOT_EMPTY)
+
+
+@dataclass
+class TrainRewardHParams(HParams):
+    """Training a reward model: one pass over the labels."""
+
+    run: RunHParams = field(default_factory=RunHParams)
+    task: TaskHParams = field(default_factory=TaskHParams)
+    labels: LabelHParams = field(default_factory=LabelHParams)
+    batch_size: int = 40  # over all ranks
+    lr: float = 5e-5
+    rollout_batch_size: int = 64
+    normalize_samples: int = 0
+    debug_normalize: int = 0
+    normalize_before: bool = False
+    normalize_after: bool = False
+
+    def validate(self, prefix: str = '', num_ranks: int = 1) -> None:
+        super().validate(prefix)
+        _check(self, prefix, 'batch_size rollout_batch_size', POSITIVE)
+        _check(self, prefix, 'lr normalize_samples debug_normalize', NOT_NEGATIVE)
+        if (self.normalize_before or self.normalize_after) and not self.normalize_samples:
+            raise ValueError(f'{prefix}normalize_samples must be above 0 with normalize_before or _after')
+        num_train, batch_size = f'{prefix}labels.num_train', f'{prefix}batch_size'
+        _check_divides(num_train, self.labels.num_train, batch_size, self.batch_size)
+        _check_divides(batch_size, self.batch_size, 'the number of ranks', num_ranks)
+
+
+@dataclass
+class AdaptiveKLHParams(HParams):
+    """Steering of the KL coefficient towards a target."""
+
+    target: float = None  # nats per response
+    horizon: int = 10000  # episodes
+
+    def validate(self, prefix: str = '') -> None:
+        super().validate(prefix)
+        _check(self, prefix, 'target horizon', POSITIVE)
+
+
+@dataclass
+class RewardHParams(HParams):
+    """What PPO maximises: the reward model's score less kl_coef times the KL from the initial policy."""
+
+    kl_coef: float = 0.2
+    adaptive_kl: Optional[AdaptiveKLHParams] = None
+    trained_model: Optional[str] = None
+    train_new_model: Optional[TrainRewardHParams] = None
+
+    def validate(self, prefix: str = '') -> None:
+        super().validate(prefix)
+        _check(self, prefix, 'kl_coef', NOT_NEGATIVE)
+        _check(self, prefix, 'trained_model', NOT_EMPTY)
+        trained, new = f'{prefix}trained_model', f'{prefix}train_new_model'
+        if self.trained_model is not None and self.train_new_model is not None:
+            raise ValueError(f'{trained} and {new} are both set: add --{new} off to use the trained model')
+        if self.trained_model is None and self.train_new_model is None:
+            raise ValueError(f'neither {trained} nor {new} is set: give --{trained}=DIR or --{new}=on')
+
+
+@dataclass
+class PpoHParams(HParams):
+    """Proximal policy optimisation."""
+
+    total_episodes: int = 2000000
+    batch_size: int = 64  # over all ranks
+    nminibatches: int = 1
+    noptepochs: int = 4
+    lr: float = 5e-6
+    vf_coef: float = 0.1
+    cliprange: float = 0.2
+    cliprange_value: float = 0.2
+    gamma: float = 1.0
+    lam: float = 0.95
+    whiten_rewards: bool = True
+
+    def validate(self, prefix: str = '', num_ranks: int = 1) -> None:
+        super().validate(prefix)
+        _check(self, prefix, 'total_episodes batch_size nminibatches noptepochs', POSITIVE)
+        _check(self, prefix, 'cliprange cliprange_value', POSITIVE)
+        _check(self, prefix, 'lr vf_coef', NOT_NEGATIVE)
+        _check(self, prefix, 'gamma lam', UNIT_INTERVAL)
+        shares = self.nminibatches * num_ranks
+        _check_divides(f'{prefix}batch_size', self.batch_size, f'{prefix}nminibatches times ranks', shares)
+        if self.whiten_rewards and self.batch_size < 8 * shares:
+            raise ValueError(
+                f'{prefix}batch_size must be at least {8 * shares}, not {self.batch_size}: '
+                f"with {prefix}whiten_rewards a rank's minibatch needs 8 episodes"
+            )
+
+
+@dataclass
+class TrainPolicyHParams(HParams):
+    """Fine-tuning a policy against a reward model, which is trained first with `rewards.train_new_model`."""
+
+    run: RunHParams = field(default_factory=RunHParams)
+    task: TaskHParams = field(default_factory=TaskHParams)
+    rewards: RewardHParams = field(default_factory=RewardHParams)
+    ppo: PpoHParams = field(default_factory=PpoHParams)
+
+    def validate(self, prefix: str = '', num_ranks: int = 1) -> None:
+        super().validate(prefix)
+        self.ppo.validate(f'{prefix}ppo.', num_ranks)
+        new_model = self.rewards.train_new_model
+        if new_model is not None:
+            new_prefix = f'{prefix}rewards.train_new_model.'
+            new_model.validate(new_prefix, num_ranks)
+            differing = self.task.differences(new_model.task)
+            if differing:
+                names = ', '.join(f'task.{name}' for name in differing)
+                raise ValueError(f'{new_prefix}task must equal {prefix}task; they differ in {names}')
+
+
+@dataclass
+class ModelHParams(HParams):
+    """The size of a GPT-2: what a model folder's hparams.json holds."""
+
+    n_vocab: int = 50257
+    n_ctx: int = 1024
+    n_embd: int = 768
+    n_head: int = 12
+    n_layer: int = 12
+    embd_pdrop: float = 0.1
+    attn_pdrop: float = 0.1
+    resid_pdrop: float = 0.1
+    head_pdrop: float = 0.1
+
+    def validate(self, prefix: str = '') -> None:
+        super().validate(prefix)
+        _check(self, prefix, 'n_vocab n_ctx n_embd n_head n_layer', POSITIVE)
+        _check(self, prefix, 'embd_pdrop attn_pdrop resid_pdrop head_pdrop', DROPOUT_RATE)
+        _check_divides(f'{prefix}n_embd', self.n_embd, f'{prefix}n_head', self.n_head)
+
+
+@dataclass
+class TrainLmHParams(HParams):
+    """Supervised training of a language model by next-token loss."""
+
+    run: RunHParams = field(default_factory=RunHParams)
+    dataset: str = None
+    initial_model: Optional[str] = None  # None: a new model of the size below, from scratch
+    model: ModelHParams = field(default_factory=ModelHParams)
+    sequence_length: int = 128
+    batch_size: int = 32  # over all ranks
+    epochs: int = 1
+    lr: float = 1e-4
+    warmup_steps: int = 100
+    weight_decay: float = 0.0
+    dropout: float = 0.0
+    patience: int = 0  # epochs without a better held-out loss before training stops; 0: it never does
+
+    def validate(self, prefix: str = '', num_ranks: int = 1) -> None:
+        super().validate(prefix)
+        _check(self, prefix, 'dataset initial_model', NOT_EMPTY)
+        _check(self, prefix, 'sequence_length batch_size epochs', POSITIVE)
+        _check(self, prefix, 'lr warmup_steps weight_decay patience', NOT_NEGATIVE)
+        _check(self, prefix, 'dropout', DROPOUT_RATE)
+        _check_divides(f'{prefix}batch_size', self.batch_size, 'the number of ranks', num_ranks)
+        if self.initial_model is None and self.sequence_length > self.model.n_ctx:
+            length, n_ctx = self.sequence_length, self.model.n_ctx
+            raise ValueError(
+                f'{prefix}sequence_length ({length}) must be at most {prefix}model.n_ctx ({n_ctx})'
+            )
+
+
+@dataclass
+class SampleHParams(HParams):
+    """Printing samples of a trained policy."""
+
+    save_dir: str = None
+    savescope: str = 'policy'
+    temperature: float = 1.0
+    seed: Optional[int] = None
+    batch_size: int = 4
+    nsamples: int = 0  # 0: for ever
+
+    def validate(self, prefix: str = '') -> None:
+        super().validate(prefix)
+        _check(self, prefix, 'save_dir savescope', NOT_EMPTY)
+        _check(self, prefix, 'temperature batch_size', POSITIVE)
+        _check(self, prefix, 'nsamples', NOT_NEGATIVE)
+        _check(self, prefix, 'seed', SEED)

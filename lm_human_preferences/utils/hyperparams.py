@@ -1,0 +1,231 @@
+"""A tree of hyperparameters: nested dataclasses whose fields are set, checked and printed by dotted name.
+
+A field whose type is an HParams class is a group, set through names like 'ppo.lr'; an Optional one can be off (None).
+A field without a sensible default is declared `steps: int = None`: it starts unset, and `validate` asks for it.
+"""
+
+import dataclasses
+import functools
+import json
+import math
+import re
+import sys
+import typing
+from dataclasses import dataclass
+from typing import Any, Dict, NamedTuple, Optional, TextIO
+
+from lm_human_preferences.utils.errors import did_you_mean
+
+_BOOLS = {'t': True, 'true': True, 'True': True, 'f': False, 'false': False, 'False': False}
+_SWITCHES = dict(_BOOLS, on=True, off=False)
+
+
+class Field(NamedTuple):
+    """What a dotted name may hold."""
+
+    kind: type  # bool, int, float, str, or the class of a group
+    optional: bool  # whether it may be None: a scalar without a value, a group that is off
+
+    @property
+    def is_group(self) -> bool:
+        return issubclass(self.kind, HParams)
+
+    def __str__(self) -> str:
+        name = 'on/off' if self.is_group else self.kind.__name__
+        return f'{name} or None' if self.optional and not self.is_group else name
+
+
+@dataclass
+class HParams:
+    """Base class of groups. Fields are bool, int, float, str, another group, or Optional of these."""
+
+    @classmethod
+    def tree(cls) -> Dict[str, Field]:
+        """Every field below this class by its dotted name; groups are entries too."""
+        return dict(_tree(cls))
+
+    def override_from_dict(self, values: Dict[str, Any]) -> None:
+        """Set fields from typed values by dotted name; nothing is set when any of them is refused.
+
+        An optional group takes True/'on' and False/'off'/None; a child of it switches it on, in any order.
+        Raises AttributeError for an unknown name, ValueError for a group set to something else, or switched
+        off and given a child at once. The types of other values are checked by `validate`.
+        """
+        tree = _tree(type(self))
+        settings = {}
+        for name, value in values.items():
+            if name not in tree:
+                raise AttributeError(f'no hyperparameter {name}: did you mean {did_you_mean(name, tree)}?')
+            settings[name] = _switch(name, tree[name], value) if tree[name].is_group else value
+        for name in settings:
+            for group in _groups_around(name):
+                if settings.get(group) is False:
+                    raise ValueError(f'{group} is off and {name} is set: give one of them')
+        for name in sorted(settings):  # a group comes before its children
+            self._set(name, settings[name])
+
+    def override_from_str_dict(self, texts: Dict[str, str]) -> None:
+        """Set fields from text by dotted name. Raises ValueError too for text that does not parse."""
+        tree = _tree(type(self))
+        self.override_from_dict(
+            {name: _parse(name, tree[name], text) if name in tree else text for name, text in texts.items()}
+        )
+
+    def override_from_str(self, text: str) -> None:
+        """Set fields from one line of text, 'a.b=1,c=on'; a value cannot hold a comma."""
+        texts = {}
+        for item in text.split(',') if text else []:
+            name, equals, value = item.partition('=')
+            if not equals:
+                raise ValueError(f'{item!r} in {text!r} is not name=value')
+            if name in texts:
+                raise ValueError(f'{name} is set twice')
+            texts[name] = value
+        self.override_from_str_dict(texts)
+
+    def override_from_nested_dict(self, nested: Dict[str, Any]) -> None:
+        """Set fields from dictionaries nested as the groups are; one switches its group on, None off."""
+        self.override_from_dict(_flatten(nested, _tree(type(self))))
+
+    def override_from_json_file(self, path: str) -> None:
+        """Set fields from a JSON file that holds what `to_nested_dict` gave."""
+        with open(path, encoding='utf-8') as file:
+            try:
+                nested = json.load(file)
+            except ValueError as error:
+                raise ValueError(f'{path} is not JSON: {error}') from error
+        if not isinstance(nested, dict):
+            raise ValueError(f'{path} should hold a JSON object, not {type(nested).__name__}')
+        self.override_from_nested_dict(nested)
+
+    def to_nested_dict(self) -> Dict[str, Any]:
+        """The values as nested dictionaries; a group that is off is None."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {k: v.to_nested_dict() if isinstance(v, HParams) else v for k, v in values.items()}
+
+    def differences(self, other: 'HParams') -> typing.List[str]:
+        """The dotted names whose values differ between two trees of one class, sorted."""
+        mine, others = self._values(), other._values()
+        return sorted(name for name in set(mine) | set(others) if mine.get(name) != others.get(name))
+
+    def validate(self, prefix: str = '') -> None:
+        """Check the type of every field below; `prefix` ('ppo.') comes before the names in messages.
+
+        Raises TypeError for a field that is unset or of the wrong type, ValueError for not-a-number. An int
+        in a float field becomes a float. Groups with rules of their own extend this.
+        """
+        for name, field in _tree(type(self)).items():
+            if '.' in name:
+                continue
+            value, full_name = getattr(self, name), prefix + name
+            if value is None:
+                if not field.optional:
+                    raise TypeError(f'{full_name} is not set: give --{full_name}=VALUE ({field})')
+            elif not _holds(field.kind, value):
+                raise TypeError(f'{full_name} should be {field}, not {type(value).__name__} ({value!r})')
+            elif field.is_group:
+                value.validate(prefix=full_name + '.')
+            elif field.kind is float:
+                if math.isnan(value):
+                    raise ValueError(f'{full_name} is not a number')
+                setattr(self, name, float(value))
+
+    def dump(self, name: str = 'hparams', out: Optional[TextIO] = None) -> None:
+        """Print the tree to `out` (default: standard output), one field a line, sorted by dotted name."""
+        out = sys.stdout if out is None else out
+        print(f'{name}:', file=out)
+        for field_name, value in sorted(self._values().items()):
+            print(f'  {field_name} = {value}', file=out)
+
+    def _values(self) -> Dict[str, str]:
+        """Every field below by dotted name, as text; a group that is off is one entry."""
+        texts = {}
+        for name, field in _tree(type(self)).items():
+            if '.' in name:
+                continue
+            value = getattr(self, name)
+            if isinstance(value, HParams):
+                texts.update({f'{name}.{child}': text for child, text in value._values().items()})
+            else:
+                texts[name] = 'off' if field.is_group and value is None else repr(value)
+        return texts
+
+    def _set(self, name: str, value: Any) -> None:
+        first, _, rest = name.partition('.')
+        field = _tree(type(self))[first]
+        if field.is_group and value is False and not rest:
+            setattr(self, first, None)
+        elif field.is_group:
+            if getattr(self, first) is None:
+                setattr(self, first, field.kind())
+            if rest:
+                getattr(self, first)._set(rest, value)
+        else:
+            setattr(self, first, float(value) if field.kind is float and type(value) is int else value)
+
+
+@functools.lru_cache(maxsize=None)
+def _tree(cls: type) -> Dict[str, Field]:
+    tree = {}
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        kind, optional = hints[field.name], False
+        if getattr(kind, '__origin__', None) is typing.Union:
+            (kind,), optional = [arg for arg in kind.__args__ if arg is not type(None)], True
+        tree[field.name] = Field(kind, optional)
+        if tree[field.name].is_group:
+            tree.update({f'{field.name}.{child}': below for child, below in _tree(kind).items()})
+    return tree
+
+
+def _groups_around(name: str) -> typing.Iterator[str]:
+    """'a.b.c' → 'a', 'a.b'."""
+    parts = name.split('.')
+    return ('.'.join(parts[:end]) for end in range(1, len(parts)))
+
+
+def _flatten(nested: Dict[str, Any], tree: Dict[str, Field], prefix: str = '') -> Dict[str, Any]:
+    flat = {}
+    for key, value in nested.items():
+        name = f'{prefix}{key}'
+        if isinstance(value, dict) and name in tree and tree[name].is_group:
+            flat[name] = True
+            flat.update(_flatten(value, tree, prefix=name + '.'))
+        else:
+            flat[name] = value
+    return flat
+
+
+def _holds(kind: type, value: Any) -> bool:
+    if kind is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
+def _switch(name: str, field: Field, value: Any) -> bool:
+    on = False if value is None else _SWITCHES.get(value) if isinstance(value, str) else value
+    if not isinstance(on, bool):
+        raise ValueError(f'{name} is a group of hyperparameters: it takes on or off, not {value!r}')
+    if not on and not field.optional:
+        raise ValueError(f'{name} cannot be off: only its fields can be set')
+    return on
+
+
+def _parse(name: str, field: Field, text: str) -> Any:
+    """Text → the value of a field; a group's text is left to `_switch`."""
+    if field.is_group:
+        return text
+    if field.optional and text == 'None':
+        return None
+    if field.kind is str:
+        return text
+    try:
+        if field.kind is bool:
+            return _BOOLS[text]
+        if field.kind is int and re.match(r'[+-]?[0-9]+\Z', text):
+            return int(text)
+        if field.kind is float and not math.isnan(float(text)):
+            return float(text)
+    except (KeyError, ValueError):
+        pass
+    raise ValueError(f'{name} should be {field}, not {text!r}')
