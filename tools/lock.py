@@ -1,0 +1,89 @@
+"""Write Pipfile.lock from Pipfile: `make lock`.
+
+`pipenv lock` resolves for the one Python it runs on, so its lock lacks what the other Pythons need. Here uv resolves
+each section for every Python and platform that the section serves, and the answer is written in pipenv's format.
+No index and no host is written: any index that holds the same files (the hashes say so) will do.
+"""
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, Dict
+
+from pipenv.vendor import tomlkit
+from pipenv.vendor.plette import Pipfile
+
+# The oldest Python that a section serves: its versions are chosen to run there and on later ones.
+OLDEST_PYTHON = {'packages': '3.9', 'cuda': '3.9', 'py312': '3.12', 'py37': '3.7', 'py37-gpu': '3.7'}
+
+TENSORFLOW_BUILDS = {'tensorflow', 'tensorflow-cpu', 'tensorflow-gpu'}
+
+PIN = re.compile(
+    r'(?P<name>[\w.-]+)(\[(?P<extras>[\w,-]+)\])?(?P<version>==[^\s;]+)'
+    r'(\s*;\s*(?P<markers>.+?))?(?P<hashes>(\s+--hash=\S+)+)\s*'
+)
+
+
+def requirement(name: str, wanted: Any) -> str:
+    """A Pipfile entry in pip's form: `numpy = "*"` -> `numpy`, with extras -> `tensorflow[and-cuda]==2.15.1`."""
+    options = wanted if isinstance(wanted, dict) else {'version': wanted}
+    extras = f'[{",".join(options["extras"])}]' if 'extras' in options else ''
+    return name + extras + options['version'].replace('*', '')
+
+
+def merged(base: Dict[str, Any], section: Dict[str, Any]) -> Dict[str, Any]:
+    """`base` with the entries of `section` in place of its own: an environment has one build of TensorFlow."""
+    return {**{name: wanted for name, wanted in base.items() if name not in TENSORFLOW_BUILDS}, **section}
+
+
+def resolve(wanted: Dict[str, Any], oldest_python: str) -> Dict[str, Dict[str, Any]]:
+    """Everything that the Pipfile entries `wanted` need on `oldest_python` and later: package -> entry of the lock."""
+    with tempfile.TemporaryDirectory() as folder:
+        asked = Path(folder, 'requirements.in')
+        asked.write_text('\n'.join(requirement(*entry) for entry in wanted.items()))
+        compile_command = [sys.executable, '-m', 'uv', 'pip', 'compile', '--quiet', '--no-config']
+        compile_command += ['--universal', '--python-version', oldest_python, '--fork-strategy', 'fewest']
+        compile_command += ['--no-header', '--no-annotate', '--no-strip-extras', '--generate-hashes']
+        compile_command += ['--no-python-downloads', str(asked)]
+        answer = subprocess.run(compile_command, stdout=subprocess.PIPE, check=True, encoding='utf-8').stdout
+    entries = {}
+    for line in answer.replace('\\\n', '').splitlines():
+        pin = PIN.fullmatch(line)
+        if pin is None:
+            raise ValueError(f'uv answered a line of another form: {line[:100]}')
+        if pin['name'] in entries:
+            raise ValueError(f'{pin["name"]} has two versions from Python {oldest_python} on: pin it in the Pipfile')
+        entry = {'hashes': sorted(pin['hashes'].replace('--hash=', '').split()), 'version': pin['version']}
+        if pin['extras']:
+            entry['extras'] = pin['extras'].split(',')
+        if pin['markers']:
+            entry['markers'] = pin['markers']
+        entries[pin['name']] = entry
+    return entries
+
+
+def lock(pipfile: Path) -> Dict[str, Any]:
+    """The contents of Pipfile.lock for `pipfile`."""
+    sections = tomlkit.parse(pipfile.read_text()).unwrap()
+    packages = sections.pop('packages')
+    everything = {**packages, **sections.pop('dev-packages')}
+    with pipfile.open() as file:
+        digest = Pipfile.load(file).get_hash().value
+    run_time = resolve(packages, OLDEST_PYTHON['packages'])
+    with_tests = resolve(everything, OLDEST_PYTHON['packages'])
+    for name, entry in run_time.items():
+        if with_tests[name] != entry:
+            raise ValueError(f'the test tools need another version of {name} than the program: pin it in the Pipfile')
+    return {
+        '_meta': {'hash': {'sha256': digest}, 'pipfile-spec': 6, 'requires': {}, 'sources': []},
+        'default': run_time,
+        'develop': {name: entry for name, entry in with_tests.items() if name not in run_time},
+        **{name: resolve(merged(everything, section), OLDEST_PYTHON[name]) for name, section in sections.items()},
+    }
+
+
+if __name__ == '__main__':
+    Path('Pipfile.lock').write_text(json.dumps(lock(Path('Pipfile')), indent=4, sort_keys=True) + '\n')
