@@ -103,6 +103,10 @@ class Encoding:
             raise ValueError(f'{e} is no token of the vocabulary of {self.n_vocab}') from None
         return bytes(self._bytes[symbol] for symbol in symbols).decode('utf-8', errors='replace')
 
+    def same_tokens(self, other: 'Encoding') -> bool:
+        """Whether a token id means the same text in both."""
+        return (self._encoder, self.padding_token) == (other._encoder, other.padding_token)
+
     def save(self, folder: str) -> None:
         """Write the files from which `load_encoding` restores this encoding."""
         os.makedirs(folder, exist_ok=True)

@@ -1,0 +1,198 @@
+"""GPT-2 as a TensorFlow graph: tokens in, hidden states out, and the heads that read them.
+
+    model = Model(hparams, scope='policy/model', heads=['value'])
+    states = model(tokens, padding_token)         # hidden [batch, sequence, n_embd]
+    logits = model.logits(states.hidden)          # [batch, sequence, n_vocab]
+    values = model.scalar_head('value', states.hidden)  # [batch, sequence]
+
+The heads are apart from the transformer so that they run only where somebody reads them: the policy at the positions of
+the response, the reward model at the last one. Variables bear the names of OpenAI's checkpoints (`h0/attn/c_attn/w` …).
+"""
+
+import math
+from typing import NamedTuple, Optional, Sequence
+
+from lm_human_preferences.hyperparameters import ModelHParams
+from lm_human_preferences.utils.tf_versions import tf
+
+
+class Past(NamedTuple):
+    """What attention needs of the tokens already read."""
+
+    keys_values: tf.Tensor  # [batch, n_layer, 2, n_head, past, head_dim]
+    real: tf.Tensor  # [batch, past] bool: False where the token was padding
+
+
+class States(NamedTuple):
+    """The transformer's output for a batch of token sequences."""
+
+    hidden: tf.Tensor  # [batch, sequence, n_embd], after the final layer norm
+    past: Past  # of these tokens and all before them
+
+
+class Model:
+    """The GPT-2 transformer with a tied language-model head and named scalar heads.
+
+    The constructor makes the variables under `scope`; every call adds operations on those same variables.
+    """
+
+    def __init__(self, hparams: ModelHParams, scope: str = 'model', heads: Sequence[str] = ()):
+        self.hparams = hparams
+        self.scope = scope
+        self.heads = tuple(heads)
+        self.variables = {}  # name within the scope (`h0/ln_1/g`) -> variable
+        with tf.variable_scope(scope):
+            self._create_variables()
+
+    def _create_variables(self):
+        width, layers = self.hparams.n_embd, self.hparams.n_layer
+        self._add('wpe', [self.hparams.n_ctx, width], tf.random_normal_initializer(stddev=0.01))
+        self._add('wte', [self.hparams.n_vocab, width], tf.random_normal_initializer(stddev=0.02))
+        for layer in range(layers):
+            block = 'h%d/' % layer
+            self._add_layer_norm(block + 'ln_1')
+            self._add_linear(block + 'attn/c_attn', width, 3 * width, 1 / math.sqrt(width))
+            self._add_linear(block + 'attn/c_proj', width, width, 1 / math.sqrt(width * layers))
+            self._add_layer_norm(block + 'ln_2')
+            self._add_linear(block + 'mlp/c_fc', width, 4 * width, 1 / math.sqrt(width))
+            self._add_linear(block + 'mlp/c_proj', 4 * width, width, 1 / math.sqrt(4 * width * layers))
+        self._add_layer_norm('ln_f')
+        for head in self.heads:
+            # A value starts at zero (no opinion); any other scalar starts random, or all its inputs would look alike.
+            stddev = 0.0 if head == 'value' else 1 / math.sqrt(width + 1)
+            self._add('heads/%s/w' % head, [width], tf.random_normal_initializer(stddev=stddev))
+            self._add('heads/%s/b' % head, [], tf.zeros_initializer())
+
+    def _add(self, name, shape, initializer):
+        self.variables[name] = tf.get_variable(
+            name, shape, tf.float32, initializer=initializer, use_resource=True
+        )
+
+    def _add_layer_norm(self, name):
+        self._add(name + '/g', [self.hparams.n_embd], tf.ones_initializer())
+        self._add(name + '/b', [self.hparams.n_embd], tf.zeros_initializer())
+
+    def _add_linear(self, name, n_in, n_out, stddev):
+        self._add(name + '/w', [1, n_in, n_out], tf.random_normal_initializer(stddev=stddev))
+        self._add(name + '/b', [n_out], tf.zeros_initializer())
+
+    def __call__(
+        self,
+        tokens: tf.Tensor,
+        padding_token: Optional[int] = None,
+        past: Optional[Past] = None,
+        dropout: bool = False,
+    ) -> States:
+        """Run the transformer.
+
+        Args:
+          tokens: [batch, sequence] int32.
+          padding_token: the id that marks padding. A padded position is not attended to, does not advance positions,
+            and its output is that of the last real token at or before it. None: every token is real.
+          past: of a call on the tokens before these, which are then all real.
+          dropout: drop at the rates of the hyperparameters (supervised language-model training only).
+        """
+        with tf.name_scope(self.scope.replace('/', '_')):
+            if padding_token is None:
+                real = tf.ones_like(tokens, tf.bool)
+            else:
+                real = tf.not_equal(tokens, padding_token)
+                tokens = tf.where(real, tokens, tf.zeros_like(tokens))
+            all_real = real if past is None else tf.concat([past.real, real], axis=1)
+            visible = _visible(real, all_real)  # [batch, sequence, past + sequence]
+            positions = tf.cumsum(tf.cast(all_real, tf.int32), axis=1, exclusive=True)
+            positions = positions[:, -_length(tokens) :]
+
+            x = tf.gather(self.variables['wte'], tokens) + tf.gather(self.variables['wpe'], positions)
+            x = self._drop(x, self.hparams.embd_pdrop, dropout)
+            keys_values = []
+            for layer in range(self.hparams.n_layer):
+                layer_past = None if past is None else past.keys_values[:, layer]
+                x, layer_keys_values = self._block('h%d/' % layer, x, visible, layer_past, dropout)
+                keys_values.append(layer_keys_values)
+            hidden = self._layer_norm('ln_f', x)
+            if padding_token is not None and past is None:
+                hidden = _last_real(hidden, visible)
+            return States(hidden, Past(tf.stack(keys_values, axis=1), all_real))
+
+    def logits(self, hidden: tf.Tensor) -> tf.Tensor:
+        """Next-token logits [..., n_vocab] of hidden states [..., n_embd], by the transposed token embedding."""
+        width, vocabulary = self.hparams.n_embd, self.hparams.n_vocab
+        logits = tf.matmul(tf.reshape(hidden, [-1, width]), self.variables['wte'], transpose_b=True)
+        return tf.reshape(logits, _shape(hidden)[:-1] + [vocabulary])
+
+    def scalar_head(self, name: str, hidden: tf.Tensor) -> tf.Tensor:
+        """One number [...] for each hidden state [..., n_embd]."""
+        weights, bias = self.variables['heads/%s/w' % name], self.variables['heads/%s/b' % name]
+        return tf.reduce_sum(hidden * weights, axis=-1) + bias
+
+    def _block(self, block, x, visible, past, dropout):
+        attended, keys_values = self._attention(
+            block + 'attn/', self._layer_norm(block + 'ln_1', x), visible, past, dropout
+        )
+        x += self._drop(attended, self.hparams.resid_pdrop, dropout)
+        h = _gelu(self._linear(block + 'mlp/c_fc', self._layer_norm(block + 'ln_2', x)))
+        x += self._drop(self._linear(block + 'mlp/c_proj', h), self.hparams.resid_pdrop, dropout)
+        return x, keys_values
+
+    def _attention(self, name, x, visible, past, dropout):
+        """Multi-head self-attention; returns the output and keys and values [batch, 2, n_head, past + sequence, d]."""
+        batch, sequence, width = _shape(x)
+        heads = self.hparams.n_head
+        projected = tf.reshape(
+            self._linear(name + 'c_attn', x), [batch, sequence, 3, heads, width // heads]
+        )
+        projected = tf.transpose(projected, [0, 2, 3, 1, 4])  # [batch, 3, n_head, sequence, head_dim]
+        queries, keys_values = projected[:, 0], projected[:, 1:]
+        if past is not None:
+            keys_values = tf.concat([past, keys_values], axis=3)
+        keys, values = keys_values[:, 0], keys_values[:, 1]
+
+        scores = tf.matmul(queries, keys, transpose_b=True) * (1 / math.sqrt(width // heads))
+        hide = tf.cast(tf.logical_not(visible), scores.dtype)[:, tf.newaxis]
+        weights = tf.nn.softmax(scores * (1 - hide) - 1e10 * hide)
+        weights = self._drop(weights, self.hparams.attn_pdrop, dropout)
+        mixed = tf.transpose(tf.matmul(weights, values), [0, 2, 1, 3])
+        return self._linear(name + 'c_proj', tf.reshape(mixed, [batch, sequence, width])), keys_values
+
+    def _linear(self, name, x):
+        weights, bias = self.variables[name + '/w'], self.variables[name + '/b']
+        n_in, n_out = weights.shape.as_list()[1:]
+        y = tf.matmul(tf.reshape(x, [-1, n_in]), tf.reshape(weights, [n_in, n_out])) + bias
+        return tf.reshape(y, _shape(x)[:-1] + [n_out])
+
+    def _layer_norm(self, name, x):
+        centred = x - tf.reduce_mean(x, axis=-1, keepdims=True)
+        variance = tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True)
+        return centred * tf.rsqrt(variance + 1e-5) * self.variables[name + '/g'] + self.variables[name + '/b']
+
+    @staticmethod
+    def _drop(x, rate, dropout):
+        return tf.nn.dropout(x, rate=rate) if dropout and rate > 0 else x
+
+
+def _visible(real, all_real):
+    """[batch, sequence, past + sequence] bool: which tokens each position attends to: real ones, itself or earlier."""
+    sequence, total = _length(real), _length(all_real)
+    earlier = tf.range(total) <= tf.range(total - sequence, total)[:, tf.newaxis]
+    return tf.logical_and(all_real[:, tf.newaxis, :], earlier)
+
+
+def _last_real(hidden, visible):
+    """Replace each position's hidden state by that of the last real token at or before it."""
+    last = tf.reduce_max(tf.cast(visible, tf.int32) * tf.range(_length(visible)), axis=-1)
+    return tf.batch_gather(hidden, last)
+
+
+def _gelu(x):
+    return 0.5 * x * (1 + tf.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * tf.pow(x, 3))))
+
+
+def _shape(x):
+    """The shape of `x` as a list: numbers where they are known while the graph is built, tensors elsewhere."""
+    dynamic = tf.shape(x)
+    return [dynamic[i] if size is None else size for i, size in enumerate(x.shape.as_list())]
+
+
+def _length(x):
+    return _shape(x)[-1]

@@ -1,0 +1,144 @@
+"""Model folders: a checkpoint with its `hparams.json` and encoding, and how to find and load one.
+
+A name is `test` (random weights, without files), `demo` (the embedded model), the name of a published GPT-2 (`124M` …) in
+the cache folder, or the path of a folder: a model's own, or that of a run which holds one.
+"""
+
+import dataclasses
+import json
+import os
+from typing import Dict, List, Optional, Sequence
+
+from lm_human_preferences.hyperparameters import ModelHParams
+from lm_human_preferences.language.encodings import Encoding, load_encoding, test_encoding
+from lm_human_preferences.language.model import Model
+from lm_human_preferences.utils.cache import cache_dir
+from lm_human_preferences.utils.checkpoints import latest_checkpoint
+from lm_human_preferences.utils.ranks import Ranks
+from lm_human_preferences.utils.tf_versions import tf
+
+DEMO_MODEL = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'demo', 'model')
+PUBLISHED_MODELS = ('124M', '355M', '774M', '1558M')
+
+
+class TrainedModel:
+    """A model on disk; `folder` None stands for the built-in `test` model, whose weights are random."""
+
+    def __init__(self, folder: Optional[str], savescope: str = 'policy'):
+        self.folder = folder
+        self.savescope = savescope
+        if folder is None:
+            self.hparams = ModelHParams(n_vocab=27, n_ctx=8, n_embd=7, n_head=1, n_layer=2)
+        else:
+            self.hparams = load_model_hparams(folder)
+
+    def encoding(self) -> Encoding:
+        """The model's vocabulary."""
+        return test_encoding() if self.folder is None else load_encoding(self.folder)
+
+    def load(
+        self,
+        session: tf.Session,
+        model: Model,
+        heads: Sequence[str] = (),
+        extra: Optional[Dict[str, tf.Variable]] = None,
+    ) -> List[tf.Variable]:
+        """Set the variables of `model` to the checkpoint's.
+
+        Args:
+          heads: scalar heads that must be in the checkpoint; other heads of `model` are left alone.
+          extra: further variables by their names in the checkpoint below the scope.
+
+        Returns:
+          the variables that were set.
+        """
+        if self.folder is None:
+            return []
+        path = latest_checkpoint(self.folder)
+        reader = tf.train.load_checkpoint(path)
+        shapes = reader.get_variable_to_shape_map()
+        prefix = self._prefix(path, shapes)
+        wanted = {
+            prefix + 'model/' + name: variable
+            for name, variable in model.variables.items()
+            if not name.startswith('heads/') or name.split('/')[1] in heads
+        }
+        wanted.update((prefix + name, variable) for name, variable in (extra or {}).items())
+        for name, variable in wanted.items():
+            if name not in shapes:
+                raise ValueError(f'{path}: the checkpoint has no variable {name}')
+            if list(shapes[name]) != variable.shape.as_list():
+                raise ValueError(
+                    f'{path}: {name} has shape {list(shapes[name])}, '
+                    f'but hparams.json asks for {variable.shape.as_list()}'
+                )
+        for name, variable in wanted.items():
+            variable.load(reader.get_tensor(name), session)
+        return list(wanted.values())
+
+    def _prefix(self, path, shapes):
+        """What stands before `model/` in the checkpoint: a scope of ours, or nothing in OpenAI's."""
+        found = [name[: -len('model/wte')] for name in shapes if name == 'model/wte' or name.endswith('/model/wte')]
+        for prefix in (self.savescope + '/', ''):
+            if prefix in found:
+                return prefix
+        raise ValueError(
+            f'{path}: no model under {self.savescope}/; the checkpoint has {", ".join(sorted(found)) or "none at all"}'
+        )
+
+
+def find_model(name: str, savescope: str = 'policy') -> TrainedModel:
+    """The language model called `name`, or that of the policy in the run folder `name`."""
+    if name == 'test':
+        return TrainedModel(None, savescope)
+    if name == 'demo':
+        return TrainedModel(DEMO_MODEL, savescope)
+    if name in PUBLISHED_MODELS:
+        folder = os.path.join(cache_dir(), 'models', name)
+        if not os.path.exists(os.path.join(folder, 'hparams.json')):
+            raise FileNotFoundError(f'the published model {name} is not in {folder}: put its files there')
+        return TrainedModel(folder, savescope)
+    return TrainedModel(_folder_of(name, savescope), savescope)
+
+
+def find_reward_model(name: str) -> TrainedModel:
+    """The reward model of the run folder `name`, or in the folder itself; `test`: one with random weights."""
+    return TrainedModel(None if name == 'test' else _folder_of(name, 'reward_model'), 'reward_model')
+
+
+def _folder_of(path, savescope):
+    for folder in (os.path.join(path, savescope), path):
+        if os.path.exists(os.path.join(folder, 'hparams.json')):
+            return folder
+    raise FileNotFoundError(
+        f'no model at {path}: neither {os.path.join(path, savescope, "hparams.json")} nor hparams.json there'
+    )
+
+
+def load_model_hparams(folder: str) -> ModelHParams:
+    """The model's sizes from `hparams.json` in its folder."""
+    hparams = ModelHParams()
+    path = os.path.join(folder, 'hparams.json')
+    try:
+        hparams.override_from_json_file(path)
+        hparams.validate()
+    except (AttributeError, TypeError, ValueError) as e:
+        raise ValueError(f'{path}: {e}') from None
+    return hparams
+
+
+def save_model_folder(folder: str, hparams: ModelHParams, encoding: Encoding) -> None:
+    """Write all of a model folder but the checkpoint."""
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, 'hparams.json'), 'w') as f:
+        json.dump(dataclasses.asdict(hparams), f, indent=1)
+    encoding.save(folder)
+
+
+def initialize(session: tf.Session, loaded: Sequence[tf.Variable], ranks: Ranks) -> None:
+    """Give every variable of the session's graph that was not loaded its initial value; then make all ranks agree."""
+    with session.graph.as_default():
+        variables = tf.global_variables()
+        loaded_names = {variable.name for variable in loaded}
+        session.run(tf.variables_initializer([v for v in variables if v.name not in loaded_names]))
+    ranks.broadcast_variables(session, variables)

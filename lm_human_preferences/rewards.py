@@ -1,0 +1,48 @@
+"""The reward model r: a language model whose scalar head rates a response (section 2.1 of the paper)."""
+
+from typing import Tuple
+
+from lm_human_preferences.hyperparameters import ModelHParams
+from lm_human_preferences.language.model import Model
+from lm_human_preferences.lm_tasks import Task
+from lm_human_preferences.utils.tf_versions import tf
+
+
+class RewardModel:
+    """reward = gain · head(last token of query and response) + bias, in training and in use."""
+
+    def __init__(self, model_hparams: ModelHParams, task: Task, scope: str = 'reward_model'):
+        self.padding_token = task.padding_token
+        self.model = Model(model_hparams, scope + '/model', heads=['reward'])
+        with tf.variable_scope(scope + '/reward_norm'):
+            self.gain = tf.get_variable('gain', [], initializer=tf.ones_initializer(), use_resource=True)
+            self.bias = tf.get_variable('bias', [], initializer=tf.zeros_initializer(), use_resource=True)
+        task.check_fits(model_hparams.n_ctx, task.hparams.query_length)
+
+    def rewards(self, queries: tf.Tensor, responses: tf.Tensor) -> tf.Tensor:
+        """Rewards [batch] of responses [batch, length] to queries [batch, query_length], both padded on the right.
+
+        The reward model reads the bare query: prefix and suffix are the policy's.
+        """
+        tokens = tf.concat([queries, responses], axis=1)
+        hidden = self.model(tokens, self.padding_token).hidden[:, -1]
+        return self.gain * self.model.scalar_head('reward', hidden) + self.bias
+
+    def rewards_of_samples(self, queries: tf.Tensor, samples: tf.Tensor) -> tf.Tensor:
+        """Rewards [batch, n] of n samples for each query, [batch, n, length]."""
+        n, length = samples.shape.as_list()[1:]
+        repeated = tf.tile(queries[:, tf.newaxis], [1, n, 1])
+        rewards = self.rewards(
+            tf.reshape(repeated, [-1, queries.shape.as_list()[1]]), tf.reshape(samples, [-1, length])
+        )
+        return tf.reshape(rewards, [-1, n])
+
+
+def normalizing_gain_bias(
+    mean: float, std: float, target_mean: float = 0.0, target_std: float = 1.0
+) -> Tuple[float, float]:
+    """The gain and bias that turn rewards of the given mean and std into rewards of the target's."""
+    if not std > 0:
+        raise ValueError('cannot normalize rewards: they are all %g; use more varied samples' % mean)
+    gain = target_std / std
+    return gain, target_mean - gain * mean

@@ -1,0 +1,241 @@
+"""Fine-tune a language model with PPO against a reward model (section 2.2 of the paper).
+
+Each step: sample responses to a batch of queries, score them, charge for the KL divergence from the initial language
+model, and take a few epochs of clipped policy and value updates on those episodes.
+"""
+
+import copy
+import os
+import tempfile
+import time
+from typing import Dict
+
+import numpy as np
+
+from lm_human_preferences import train_reward
+from lm_human_preferences.hyperparameters import TrainPolicyHParams as HParams
+from lm_human_preferences.language.trained_models import (
+    find_model,
+    find_reward_model,
+    initialize,
+    save_model_folder,
+)
+from lm_human_preferences.lm_tasks import Task
+from lm_human_preferences.policy import Policy
+from lm_human_preferences.ppo import Rollouts, adaptive_kl_coef, ppo_loss, token_rewards
+from lm_human_preferences.rewards import RewardModel
+from lm_human_preferences.utils.checkpoints import CheckpointWriter
+from lm_human_preferences.utils.optimizer import minimize, run_with_stats
+from lm_human_preferences.utils.progress import progress, say
+from lm_human_preferences.utils.ranks import Ranks
+from lm_human_preferences.utils.seeds import shared_seed, uniform_generator
+from lm_human_preferences.utils.summaries import SummaryWriter, brief
+from lm_human_preferences.utils.tf_versions import new_session, tf
+
+SAMPLES_SHOWN = 4
+FIGURES_SHOWN = ('objective/score', 'objective/kl', 'objective/entropy')
+
+
+class PPOTrainer:
+    """The graph of fine-tuning: roll out the policy on a batch of queries, and update it on a minibatch of episodes."""
+
+    def __init__(self, hparams: HParams, task: Task, model_hparams, reward_model_hparams, ranks: Ranks):
+        self.hparams = hparams
+        self.task = task
+        self.policy = Policy(model_hparams, task, scope='policy')
+        self.ref_policy = Policy(model_hparams, task, scope='ref_policy')
+        self.reward_model = RewardModel(reward_model_hparams, task)
+        self.batch = ranks.share(hparams.ppo.batch_size)
+        self._build_rollout()
+        self._build_update(ranks)
+
+    def _build_rollout(self):
+        task = self.hparams.task
+        self._queries = tf.placeholder(tf.int32, [self.batch, task.query_length], name='queries')
+        self._uniforms = tf.placeholder(tf.float32, [self.batch, task.response_length], name='uniforms')
+        rollout = self.policy.respond(self._queries, self._uniforms)
+        reference = self.ref_policy.analyze_responses(self._queries, rollout['responses'])
+        truncated, valid = self.task.truncate(rollout['responses'])
+        scores = self.task.penalize(self.reward_model.rewards(self._queries, truncated), valid)
+        self._rollout = dict(rollout, ref_logprobs=reference['logprobs'], truncated=truncated, scores=scores)
+
+    def _build_update(self, ranks):
+        task, minibatch = self.hparams.task, self.batch // self.hparams.ppo.nminibatches
+        per_token = [minibatch, task.response_length]
+        self._minibatch = Rollouts(
+            queries=tf.placeholder(tf.int32, [minibatch, task.query_length], name='rollout_queries'),
+            responses=tf.placeholder(tf.int32, per_token, name='rollout_responses'),
+            logprobs=tf.placeholder(tf.float32, per_token, name='rollout_logprobs'),
+            values=tf.placeholder(tf.float32, per_token, name='rollout_values'),
+            rewards=tf.placeholder(tf.float32, per_token, name='rollout_rewards'),
+        )
+        self._lr = tf.placeholder(tf.float32, [], name='lr')
+        now = self.policy.analyze_responses(self._minibatch.queries, self._minibatch.responses)
+        loss, self._stats = ppo_loss(
+            self.hparams.ppo, self._minibatch, now['logprobs'], now['entropies'], now['values']
+        )
+        variables = list(self.policy.model.variables.values())
+        self._train_op = minimize(loss, variables, self._lr, ranks, scope='ppo_adam')
+
+    def rollout(self, session: tf.Session, queries: np.ndarray, uniforms: np.ndarray) -> Dict[str, np.ndarray]:
+        """Respond to queries [batch, query_length] and score the responses.
+
+        Returns:
+          queries, responses, truncated (the responses as scored), scores [batch], and for every token the policy's
+          logprobs and values and the reference's ref_logprobs.
+        """
+        rollout = session.run(self._rollout, {self._queries: queries, self._uniforms: uniforms})
+        return dict(rollout, queries=queries)
+
+    def update(self, session: tf.Session, rollouts: Rollouts, lr: float) -> Dict[str, float]:
+        """One step of Adam on a minibatch of episodes; returns its statistics."""
+        feed = dict(zip(self._minibatch, rollouts))
+        feed[self._lr] = lr
+        return run_with_stats(session, self._train_op, self._stats, feed)
+
+    def train_on(self, session: tf.Session, rollouts: Rollouts, lr: float, generator) -> Dict[str, float]:
+        """All epochs of updates on a batch of episodes, in minibatches shuffled anew for each epoch; mean statistics."""
+        ppo = self.hparams.ppo
+        stats = []
+        for _ in range(ppo.noptepochs):
+            order = generator.permutation(self.batch)
+            for minibatch in np.split(order, ppo.nminibatches):
+                stats.append(self.update(session, Rollouts(*(array[minibatch] for array in rollouts)), lr))
+        means = {'ppo/' + tag: float(np.mean([s[tag] for s in stats])) for tag in stats[0]}
+        return means
+
+
+def objective_stats(rollout: Dict[str, np.ndarray], penalties: np.ndarray, kl_coef: float) -> Dict[str, float]:
+    """What the policy is after, per episode: score, KL from the reference (nats), and the two together."""
+    kl = (rollout['logprobs'] - rollout['ref_logprobs']).sum(axis=1)
+    score = float(rollout['scores'].mean())
+    return {
+        'objective/kl': float(kl.mean()),
+        'objective/kl_coef': kl_coef,
+        'objective/entropy': float(-rollout['logprobs'].sum(axis=1).mean()),
+        'objective/score': score,
+        'objective/score_total': score + float(penalties.sum(axis=1).mean()),
+    }
+
+
+def elapsed_stats(step: int, hparams: HParams, seconds: float) -> Dict[str, float]:
+    """How far the run is after `step` steps and `seconds`; `fps` counts response tokens over all ranks."""
+    episodes = step * hparams.ppo.batch_size
+    tokens = episodes * hparams.task.response_length
+    return {
+        'elapsed/updates': step,
+        'elapsed/episodes': episodes,
+        'elapsed/steps/serial': step * hparams.task.response_length,
+        'elapsed/steps/total': tokens,
+        'elapsed/fps': tokens / max(seconds, 1e-9),
+        'elapsed/time': seconds,
+    }
+
+
+def show_samples(title: str, rollout: Dict[str, np.ndarray], encoding) -> None:
+    """Print a few queries and responses with score and KL."""
+    say(f'\n{title}')
+    for i in range(min(SAMPLES_SHOWN, len(rollout['queries']))):
+        query = encoding.decode(rollout['queries'][i]).replace('\n', '⏎')
+        response = encoding.decode(rollout['truncated'][i]).replace('\n', '⏎')
+        kl = float((rollout['logprobs'][i] - rollout['ref_logprobs'][i]).sum())
+        say(f'  {query} ▸ {response}   [score {rollout["scores"][i]:.2f}, KL {kl:.1f}]')
+    say('')
+
+
+def train_new_reward_model(hparams: HParams, save_dir: str) -> None:
+    """Train the reward model of a policy's run first, under `save_dir`/reward_model."""
+    new = copy.deepcopy(hparams.rewards.train_new_model)
+    new.run.save_dir = save_dir
+    if new.run.seed is None:
+        new.run.seed = hparams.run.seed
+    train_reward.train(new)
+
+
+def train(hparams: HParams) -> None:
+    """Fine-tune a policy as `hparams` say and save it under `run.save_dir`/policy."""
+    ranks = Ranks()
+    hparams.validate(num_ranks=ranks.size)
+    save_dir = hparams.run.save_dir
+    if hparams.rewards.train_new_model is None:
+        fine_tune(hparams, hparams.rewards.trained_model, ranks)
+    elif save_dir:
+        train_new_reward_model(hparams, save_dir)
+        fine_tune(hparams, save_dir, ranks)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            train_new_reward_model(hparams, folder)
+            fine_tune(hparams, folder, ranks)
+
+
+def fine_tune(hparams: HParams, trained_reward_model: str, ranks: Ranks) -> None:
+    """The PPO run against the reward model at `trained_reward_model`."""
+    ppo = hparams.ppo
+    seed = shared_seed(hparams.run.seed, ranks)
+    save_dir = hparams.run.save_dir if ranks.is_first else None
+    initial_model = find_model(hparams.task.policy.initial_model)
+    reward_source = find_reward_model(trained_reward_model)
+    encoding = initial_model.encoding()
+    if not reward_source.encoding().same_tokens(encoding):
+        raise ValueError(
+            f'rewards.trained_model {trained_reward_model} reads another vocabulary than '
+            f'task.policy.initial_model {hparams.task.policy.initial_model}'
+        )
+    task = Task(hparams.task, encoding)
+    queries = task.query_stream('train', seed, ranks)
+    uniforms = uniform_generator(seed, ranks)
+    shuffler = np.random.RandomState((seed + 100003 * ranks.rank) % 2**32)
+
+    with tf.Graph().as_default() as graph, new_session(graph, ranks.threads()) as session:
+        tf.set_random_seed(seed)
+        trainer = PPOTrainer(hparams, task, initial_model.hparams, reward_source.hparams, ranks)
+        folder = os.path.join(save_dir, 'policy') if save_dir else None
+        if folder:
+            save_model_folder(folder, initial_model.hparams, encoding)
+        checkpoints = CheckpointWriter(folder, tf.global_variables())
+        summaries = SummaryWriter(os.path.join(save_dir, 'tb', 'ppo') if save_dir else None)
+        loaded = initial_model.load(session, trainer.policy.model)
+        loaded += initial_model.load(session, trainer.ref_policy.model)
+        norm = {'reward_norm/gain': trainer.reward_model.gain, 'reward_norm/bias': trainer.reward_model.bias}
+        loaded += reward_source.load(session, trainer.reward_model.model, heads=['reward'], extra=norm)
+        initialize(session, loaded, ranks)
+        graph.finalize()
+
+        kl_coef = hparams.rewards.kl_coef
+        num_steps = max(1, ppo.total_episodes // ppo.batch_size)
+        start = time.time()
+        bar = progress(range(num_steps), 'ppo', ranks.is_first)
+        for step in bar:
+            rollout = trainer.rollout(
+                session, queries.next_batch(trainer.batch), uniforms(trainer.batch, hparams.task.response_length)
+            )
+            rewards, penalties = token_rewards(
+                rollout['logprobs'], rollout['ref_logprobs'], rollout['scores'], kl_coef
+            )
+            episodes = Rollouts(
+                rollout['queries'], rollout['responses'], rollout['logprobs'], rollout['values'], rewards
+            )
+            lr = ppo.lr * (1 - step / num_steps)
+            stats = trainer.train_on(session, episodes, lr, shuffler)
+
+            stats.update(objective_stats(rollout, penalties, kl_coef))
+            stats = ranks.mean_stats(stats)
+            stats['ppo/val/var_explained'] = 1 - stats['ppo/val/error'] / max(stats['ppo/returns/var'], 1e-12)
+            if hparams.rewards.adaptive_kl is not None:
+                adaptive = hparams.rewards.adaptive_kl
+                kl_coef = adaptive_kl_coef(
+                    kl_coef, stats['objective/kl'], adaptive.target, ppo.batch_size, adaptive.horizon
+                )
+
+            stats.update(elapsed_stats(step + 1, hparams, time.time() - start))
+            bar.set_postfix_str(brief(stats, FIGURES_SHOWN))
+            if step % hparams.run.log_interval == 0 or step == num_steps - 1:
+                summaries.write(stats, step)
+                say(f'step {step + 1}/{num_steps}  {brief(stats, FIGURES_SHOWN)}', ranks.is_first)
+            if step in (0, num_steps - 1) and ranks.is_first:
+                title = 'Samples before fine-tuning:' if step == 0 else 'Samples after fine-tuning:'
+                show_samples(title, rollout, encoding)
+            if hparams.run.save_interval and (step + 1) % hparams.run.save_interval == 0 and step + 1 < num_steps:
+                checkpoints.save(session, step + 1)
+        checkpoints.save(session, num_steps)
+        summaries.close()

@@ -1,0 +1,170 @@
+"""Train a reward model on human choices between texts (section 2.1 of the paper).
+
+The model starts from the language model that will be fine-tuned, sees every label once in random order, and is normalized
+so that its rewards on that language model's own samples have mean 0 and standard deviation 1.
+"""
+
+import os
+
+import numpy as np
+
+from lm_human_preferences.hyperparameters import TrainRewardHParams as HParams
+from lm_human_preferences.label_types import get_label_type, label_schema
+from lm_human_preferences.labels import load_labels
+from lm_human_preferences.language.datasets import QueryStream
+from lm_human_preferences.language.trained_models import find_model, initialize, save_model_folder
+from lm_human_preferences.lm_tasks import Task
+from lm_human_preferences.policy import Policy
+from lm_human_preferences.rewards import RewardModel, normalizing_gain_bias
+from lm_human_preferences.utils.checkpoints import CheckpointWriter
+from lm_human_preferences.utils.optimizer import minimize, run_with_stats
+from lm_human_preferences.utils.progress import progress, say
+from lm_human_preferences.utils.ranks import Ranks
+from lm_human_preferences.utils.seeds import shared_seed, uniform_generator
+from lm_human_preferences.utils.summaries import SummaryWriter, brief
+from lm_human_preferences.utils.tf_versions import new_session, tf
+
+
+class RewardTrainer:
+    """The graph of reward training: one step on a batch of labels, and rewards of the initial policy's samples."""
+
+    def __init__(self, hparams: HParams, task: Task, model_hparams, ranks: Ranks):
+        self.hparams = hparams
+        self.label_type = get_label_type(hparams.labels.type)
+        self.ref_policy = Policy(model_hparams, task, scope='ref_policy')
+        self.reward_model = RewardModel(model_hparams, task)
+        self._build_step(ranks)
+        self._build_sampling(task, ranks)
+
+    def _build_step(self, ranks):
+        batch = ranks.share(self.hparams.batch_size)
+        schema = label_schema(self.label_type, self.hparams.task.query_length, self.hparams.task.response_length)
+        self._labels = {
+            name: tf.placeholder(dtype, (batch,) + shape, name='label_' + name)
+            for name, (dtype, shape) in schema.items()
+        }
+        self._lr = tf.placeholder(tf.float32, [], name='lr')
+        samples = tf.stack([self._labels[name] for name in self.label_type.sample_names], axis=1)
+        rewards = self.reward_model.rewards_of_samples(self._labels['query'], samples)
+        self._stats = self.label_type.loss(rewards, self._labels)
+        self.trained_variables = [self.reward_model.gain, self.reward_model.bias]
+        self.trained_variables += list(self.reward_model.model.variables.values())
+        self._train_op = minimize(self._stats['loss'], self.trained_variables, self._lr, ranks, scope='reward_adam')
+
+    def _build_sampling(self, task, ranks):
+        hparams = self.hparams
+        rollouts = hparams.rollout_batch_size
+        if hparams.normalize_samples:
+            rollouts = min(rollouts, hparams.normalize_samples)
+        self.rollout_batch = -(-rollouts // ranks.size)
+        self._queries = tf.placeholder(tf.int32, [self.rollout_batch, hparams.task.query_length], name='queries')
+        self._uniforms = tf.placeholder(
+            tf.float32, [self.rollout_batch, hparams.task.response_length], name='uniforms'
+        )
+        responses, _ = task.truncate(self.ref_policy.respond(self._queries, self._uniforms)['responses'])
+        self._sample_rewards = self.reward_model.rewards(self._queries, responses)
+
+    def step(self, session: tf.Session, labels, lr: float):
+        """One step of Adam on this rank's share of a batch; returns the statistics of that share."""
+        feed = {placeholder: labels[name] for name, placeholder in self._labels.items()}
+        feed[self._lr] = lr
+        return run_with_stats(session, self._train_op, self._stats, feed)
+
+    def sample_rewards(self, session: tf.Session, queries: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
+        """Rewards [rollout_batch] of what the initial policy responds to the queries."""
+        return session.run(self._sample_rewards, {self._queries: queries, self._uniforms: uniforms})
+
+
+class Normalizer:
+    """Sets the reward model's gain and bias by its rewards on samples of the initial policy."""
+
+    def __init__(self, trainer: RewardTrainer, session: tf.Session, queries: QueryStream, uniforms, ranks: Ranks):
+        self._trainer = trainer
+        self._session = session
+        self._queries = queries
+        self._uniforms = uniforms
+        self._ranks = ranks
+
+    def measure(self, samples: int, stage: str):
+        """Mean and standard deviation of the rewards of at least `samples` samples, over all ranks."""
+        trainer = self._trainer
+        length = trainer.hparams.task.response_length
+        batches = -(-samples // (trainer.rollout_batch * self._ranks.size))
+        rewards = [
+            trainer.sample_rewards(
+                self._session, self._queries.next_batch(trainer.rollout_batch), self._uniforms(trainer.rollout_batch, length)
+            )
+            for _ in progress(range(batches), stage, self._ranks.is_first)
+        ]
+        mean, mean_of_squares = self._ranks.mean([np.mean(rewards), np.mean(np.square(rewards, dtype=np.float64))])
+        return mean, np.sqrt(max(mean_of_squares - mean**2, 0))
+
+    def normalize(self, target_mean: float, target_std: float, stage: str) -> None:
+        """Give the rewards of the initial policy's samples the target's mean and standard deviation."""
+        hparams = self._trainer.hparams
+        self._set(1.0, 0.0)
+        mean, std = self.measure(hparams.normalize_samples, stage)
+        self._set(*normalizing_gain_bias(mean, std, target_mean, target_std))
+        line = f'{stage}: rewards had mean {mean:.3f}, std {std:.3f}; now {target_mean:.3f}, {target_std:.3f}'
+        if hparams.debug_normalize:
+            line += ' (measured anew: %.3f, %.3f)' % self.measure(hparams.debug_normalize, stage)
+        say(line, self._ranks.is_first)
+
+    def _set(self, gain, bias):
+        self._trainer.reward_model.gain.load(gain, self._session)
+        self._trainer.reward_model.bias.load(bias, self._session)
+
+
+def train(hparams: HParams) -> None:
+    """Train a reward model as `hparams` say and save it under `run.save_dir`/reward_model."""
+    ranks = Ranks()
+    hparams.validate(num_ranks=ranks.size)
+    seed = shared_seed(hparams.run.seed, ranks)
+    save_dir = hparams.run.save_dir if ranks.is_first else None
+
+    initial_model = find_model(hparams.task.policy.initial_model)
+    encoding = initial_model.encoding()
+    task = Task(hparams.task, encoding)
+    label_type = get_label_type(hparams.labels.type)
+    schema = label_schema(label_type, hparams.task.query_length, hparams.task.response_length)
+    labels = load_labels(hparams.labels.source, schema, hparams.labels.num_train, encoding)
+    queries = task.query_stream('train', seed, ranks)
+
+    with tf.Graph().as_default() as graph, new_session(graph, ranks.threads()) as session:
+        tf.set_random_seed(seed)
+        trainer = RewardTrainer(hparams, task, initial_model.hparams, ranks)
+        folder = os.path.join(save_dir, 'reward_model') if save_dir else None
+        if folder:
+            save_model_folder(folder, initial_model.hparams, encoding)
+        saved = [v for v in tf.global_variables() if not v.name.startswith('ref_policy/')]
+        checkpoints = CheckpointWriter(folder, saved)
+        summaries = SummaryWriter(os.path.join(save_dir, 'tb', 'reward_model') if save_dir else None)
+        loaded = initial_model.load(session, trainer.ref_policy.model)
+        loaded += initial_model.load(session, trainer.reward_model.model)
+        initialize(session, loaded, ranks)
+        graph.finalize()
+
+        normalizer = Normalizer(trainer, session, queries, uniform_generator(seed, ranks), ranks)
+        if hparams.normalize_before:
+            target_mean, target_std = label_type.target_moments(labels) or (0.0, 1.0)
+            normalizer.normalize(target_mean, target_std, 'normalize before')
+
+        # One pass in an order that all ranks share; each rank takes its stride of every batch.
+        order = np.random.RandomState(seed).permutation(hparams.labels.num_train)
+        num_steps = hparams.labels.num_train // hparams.batch_size
+        bar = progress(range(num_steps), 'reward model', ranks.is_first)
+        for step in bar:
+            batch = order[step * hparams.batch_size : (step + 1) * hparams.batch_size][ranks.rank :: ranks.size]
+            lr = hparams.lr * (1 - step / num_steps)
+            stats = trainer.step(session, {name: values[batch] for name, values in labels.items()}, lr)
+            if step % hparams.run.log_interval == 0 or step == num_steps - 1:
+                stats = ranks.mean_stats(stats)
+                summaries.write(stats, step)
+                bar.set_postfix_str(brief(stats, ['loss', 'accuracy', 'correlation']))
+            if hparams.run.save_interval and (step + 1) % hparams.run.save_interval == 0 and step + 1 < num_steps:
+                checkpoints.save(session, step + 1)
+
+        if hparams.normalize_after:
+            normalizer.normalize(0.0, 1.0, 'normalize after')
+        checkpoints.save(session, num_steps)
+        summaries.close()

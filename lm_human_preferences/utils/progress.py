@@ -1,0 +1,19 @@
+"""Progress bars for long stages, shown to a person only."""
+
+import sys
+from typing import Iterable
+
+import tqdm
+
+
+def progress(iterable: Iterable, description: str, show: bool = True, total: int = None) -> tqdm.tqdm:
+    """Iterate with a bar that tells the time left; silent unless `show` and standard error is a terminal."""
+    hide = not show or not sys.stderr.isatty()
+    return tqdm.tqdm(iterable, desc=description, total=total, disable=hide, dynamic_ncols=True, leave=False)
+
+
+def say(line: str, show: bool = True) -> None:
+    """Print a line above any bar on show."""
+    if show:
+        tqdm.tqdm.write(line, file=sys.stdout)
+        sys.stdout.flush()

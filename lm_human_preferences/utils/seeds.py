@@ -1,0 +1,20 @@
+"""Random numbers of a run: one seed for all ranks, and each rank's own generator."""
+
+from typing import Callable, Optional
+
+import numpy as np
+
+from lm_human_preferences.utils.ranks import Ranks
+
+
+def shared_seed(seed: Optional[int], ranks: Ranks) -> int:
+    """The given seed, or one drawn anew and shared by all ranks."""
+    if seed is not None:
+        return seed
+    return int(ranks.broadcast(np.array(np.random.RandomState().randint(2**31 - 1), np.int64)))
+
+
+def uniform_generator(seed: int, ranks: Ranks) -> Callable[..., np.ndarray]:
+    """A function of a shape that draws uniform float32 numbers in [0, 1), apart for each rank."""
+    generator = np.random.RandomState((seed + 100003 * ranks.rank) % 2**32)
+    return lambda *shape: generator.random_sample(shape).astype(np.float32)

@@ -1,0 +1,26 @@
+"""The few places where TensorFlow 1.13 and TensorFlow 2 differ for this code.
+
+Everything else is written once against `tensorflow.compat.v1`: graphs, sessions and placeholders. Importing this
+module switches a TensorFlow 2 to that behaviour.
+"""
+
+import os
+import warnings
+
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+with warnings.catch_warnings():
+    warnings.simplefilter('ignore')  # TensorFlow 1.13 spells numpy types in a way newer numpys announce to drop
+    import tensorflow.compat.v1 as tf
+
+IS_TF1 = tf.__version__.startswith('1.')
+
+if not IS_TF1:
+    tf.disable_v2_behavior()
+tf.logging.set_verbosity(tf.logging.ERROR)
+
+
+def new_session(graph: tf.Graph, threads: int = 0) -> tf.Session:
+    """A session on `graph` that takes GPU memory as it needs it; `threads` 0 leaves the choice to TensorFlow."""
+    config = tf.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=threads)
+    config.gpu_options.allow_growth = True
+    return tf.Session(graph=graph, config=config)
