@@ -287,3 +287,12 @@ class SampleHParams(HParams):
         _check(self, prefix, 'temperature batch_size', POSITIVE)
         _check(self, prefix, 'nsamples', NOT_NEGATIVE)
         _check(self, prefix, 'seed', SEED)
+
+
+TREES = {
+    'train_reward': TrainRewardHParams,
+    'train_policy': TrainPolicyHParams,
+    'train_lm': TrainLmHParams,
+    'sample': SampleHParams,
+}
+"""The hyperparameters of each command."""

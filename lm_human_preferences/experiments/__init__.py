@@ -3,7 +3,7 @@
 A file has the sections `run` and `task` (shared by the commands), and one for each command that it defines,
 with the hyperparameters of that command's tree. `train_policy` trains a new reward model from `task` and
 `train_reward`, unless its section says otherwise. In a command's section
-`sweep: {ppo.lr: [1e-5, 2e-5], run.seed: [1, 2]}` binds fields to several values: a trial for each combination.
+`sweep: {ppo.lr: [1e-5, 2e-5], run.seed: [1, 2]}` binds fields to several values: each combination is a trial.
 """
 
 import itertools
@@ -14,17 +14,11 @@ from typing import Any, Dict, List, NamedTuple
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from lm_human_preferences.hyperparameters import (
-    RunHParams,
-    TaskHParams,
-    TrainLmHParams,
-    TrainPolicyHParams,
-    TrainRewardHParams,
-)
+from lm_human_preferences.hyperparameters import TREES, RunHParams, TaskHParams
 from lm_human_preferences.utils.errors import UserError, did_you_mean
 from lm_human_preferences.utils.hyperparams import HParams
 
-TREES = {'train_reward': TrainRewardHParams, 'train_policy': TrainPolicyHParams, 'train_lm': TrainLmHParams}
+TRAIN_COMMANDS = ['train_reward', 'train_policy', 'train_lm']
 _SHARED = {'run': RunHParams, 'task': TaskHParams}
 _NEW_MODEL = 'rewards.train_new_model'
 
@@ -65,12 +59,12 @@ class Experiment:
         self.description = sections.get('description', '')
         self._sections = {key: value for key, value in sections.items() if key != 'description'}
         for key, value in self._sections.items():
-            if key not in TREES and key not in _SHARED:
-                near = did_you_mean(str(key), [*TREES, *_SHARED, 'description'])
+            if key not in TRAIN_COMMANDS and key not in _SHARED:
+                near = did_you_mean(str(key), [*TRAIN_COMMANDS, *_SHARED, 'description'])
                 raise UserError(f'{name}: unknown section {key!r}: did you mean {near!r}?')
             if not isinstance(value, dict):
                 raise UserError(f'{name}: section {key!r} should hold hyperparameters, not {value!r}')
-        for key in [*_SHARED, *TREES]:
+        for key in [*_SHARED, *TRAIN_COMMANDS]:
             try:
                 self._check_section(key)
             except (AttributeError, TypeError, ValueError) as error:
@@ -83,7 +77,7 @@ class Experiment:
         reward model's. Raises UserError without a section for the command, and what HParams raise for a flag.
         """
         if command not in self._sections:
-            known = ', '.join(key for key in self._sections if key in TREES) or 'no command'
+            known = ', '.join(key for key in self._sections if key in TRAIN_COMMANDS) or 'no command'
             raise UserError(f'experiment {self.name} does not define {command}: it defines {known}')
         sweep = {name: values for name, values in self._sweep(command).items() if name not in overrides}
         points = [dict(zip(sweep, values)) for values in itertools.product(*sweep.values())]
