@@ -1,7 +1,7 @@
 """A tree of hyperparameters: nested dataclasses whose fields are set, checked and printed by dotted name.
 
 A field whose type is an HParams class is a group, set through names like 'ppo.lr'; an Optional one can be off
-(None). A field without a sensible default is declared `steps: int = None`: it is unset, and `validate` says so.
+(None). A field without a sensible default is declared `steps: int = None`, and `validate` asks for it.
 """
 
 import dataclasses

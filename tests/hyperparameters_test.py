@@ -1,0 +1,208 @@
+"""The project's hyperparameters: defaults and the rules between them."""
+
+import pytest
+
+from lm_human_preferences.hyperparameters import (
+    ModelHParams,
+    PpoHParams,
+    RewardHParams,
+    RunHParams,
+    SampleHParams,
+    TaskHParams,
+    TrainLmHParams,
+    TrainPolicyHParams,
+    TrainRewardHParams,
+)
+
+TASK = {
+    'task.query_length': 3,
+    'task.query_dataset': 'test',
+    'task.response_length': 2,
+    'task.policy.initial_model': 'test',
+}
+REWARD = {'labels.type': 'best_of_4', 'labels.num_train': 16, 'labels.source': 'test', 'batch_size': 8}
+NEW = 'rewards.train_new_model.'
+
+
+def reward_hparams(**changes):
+    hparams = TrainRewardHParams()
+    hparams.override_from_dict({**TASK, **REWARD})
+    hparams.override_from_dict({name.replace('__', '.'): value for name, value in changes.items()})
+    return hparams
+
+
+def policy_hparams(changes=None):
+    hparams = TrainPolicyHParams()
+    new_model = {NEW + name: value for name, value in {**TASK, **REWARD}.items()}
+    hparams.override_from_dict({**TASK, **new_model})
+    hparams.override_from_dict(changes or {})
+    return hparams
+
+
+def test_defaults_are_the_public_ones():
+    assert RunHParams() == RunHParams(seed=None, log_interval=10, save_interval=50, save_dir=None)
+    task = TaskHParams().to_nested_dict()
+    assert task == {
+        'query_length': None,
+        'query_dataset': None,
+        'query_prefix': '',
+        'query_suffix': '',
+        'start_text': '.',
+        'end_text': None,
+        'response_length': None,
+        'truncate_token': None,
+        'truncate_after': 0,
+        'penalty_reward_value': -1,
+        'policy': {'temperature': 1.0, 'initial_model': None},
+    }
+    reward = TrainRewardHParams().to_nested_dict()
+    assert {name: reward[name] for name in reward if name not in ('run', 'task')} == {
+        'labels': {'type': None, 'num_train': None, 'source': None},
+        'batch_size': 40,
+        'lr': 5e-5,
+        'rollout_batch_size': 64,
+        'normalize_samples': 0,
+        'debug_normalize': 0,
+        'normalize_before': False,
+        'normalize_after': False,
+    }
+    assert PpoHParams().to_nested_dict() == {
+        'total_episodes': 2000000,
+        'batch_size': 64,
+        'nminibatches': 1,
+        'noptepochs': 4,
+        'lr': 5e-6,
+        'vf_coef': 0.1,
+        'cliprange': 0.2,
+        'cliprange_value': 0.2,
+        'gamma': 1.0,
+        'lam': 0.95,
+        'whiten_rewards': True,
+    }
+    assert RewardHParams().to_nested_dict() == {
+        'kl_coef': 0.2,
+        'adaptive_kl': None,
+        'trained_model': None,
+        'train_new_model': None,
+    }
+    rewards = RewardHParams()
+    rewards.override_from_str('adaptive_kl=on')
+    assert rewards.adaptive_kl.to_nested_dict() == {'target': None, 'horizon': 10000}
+
+
+def test_good_trees_pass():
+    reward_hparams().validate(num_ranks=8)
+    policy_hparams().validate(num_ranks=8)
+    policy_hparams({'rewards.train_new_model': 'off', 'rewards.trained_model': 'test'}).validate()
+    lm = TrainLmHParams(dataset='books')
+    lm.validate(num_ranks=4)
+    SampleHParams(save_dir='gs://bucket/run').validate()
+
+
+@pytest.mark.parametrize(
+    'changes, message',
+    [
+        (
+            {'labels__num_train': 20},
+            r'labels.num_train \(20\) does not divide by batch_size \(8\): .* 16 and 24',
+        ),
+        ({'labels__num_train': 3}, r'nearest would be 8$'),
+        ({'labels__num_train': 0}, 'labels.num_train must be above 0'),
+        ({'labels__type': 'best_of_1'}, 'labels.type must be best_of_N'),
+        ({'labels__type': 'best_of_'}, 'labels.type must be best_of_N'),
+        ({'labels__type': 'best_of_4x'}, 'labels.type must be best_of_N'),
+        ({'labels__source': ' '}, 'labels.source'),
+        ({'lr': -1.0}, 'lr must be 0 or above'),
+        ({'lr': float('inf')}, 'lr must be 0 or above'),
+        ({'normalize_before': True}, 'normalize_samples must be above 0'),
+        ({'task__policy__temperature': 0.0}, 'task.policy.temperature must be above 0'),
+        ({'task__query_length': 0}, 'task.query_length must be above 0'),
+        ({'task__truncate_after': -1}, 'task.truncate_after must be 0 or above'),
+        ({'task__truncate_token': -1}, 'task.truncate_token must be 0 or above'),
+        ({'run__log_interval': 0}, 'run.log_interval must be above 0'),
+        ({'run__seed': -1}, 'run.seed must be between'),
+    ],
+)
+def test_reward_rules(changes, message):
+    with pytest.raises(ValueError, match=message):
+        reward_hparams(**changes).validate()
+
+
+def test_label_types():
+    for kind in ('best_of_2', 'best_of_10', 'scalar_rating', 'scalar_compare'):
+        reward_hparams(labels__type=kind).validate()
+
+
+def test_ranks_share_batches_evenly():
+    with pytest.raises(ValueError, match=r'batch_size \(8\) does not divide by the number of ranks \(3\)'):
+        reward_hparams().validate(num_ranks=3)
+    with pytest.raises(ValueError, match=r'rewards.train_new_model.batch_size \(8\) .* ranks \(16\)'):
+        policy_hparams({'ppo.whiten_rewards': False}).validate(num_ranks=16)
+    with pytest.raises(ValueError, match=r'^batch_size \(32\)'):
+        TrainLmHParams(dataset='books').validate(num_ranks=5)
+
+
+@pytest.mark.parametrize(
+    'changes, num_ranks, message',
+    [
+        (
+            {'ppo.nminibatches': 3},
+            1,
+            r'ppo.batch_size \(64\) does not divide by .*\(3\): nearest would be 63 and 66',
+        ),
+        (
+            {'ppo.nminibatches': 4},
+            4,
+            "ppo.batch_size must be at least 128, .* rank's minibatch needs 8 episodes",
+        ),
+        ({'ppo.batch_size': 7}, 1, 'at least 8, not 7'),
+        ({'ppo.gamma': 1.5}, 1, 'ppo.gamma must be between 0 and 1'),
+        ({'ppo.cliprange': 0.0}, 1, 'ppo.cliprange must be above 0'),
+        ({'ppo.noptepochs': 0}, 1, 'ppo.noptepochs must be above 0'),
+        ({'rewards.kl_coef': -0.1}, 1, 'rewards.kl_coef'),
+        ({'rewards.adaptive_kl.target': 0.0}, 1, 'rewards.adaptive_kl.target must be above 0'),
+        ({'rewards.trained_model': 'x'}, 1, 'both set: add --rewards.train_new_model off'),
+        (
+            {'rewards.train_new_model': 'off'},
+            1,
+            'neither rewards.trained_model nor rewards.train_new_model is set',
+        ),
+        ({'rewards.trained_model': '', 'rewards.train_new_model': 'off'}, 1, 'rewards.trained_model must be'),
+        ({NEW + 'labels.num_train': 9}, 1, r'rewards.train_new_model.labels.num_train \(9\)'),
+        (
+            {'task.query_length': 4, 'task.policy.temperature': 0.5},
+            1,
+            'they differ in task.policy.temperature, task.query_length',
+        ),
+    ],
+)
+def test_policy_rules(changes, num_ranks, message):
+    with pytest.raises(ValueError, match=message):
+        policy_hparams(changes).validate(num_ranks=num_ranks)
+
+
+def test_small_minibatches_are_fine_without_whitening():
+    policy_hparams({'ppo.batch_size': 4, 'ppo.nminibatches': 2, 'ppo.whiten_rewards': False}).validate(
+        num_ranks=2
+    )
+
+
+def test_unset_fields_are_asked_for():
+    with pytest.raises(TypeError, match='task.query_length is not set: give --task.query_length='):
+        TrainRewardHParams().validate()
+    with pytest.raises(TypeError, match='rewards.adaptive_kl.target is not set'):
+        policy_hparams({'rewards.adaptive_kl': 'on'}).validate()
+
+
+def test_model_and_lm_rules():
+    with pytest.raises(ValueError, match=r'n_embd \(768\) does not divide by n_head \(7\)'):
+        ModelHParams(n_head=7).validate()
+    with pytest.raises(ValueError, match='attn_pdrop'):
+        ModelHParams(attn_pdrop=1.0).validate()
+    lm = TrainLmHParams(dataset='books', model=ModelHParams(n_ctx=64))
+    with pytest.raises(ValueError, match=r'sequence_length must be at most model.n_ctx \(64\), not 128|128'):
+        lm.validate()
+    lm.initial_model = 'demo'  # whose size is not known here
+    lm.validate()
+    with pytest.raises(ValueError, match='temperature'):
+        SampleHParams(save_dir='x', temperature=0.0).validate()

@@ -1,0 +1,223 @@
+"""Trees of hyperparameters: setting, checking and printing by dotted name."""
+
+import io
+import json
+from dataclasses import dataclass, field
+from typing import Optional
+
+import pytest
+
+from lm_human_preferences.utils.hyperparams import HParams
+
+
+@dataclass
+class Inner(HParams):
+    rate: float = 0.5
+    count: int = None
+    note: Optional[str] = 'x'
+    limit: Optional[float] = None
+
+
+@dataclass
+class Middle(HParams):
+    inner: Optional[Inner] = None
+    flag: bool = False
+
+
+@dataclass
+class Outer(HParams):
+    name: str = 'outer'
+    inner: Inner = field(default_factory=Inner)
+    middle: Optional[Middle] = None
+
+
+def overridden(texts):
+    hparams = Outer()
+    hparams.override_from_str_dict(texts)
+    return hparams
+
+
+def test_defaults_are_not_shared_between_trees():
+    first, second = Outer(), Outer()
+    first.inner.rate = 7.0
+    assert second.inner.rate == 0.5
+
+
+@pytest.mark.parametrize(
+    'text, value', [(t, True) for t in ('t', 'true', 'True')] + [(f, False) for f in ('f', 'false', 'False')]
+)
+def test_bools(text, value):
+    assert overridden({'middle.flag': text}).middle.flag is value
+
+
+@pytest.mark.parametrize(
+    'name, text, value',
+    [
+        ('inner.rate', '1e-3', 0.001),
+        ('inner.rate', '3', 3.0),
+        ('inner.rate', 'inf', float('inf')),
+        ('inner.count', '-5', -5),
+        ('inner.note', 'None', None),
+        ('inner.note', '1', '1'),
+        ('inner.limit', 'None', None),
+        ('inner.limit', '2', 2.0),
+        ('name', 'None', 'None'),
+        ('name', ' a,b=c ', ' a,b=c '),
+    ],
+)
+def test_scalars_from_text(name, text, value):
+    hparams = overridden({name: text})
+    got = hparams.to_nested_dict()
+    for part in name.split('.'):
+        got = got[part]
+    assert got == value and type(got) is type(value)
+
+
+@pytest.mark.parametrize(
+    'name, text, wanted',
+    [
+        ('inner.rate', 'nan', 'float'),
+        ('inner.rate', 'fast', 'float'),
+        ('inner.rate', '', 'float'),
+        ('inner.count', '1e3', 'int'),
+        ('inner.count', '1_000', 'int'),
+        ('inner.count', '5.0', 'int'),
+        ('inner.count', '5\n', 'int'),
+        ('inner.count', 'None', 'int'),
+        ('middle.flag', 'on', 'bool'),
+        ('middle.flag', 'yes', 'bool'),
+        ('middle', 'maybe', 'on or off'),
+    ],
+)
+def test_text_that_does_not_parse(name, text, wanted):
+    with pytest.raises(ValueError, match=wanted) as error:
+        overridden({name: text})
+    assert str(error.value).startswith(name)
+    assert type(error.value) is ValueError
+
+
+@pytest.mark.parametrize(
+    'name, near',
+    [
+        ('inner.rat', 'inner.rate'),
+        ('cuont', 'inner.count'),
+        ('midle.inner.rate', 'middle.inner.rate'),
+        ('name.x', 'name'),
+    ],
+)
+def test_unknown_name_tells_the_nearest(name, near):
+    with pytest.raises(AttributeError, match=r'did you mean {}\?'.format(near)):
+        overridden({name: '1'})
+
+
+def test_a_child_switches_its_groups_on_in_any_order():
+    for names in (['middle.inner.count', 'middle'], ['middle', 'middle.inner.count']):
+        hparams = overridden({name: {'middle': 'on'}.get(name, '3') for name in names})
+        assert hparams.middle.inner.count == 3 and hparams.middle.flag is False
+
+
+def test_on_keeps_what_a_group_has():
+    hparams = overridden({'middle.inner.count': '3'})
+    hparams.override_from_str('middle=on')
+    assert hparams.middle.inner.count == 3
+
+
+@pytest.mark.parametrize('off', ['off', 'f', False, None])
+def test_off(off):
+    hparams = overridden({'middle.inner.count': '3'})
+    hparams.override_from_dict({'middle': off})
+    assert hparams.middle is None
+
+
+@pytest.mark.parametrize('group', ['middle', 'middle.inner'])
+def test_off_and_a_child_contradict_and_set_nothing(group):
+    hparams = Outer()
+    with pytest.raises(ValueError, match='{} is off and middle.inner.count is set'.format(group)):
+        hparams.override_from_dict({'name': 'changed', group: 'off', 'middle.inner.count': 3})
+    assert hparams == Outer()
+
+
+def test_a_required_group_cannot_be_off():
+    with pytest.raises(ValueError, match='inner cannot be off'):
+        overridden({'inner': 'off'})
+
+
+def test_override_from_str():
+    hparams = Outer()
+    hparams.override_from_str('inner.count=2,middle=on,inner.note=a=b')
+    assert (hparams.inner.count, hparams.inner.note, hparams.middle) == (2, 'a=b', Middle())
+    hparams.override_from_str('')
+    for text in ('inner.count', 'name=a,name=b'):
+        with pytest.raises(ValueError):
+            hparams.override_from_str(text)
+
+
+def test_nested_dict_and_json_give_the_tree_back(tmp_path):
+    hparams = overridden({'middle.inner.count': '3', 'inner.count': '1', 'name': 'é\n'})
+    path = tmp_path / 'hparams.json'
+    path.write_text(json.dumps(hparams.to_nested_dict()))
+    copy = Outer()
+    copy.override_from_json_file(str(path))
+    assert copy == hparams and copy is not hparams
+    copy.override_from_nested_dict({'middle': {'inner': None}})
+    assert copy.middle == Middle() and hparams.middle.inner.count == 3
+
+
+@pytest.mark.parametrize('content', ['{', '[1]'])
+def test_json_that_is_none(tmp_path, content):
+    path = tmp_path / 'hparams.json'
+    path.write_text(content)
+    with pytest.raises(ValueError, match='hparams.json'):
+        Outer().override_from_json_file(str(path))
+
+
+@pytest.mark.parametrize(
+    'values, message',
+    [
+        ({}, 'inner.count is not set: give --inner.count=VALUE'),
+        ({'inner.count': '3'}, 'inner.count should be int, not str'),
+        ({'inner.count': True}, 'inner.count should be int, not bool'),
+        ({'inner.count': 3.0}, 'inner.count should be int, not float'),
+        ({'inner.count': 1, 'inner.rate': False}, 'inner.rate should be float, not bool'),
+        ({'inner.count': 1, 'inner.note': 5}, 'inner.note should be str or None, not int'),
+        ({'inner.count': 1, 'middle.inner.rate': 'a'}, 'middle.inner.rate should be float, not str'),
+        ({'inner.count': 1, 'middle.flag': 1}, 'middle.flag should be bool, not int'),
+    ],
+)
+def test_validate_names_the_field(values, message):
+    hparams = Outer()
+    hparams.override_from_dict(values)
+    with pytest.raises(TypeError) as error:
+        hparams.validate()
+    assert message in str(error.value)
+    with pytest.raises(TypeError, match='top.' + message[:10]):
+        hparams.validate(prefix='top.')
+
+
+def test_validate_takes_an_int_for_a_float_and_refuses_nan():
+    hparams = Outer(inner=Inner(rate=2, count=1))
+    hparams.validate()
+    assert type(hparams.inner.rate) is float and hparams.inner.rate == 2.0
+    hparams.inner.rate = float('nan')
+    with pytest.raises(ValueError, match='inner.rate is not a number'):
+        hparams.validate()
+
+
+def test_dump_is_sorted():
+    out = io.StringIO()
+    overridden({'name': 'a\n', 'inner.count': '1'}).dump(name='trial', out=out)
+    assert out.getvalue().splitlines() == [
+        'trial:',
+        '  inner.count = 1',
+        '  inner.limit = None',
+        "  inner.note = 'x'",
+        '  inner.rate = 0.5',
+        '  middle = off',
+        "  name = 'a\\n'",
+    ]
+
+
+def test_differences():
+    first, second = overridden({'inner.count': '1'}), overridden({'inner.count': '2', 'middle': 'on'})
+    assert first.differences(second) == ['inner.count', 'middle', 'middle.flag', 'middle.inner']
+    assert first.differences(overridden({'inner.count': '1'})) == []
