@@ -84,7 +84,7 @@ def snippets(split: str, sources: Sequence[str] = ('movie',)) -> List[Snippet]:
     """
     if split not in SPLITS:
         raise ValueError(f'unknown split {split!r}: must be one of {", ".join(SPLITS)}')
-    return [s for s in _all_snippets() if s.source in sources and split_of(s.text) == split]
+    return [s for s in load_snippets() if s.source in sources and split_of(s.text) == split]
 
 
 def split_of(text: str) -> str:
@@ -163,7 +163,7 @@ def _lines(texts: Sequence[str]) -> str:
 
 
 @functools.lru_cache(maxsize=1)
-def _all_snippets() -> List[Snippet]:
+def load_snippets() -> List[Snippet]:
     """Return the snippets of all files in an order fixed by their hashes, each text once."""
     path = fetch()
     _check_hash(path)

@@ -1,0 +1,58 @@
+"""News stories of CNN and the Daily Mail (Hermann et al. 2015), for summaries."""
+
+import hashlib
+import os
+import re
+from typing import Sequence
+
+import ftfy
+
+from lm_human_preferences.utils.cache import cache_dir
+
+# What may come before a story: "By .", the author on a line of its own; times of publication; a place.
+_BYLINE = re.compile(r"\ABy(?:[ .]*\n+[^\n]*|(?: [A-Z][\w'’-]+){2,4}[ .]*)\n+(?:and [^\n]{1,60}\n+)?")
+_STAMP = re.compile(r'\A.{0,500}?UPDATED:\s+[ .]*\s*\d\d:\d\d[^\n]*?\b20\d\d\b[ .]*', re.DOTALL)
+_DATELINE = re.compile(r'\A(?:.{0,1000}?\(CNN\) +--|[^\n]{0,100}?\(CNN\))', re.DOTALL)
+
+
+class Stories(Sequence):
+    """The stories of a list of URLs, read when asked for."""
+
+    def __init__(self, folder: str, part: str):
+        url_list = os.path.join(folder, 'url_lists', f'all_{part}.txt')
+        if not os.path.exists(url_list):
+            raise FileNotFoundError(f'{url_list} not found: put the published cnndm data set into {folder}')
+        with open(url_list, encoding='utf-8') as f:
+            self._urls = [line.strip() for line in f if line.strip()]
+        self._folder = os.path.join(folder, f'cache_{part}')
+
+    def __len__(self) -> int:
+        return len(self._urls)
+
+    def __getitem__(self, index: int) -> str:
+        """Return a cleaned story. FileNotFoundError if its file is missing."""
+        url = self._urls[index]
+        site = 'dailymail' if 'dailymail.co.uk' in url else 'cnn'
+        name = hashlib.sha1(url.encode('utf-8')).hexdigest() + '.story'
+        path = os.path.join(self._folder, site, 'stories', name)
+        if not os.path.exists(path):
+            raise FileNotFoundError(
+                f'{path} not found: the story of {url} is missing from the cnndm data set'
+            )
+        with open(path, encoding='utf-8', errors='replace') as f:
+            return clean(f.read())
+
+
+def texts(mode: str) -> Sequence[str]:
+    """Return the stories of `mode`, found in datasets/cnndm of the cache folder."""
+    part = {'valid': 'val'}.get(mode, mode)
+    return Stories(os.path.join(cache_dir(), 'datasets', 'cnndm'), part)
+
+
+def clean(story: str) -> str:
+    """Return the article alone: no highlights, by-line, dateline or "UPDATED" stamp; straight quotes."""
+    text = ftfy.fix_text(story.split('@highlight')[0])
+    text = re.sub(r'\n{3,}', '\n\n', text).strip()
+    for heading in (_BYLINE, _STAMP, _DATELINE):
+        text = heading.sub('', text).strip()
+    return text.replace('‘', "'").replace('’', "'").replace('“', '"').replace('”', '"')

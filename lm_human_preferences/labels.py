@@ -1,0 +1,108 @@
+"""Human labels: what people were asked and answered, as arrays."""
+
+import json
+import os
+from typing import Any, Dict, Tuple
+
+import numpy as np
+
+from lm_human_preferences.language.encodings import Encoding
+from lm_human_preferences.utils.cache import cache_dir
+
+# Of each field the type and the shape of one label.
+Schema = Dict[str, Tuple[Any, Tuple[int, ...]]]
+
+
+def load_labels(
+    source: str, schema: Schema, num: int, encoding: Encoding, seed: int = 0
+) -> Dict[str, np.ndarray]:
+    """Return the first `num` labels of a source: {field: [num, …]}.
+
+    `source` is a file (a JSON list of objects; a relative path may also lie in the cache folder), 'test'
+    (zeros) or 'demo' (people's choices between short texts, best_of_4; `seed` is its alone).
+    FileNotFoundError if there is no such file; ValueError naming file, entry and field for labels that do
+    not fit the schema.
+    """
+    if source == 'test':
+        return {field: np.zeros((num,) + shape, dtype) for field, (dtype, shape) in schema.items()}
+    if source == 'demo':
+        return _demo_labels(schema, num, encoding, seed)
+    path = find(source)
+    with open(path, encoding='utf-8') as f:
+        try:
+            entries = json.load(f)
+        except ValueError as e:
+            raise ValueError(f'{path}: not JSON: {e}') from None
+    if not isinstance(entries, list):
+        raise ValueError(f'{path}: not a list of labels')
+    if len(entries) < num:
+        raise ValueError(f'{path}: {len(entries)} labels are fewer than --labels.num_train {num}')
+    entries = entries[:num]
+    labels = {}
+    for field, (dtype, shape) in schema.items():
+        column = np.zeros((num,) + shape, dtype)
+        for i, entry in enumerate(entries):
+            try:
+                column[i] = _value(entry, field, column.dtype, shape)
+            except ValueError as e:
+                raise ValueError(f'{path}: entry {i}: field {field!r}: {e}') from None
+        labels[field] = column
+    _check_ranges(path, labels, encoding)
+    return labels
+
+
+def find(source: str) -> str:
+    """Return the path of a label file: as given, or inside the cache folder."""
+    places = [os.path.expanduser(source), os.path.join(cache_dir(), source)]
+    for path in places:
+        if os.path.isfile(path):
+            return path
+    raise FileNotFoundError(f'--labels.source: no label file {" or ".join(dict.fromkeys(places))}')
+
+
+def _demo_labels(schema: Schema, num: int, encoding: Encoding, seed: int) -> Dict[str, np.ndarray]:
+    if set(schema) != {'query', 'sample0', 'sample1', 'sample2', 'sample3', 'best'}:
+        raise ValueError('the labels of --labels.source=demo are of --labels.type=best_of_4')
+    from lm_human_preferences.demo import data
+
+    (query_length,), (response_length,) = schema['query'][1], schema['sample0'][1]
+    return data.best_of_4_labels('train', num, encoding, query_length, response_length, seed)
+
+
+def _value(entry: Any, field: str, dtype: np.dtype, shape: Tuple[int, ...]) -> np.ndarray:
+    """Return a field of an entry as an array; ValueError without the place for what does not fit."""
+    if not isinstance(entry, dict):
+        raise ValueError('the entry is not an object')
+    if field not in entry:
+        raise ValueError('missing')
+    value = entry[field]
+    numbers = value if isinstance(value, list) else [value]
+    if np.issubdtype(dtype, np.integer):
+        kinds, wanted, limit = (int,), 'an integer', np.iinfo(dtype).max
+    else:
+        kinds, wanted, limit = (int, float), 'a finite number', np.finfo(dtype).max
+    for number in numbers:
+        if not isinstance(number, kinds) or isinstance(number, bool) or not abs(number) <= limit:
+            raise ValueError(f'{number!r} is not {wanted} of type {dtype}')
+    if np.shape(value) != shape:
+        wanted = f'a list of {shape[0]} numbers' if shape else 'a number'
+        given = f'a list of {len(value)}' if isinstance(value, list) else 'a number'
+        raise ValueError(f'{given} where {wanted} is expected')
+    return np.array(value, dtype)
+
+
+def _check_ranges(path: str, labels: Dict[str, np.ndarray], encoding: Encoding) -> None:
+    """ValueError for a token outside the vocabulary or a choice of a sample that is not there."""
+    samples = [field for field in labels if field.startswith('sample')]
+    for field, values in labels.items():
+        if field in samples or field == 'query':
+            wrong = ((values < 0) | (values >= encoding.n_vocab)) & (values != encoding.padding_token)
+            reason = f'is no token of the vocabulary of {encoding.n_vocab}'
+        elif field == 'best':
+            wrong = (values < 0) | (values >= len(samples))
+            reason = f'is none of the {len(samples)} samples'
+        else:
+            continue
+        if wrong.any():
+            place = tuple(np.argwhere(wrong)[0])
+            raise ValueError(f'{path}: entry {place[0]}: field {field!r}: {values[place]} {reason}')
