@@ -1,9 +1,10 @@
 """The reward model r: a language model whose scalar head rates a response (section 2.1 of the paper)."""
 
-from typing import Tuple
+from typing import List, Tuple
 
 from lm_human_preferences.hyperparameters import ModelHParams
 from lm_human_preferences.language.model import Model
+from lm_human_preferences.language.trained_models import TrainedModel
 from lm_human_preferences.lm_tasks import Task
 from lm_human_preferences.utils.tf_versions import tf
 
@@ -18,6 +19,11 @@ class RewardModel:
             self.gain = tf.get_variable('gain', [], initializer=tf.ones_initializer(), use_resource=True)
             self.bias = tf.get_variable('bias', [], initializer=tf.zeros_initializer(), use_resource=True)
         task.check_fits(model_hparams.n_ctx, task.hparams.query_length)
+
+    def load(self, session: tf.Session, trained: TrainedModel) -> List[tf.Variable]:
+        """Become the reward model that was trained; returns the variables that were set."""
+        norm = {'reward_norm/gain': self.gain, 'reward_norm/bias': self.bias}
+        return trained.load(session, self.model, heads=['reward'], extra=norm)
 
     def rewards(self, queries: tf.Tensor, responses: tf.Tensor) -> tf.Tensor:
         """Rewards [batch] of responses [batch, length] to queries [batch, query_length], both padded on the right.

@@ -196,8 +196,7 @@ def fine_tune(hparams: HParams, trained_reward_model: str, ranks: Ranks) -> None
         summaries = SummaryWriter(os.path.join(save_dir, 'tb', 'ppo') if save_dir else None)
         loaded = initial_model.load(session, trainer.policy.model)
         loaded += initial_model.load(session, trainer.ref_policy.model)
-        norm = {'reward_norm/gain': trainer.reward_model.gain, 'reward_norm/bias': trainer.reward_model.bias}
-        loaded += reward_source.load(session, trainer.reward_model.model, heads=['reward'], extra=norm)
+        loaded += trainer.reward_model.load(session, reward_source)
         initialize(session, loaded, ranks)
         graph.finalize()
 

@@ -27,6 +27,7 @@ class TrainedModel:
     def __init__(self, folder: Optional[str], savescope: str = 'policy'):
         self.folder = folder
         self.savescope = savescope
+        self._random = None
         if folder is None:
             self.hparams = ModelHParams(n_vocab=27, n_ctx=8, n_embd=7, n_head=1, n_layer=2)
         else:
@@ -53,7 +54,7 @@ class TrainedModel:
           the variables that were set.
         """
         if self.folder is None:
-            return []
+            return self._load_random(session, model)
         path = latest_checkpoint(self.folder)
         reader = tf.train.load_checkpoint(path)
         shapes = reader.get_variable_to_shape_map()
@@ -75,6 +76,16 @@ class TrainedModel:
         for name, variable in wanted.items():
             variable.load(reader.get_tensor(name), session)
         return list(wanted.values())
+
+    def _load_random(self, session, model):
+        """Random weights, the same for every model that loads them: policy and reference start alike."""
+        body = {name: variable for name, variable in model.variables.items() if not name.startswith('heads/')}
+        if self._random is None:
+            session.run([variable.initializer for variable in body.values()])
+            self._random = session.run(body)
+        for name, variable in body.items():
+            variable.load(self._random[name], session)
+        return list(body.values())
 
     def _prefix(self, path, shapes):
         """What stands before `model/` in the checkpoint: a scope of ours, or nothing in OpenAI's."""
@@ -98,7 +109,7 @@ def find_model(name: str, savescope: str = 'policy') -> TrainedModel:
         if not os.path.exists(os.path.join(folder, 'hparams.json')):
             raise FileNotFoundError(f'the published model {name} is not in {folder}: put its files there')
         return TrainedModel(folder, savescope)
-    return TrainedModel(_folder_of(name, savescope), savescope)
+    return TrainedModel(_folder_of(name, savescope, 'model'), savescope)
 
 
 def find_reward_model(name: str) -> TrainedModel:
@@ -106,13 +117,13 @@ def find_reward_model(name: str) -> TrainedModel:
     return TrainedModel(None if name == 'test' else _folder_of(name, 'reward_model'), 'reward_model')
 
 
-def _folder_of(path, savescope):
-    for folder in (os.path.join(path, savescope), path):
+def _folder_of(path, *parts):
+    """The model folder that is one of the `parts` of a run folder, or `path` itself."""
+    folders = [os.path.join(path, part) for part in parts] + [path]
+    for folder in folders:
         if os.path.exists(os.path.join(folder, 'hparams.json')):
             return folder
-    raise FileNotFoundError(
-        f'no model at {path}: neither {os.path.join(path, savescope, "hparams.json")} nor hparams.json there'
-    )
+    raise FileNotFoundError(f'no model at {path}: hparams.json is in none of {", ".join(folders)}')
 
 
 def load_model_hparams(folder: str) -> ModelHParams:

@@ -39,7 +39,7 @@ class Ranks:
 
     def mean(self, array) -> np.ndarray:
         """The mean over ranks of an array of one shape on all of them, in float64."""
-        mine = np.ascontiguousarray(array, np.float64)
+        mine = np.array(array, np.float64, order='C')
         if self.size == 1:
             return mine
         total = np.empty_like(mine)
@@ -53,7 +53,7 @@ class Ranks:
 
     def broadcast(self, array: np.ndarray) -> np.ndarray:
         """The first rank's array, on all ranks; other ranks give one of the same shape and type."""
-        array = np.ascontiguousarray(array)
+        array = np.array(array, order='C')  # np.ascontiguousarray would make a vector of a number
         if self.size > 1:
             self._comm.Bcast(array)
         return array

@@ -14,9 +14,9 @@ with warnings.catch_warnings():
 
 IS_TF1 = tf.__version__.startswith('1.')
 
+tf.logging.set_verbosity(tf.logging.ERROR)
 if not IS_TF1:
     tf.disable_v2_behavior()
-tf.logging.set_verbosity(tf.logging.ERROR)
 
 
 def new_session(graph: tf.Graph, threads: int = 0) -> tf.Session:
