@@ -139,7 +139,7 @@ def best_of_4_labels(
             passed_over = 0
         else:
             passed_over += 1
-        if len(best) == num:
+        if len(best) >= num:
             break
         if passed_over > len(rated):
             raise ValueError(f'no snippet fits into query_length {query_length}')
