@@ -181,6 +181,11 @@ def _run(command: str, run: Run, num_ranks: int, show_traceback: bool) -> None:
         rank.run(command, run.hparams)
     else:
         rank.start(command, run.folder, num_ranks, show_traceback)
+    if command == 'train_policy' and run.hparams.task.query_dataset == 'demo':
+        # Imported late: it loads TensorFlow.
+        from lm_human_preferences.demo import evaluation
+
+        evaluation.report(run.folder)
 
 
 def _write_json(path: str, content: Dict[str, Any]) -> None:

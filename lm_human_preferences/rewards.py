@@ -3,7 +3,7 @@
 from typing import List, Tuple
 
 from lm_human_preferences.hyperparameters import ModelHParams
-from lm_human_preferences.language.model import Model
+from lm_human_preferences.language.model import Model, branching
 from lm_human_preferences.language.trained_models import TrainedModel
 from lm_human_preferences.lm_tasks import Task
 from lm_human_preferences.utils.tf_versions import tf
@@ -30,18 +30,19 @@ class RewardModel:
 
         The reward model reads the bare query: prefix and suffix are the policy's.
         """
-        tokens = tf.concat([queries, responses], axis=1)
-        hidden = self.model(tokens, self.padding_token).hidden[:, -1]
-        return self.gain * self.model.scalar_head('reward', hidden) + self.bias
+        return self.rewards_of_samples(queries, responses[:, tf.newaxis])[:, 0]
 
     def rewards_of_samples(self, queries: tf.Tensor, samples: tf.Tensor) -> tf.Tensor:
-        """Rewards [batch, n] of n samples for each query, [batch, n, length]."""
+        """Rewards [batch, n] of n samples for each query, [batch, n, length].
+
+        The query is read once: its samples branch off it, each at positions of its own.
+        """
         n, length = samples.shape.as_list()[1:]
-        repeated = tf.tile(queries[:, tf.newaxis], [1, n, 1])
-        rewards = self.rewards(
-            tf.reshape(repeated, [-1, queries.shape.as_list()[1]]), tf.reshape(samples, [-1, length])
-        )
-        return tf.reshape(rewards, [-1, n])
+        query_length = queries.shape.as_list()[1]
+        tokens = tf.concat([queries, tf.reshape(samples, [-1, n * length])], axis=1)
+        states = self.model(tokens, self.padding_token, attend=branching(query_length, n, length))
+        last = states.hidden[:, query_length + length - 1 :: length]
+        return self.gain * self.model.scalar_head('reward', last) + self.bias
 
 
 def normalizing_gain_bias(

@@ -20,7 +20,6 @@ from lm_human_preferences.policy import Policy
 from lm_human_preferences.rewards import RewardModel
 from lm_human_preferences.sample_policy import load_task_hparams
 from lm_human_preferences.utils.progress import progress
-from lm_human_preferences.utils.ranks import Ranks
 from lm_human_preferences.utils.tf_versions import new_session, tf
 
 CHOICES = 800
@@ -177,9 +176,8 @@ def table(figures: Dict[str, float]) -> str:
 
 
 def report(run_dir: str) -> None:
-    """Evaluate a finished run and print the table; on the first rank only."""
-    if Ranks().is_first:
-        print(f'\n{table(evaluate(run_dir))}\n', flush=True)
+    """Evaluate a finished run and print the table."""
+    print(f'\n{table(evaluate(run_dir))}\n', flush=True)
 
 
 if __name__ == '__main__':

@@ -12,6 +12,8 @@ the response, the reward model at the last one. Variables bear the names of Open
 import math
 from typing import NamedTuple, Optional, Sequence
 
+import numpy as np
+
 from lm_human_preferences.hyperparameters import ModelHParams
 from lm_human_preferences.utils.tf_versions import tf
 
@@ -81,6 +83,7 @@ class Model:
         tokens: tf.Tensor,
         padding_token: Optional[int] = None,
         past: Optional[Past] = None,
+        attend: Optional[np.ndarray] = None,
         dropout: bool = False,
     ) -> States:
         """Run the transformer.
@@ -90,6 +93,8 @@ class Model:
           padding_token: the id that marks padding. A padded position is not attended to, does not advance positions,
             and its output is that of the last real token at or before it. None: every token is real.
           past: of a call on the tokens before these, which are then all real.
+          attend: [sequence, past + sequence] bool, which positions may look at which. None: each at itself and at all
+            before it. A text that branches into several continuations is read in one go with `branching(…)`.
           dropout: drop at the rates of the hyperparameters (supervised language-model training only).
         """
         with tf.name_scope(self.scope.replace('/', '_')):
@@ -99,16 +104,17 @@ class Model:
                 real = tf.not_equal(tokens, padding_token)
                 tokens = tf.where(real, tokens, tf.zeros_like(tokens))
             all_real = real if past is None else tf.concat([past.real, real], axis=1)
-            visible = _visible(real, all_real)  # [batch, sequence, past + sequence]
-            positions = tf.cumsum(tf.cast(all_real, tf.int32), axis=1, exclusive=True)
-            positions = positions[:, -_length(tokens) :]
+            visible = _visible(all_real, _length(tokens), attend)  # [batch, sequence, past + sequence]
+            positions = tf.reduce_sum(tf.cast(visible, tf.int32), axis=-1) - tf.cast(real, tf.int32)
 
             x = tf.gather(self.variables['wte'], tokens) + tf.gather(self.variables['wpe'], positions)
             x = self._drop(x, self.hparams.embd_pdrop, dropout)
+            # Added to the attention scores; so large that float32 keeps nothing of the score beside it.
+            hide = tf.cast(tf.logical_not(visible), x.dtype)[:, tf.newaxis] * -1e10
             keys_values = []
             for layer in range(self.hparams.n_layer):
                 layer_past = None if past is None else past.keys_values[:, layer]
-                x, layer_keys_values = self._block('h%d/' % layer, x, visible, layer_past, dropout)
+                x, layer_keys_values = self._block('h%d/' % layer, x, hide, layer_past, dropout)
                 keys_values.append(layer_keys_values)
             hidden = self._layer_norm('ln_f', x)
             if padding_token is not None and past is None:
@@ -126,16 +132,16 @@ class Model:
         weights, bias = self.variables['heads/%s/w' % name], self.variables['heads/%s/b' % name]
         return tf.reduce_sum(hidden * weights, axis=-1) + bias
 
-    def _block(self, block, x, visible, past, dropout):
+    def _block(self, block, x, hide, past, dropout):
         attended, keys_values = self._attention(
-            block + 'attn/', self._layer_norm(block + 'ln_1', x), visible, past, dropout
+            block + 'attn/', self._layer_norm(block + 'ln_1', x), hide, past, dropout
         )
         x += self._drop(attended, self.hparams.resid_pdrop, dropout)
         h = _gelu(self._linear(block + 'mlp/c_fc', self._layer_norm(block + 'ln_2', x)))
         x += self._drop(self._linear(block + 'mlp/c_proj', h), self.hparams.resid_pdrop, dropout)
         return x, keys_values
 
-    def _attention(self, name, x, visible, past, dropout):
+    def _attention(self, name, x, hide, past, dropout):
         """Multi-head self-attention; returns the output and keys and values [batch, 2, n_head, past + sequence, d]."""
         batch, sequence, width = _shape(x)
         heads = self.hparams.n_head
@@ -148,9 +154,8 @@ class Model:
             keys_values = tf.concat([past, keys_values], axis=3)
         keys, values = keys_values[:, 0], keys_values[:, 1]
 
-        scores = tf.matmul(queries, keys, transpose_b=True) * (1 / math.sqrt(width // heads))
-        hide = tf.cast(tf.logical_not(visible), scores.dtype)[:, tf.newaxis]
-        weights = tf.nn.softmax(scores * (1 - hide) - 1e10 * hide)
+        scores = tf.matmul(queries * (1 / math.sqrt(width // heads)), keys, transpose_b=True)
+        weights = tf.nn.softmax(scores + hide)
         weights = self._drop(weights, self.hparams.attn_pdrop, dropout)
         mixed = tf.transpose(tf.matmul(weights, values), [0, 2, 1, 3])
         return self._linear(name + 'c_proj', tf.reshape(mixed, [batch, sequence, width])), keys_values
@@ -171,11 +176,23 @@ class Model:
         return tf.nn.dropout(x, rate=rate) if dropout and rate > 0 else x
 
 
-def _visible(real, all_real):
-    """[batch, sequence, past + sequence] bool: which tokens each position attends to: real ones, itself or earlier."""
-    sequence, total = _length(real), _length(all_real)
-    earlier = tf.range(total) <= tf.range(total - sequence, total)[:, tf.newaxis]
-    return tf.logical_and(all_real[:, tf.newaxis, :], earlier)
+def branching(stem: int, branches: int, length: int) -> np.ndarray:
+    """What attends to what when `branches` continuations, each of `length`, follow one stem: `attend` of the model.
+
+    Every position sees the stem and what is before it in its own branch; the branches do not see each other.
+    """
+    total = stem + branches * length
+    branch = np.maximum((np.arange(total) - stem) // length, -1)  # -1: the stem
+    earlier = np.tri(total, dtype=bool)
+    return earlier & ((branch == -1) | (branch == branch[:, np.newaxis]))
+
+
+def _visible(all_real, sequence, attend):
+    """[batch, sequence, past + sequence] bool: which real tokens each position attends to."""
+    if attend is None:
+        total = _length(all_real)
+        attend = tf.range(total) <= tf.range(total - sequence, total)[:, tf.newaxis]
+    return tf.logical_and(all_real[:, tf.newaxis, :], attend)
 
 
 def _last_real(hidden, visible):
