@@ -97,7 +97,7 @@ def test_model_outputs(golden, session, kind):
     states = model(tf.constant(tokens), padding if kind == 'padded' else None)
     logits = model.logits(states.hidden)
     outputs = dict(lm_logits=logits, value=model.scalar_head('value', states.hidden), h=states.hidden)
-    outputs['present'] = states.past.keys_values
+    outputs['present'] = tf.stack([tf.stack(layer, axis=1) for layer in states.past.keys_values], axis=1)
     outputs['lm_all_losses'] = tf.nn.sparse_softmax_cross_entropy_with_logits(
         labels=tokens[:, 1:], logits=logits[:, :-1]
     )

@@ -10,7 +10,7 @@ the response, the reward model at the last one. Variables bear the names of Open
 """
 
 import math
-from typing import NamedTuple, Optional, Sequence
+from typing import NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from lm_human_preferences.utils.tf_versions import tf
 class Past(NamedTuple):
     """What attention needs of the tokens already read."""
 
-    keys_values: tf.Tensor  # [batch, n_layer, 2, n_head, past, head_dim]
+    keys_values: Sequence[Tuple[tf.Tensor, tf.Tensor]]  # of each layer, [batch, n_head, past, head_dim]
     real: tf.Tensor  # [batch, past] bool: False where the token was padding
 
 
@@ -113,13 +113,13 @@ class Model:
             hide = tf.cast(tf.logical_not(visible), x.dtype)[:, tf.newaxis] * -1e10
             keys_values = []
             for layer in range(self.hparams.n_layer):
-                layer_past = None if past is None else past.keys_values[:, layer]
+                layer_past = None if past is None else past.keys_values[layer]
                 x, layer_keys_values = self._block('h%d/' % layer, x, hide, layer_past, dropout)
                 keys_values.append(layer_keys_values)
             hidden = self._layer_norm('ln_f', x)
             if padding_token is not None and past is None:
                 hidden = _last_real(hidden, visible)
-            return States(hidden, Past(tf.stack(keys_values, axis=1), all_real))
+            return States(hidden, Past(tuple(keys_values), all_real))
 
     def logits(self, hidden: tf.Tensor) -> tf.Tensor:
         """Next-token logits [..., n_vocab] of hidden states [..., n_embd], by the transposed token embedding."""
@@ -142,23 +142,21 @@ class Model:
         return x, keys_values
 
     def _attention(self, name, x, hide, past, dropout):
-        """Multi-head self-attention; returns the output and keys and values [batch, 2, n_head, past + sequence, d]."""
+        """Multi-head self-attention; returns the output, and keys and values [batch, n_head, past + sequence, d]."""
         batch, sequence, width = _shape(x)
         heads = self.hparams.n_head
-        projected = tf.reshape(
-            self._linear(name + 'c_attn', x), [batch, sequence, 3, heads, width // heads]
+        queries, keys, values = (
+            tf.transpose(tf.reshape(part, [batch, sequence, heads, width // heads]), [0, 2, 1, 3])
+            for part in tf.split(self._linear(name + 'c_attn', x), 3, axis=-1)
         )
-        projected = tf.transpose(projected, [0, 2, 3, 1, 4])  # [batch, 3, n_head, sequence, head_dim]
-        queries, keys_values = projected[:, 0], projected[:, 1:]
         if past is not None:
-            keys_values = tf.concat([past, keys_values], axis=3)
-        keys, values = keys_values[:, 0], keys_values[:, 1]
+            keys, values = tf.concat([past[0], keys], axis=2), tf.concat([past[1], values], axis=2)
 
         scores = tf.matmul(queries * (1 / math.sqrt(width // heads)), keys, transpose_b=True)
         weights = tf.nn.softmax(scores + hide)
         weights = self._drop(weights, self.hparams.attn_pdrop, dropout)
         mixed = tf.transpose(tf.matmul(weights, values), [0, 2, 1, 3])
-        return self._linear(name + 'c_proj', tf.reshape(mixed, [batch, sequence, width])), keys_values
+        return self._linear(name + 'c_proj', tf.reshape(mixed, [batch, sequence, width])), (keys, values)
 
     def _linear(self, name, x):
         weights, bias = self.variables[name + '/w'], self.variables[name + '/b']
@@ -202,7 +200,7 @@ def _last_real(hidden, visible):
 
 
 def _gelu(x):
-    return 0.5 * x * (1 + tf.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * tf.pow(x, 3))))
+    return 0.5 * x * (1 + tf.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * tf.square(x))))
 
 
 def _shape(x):

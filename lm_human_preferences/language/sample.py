@@ -6,7 +6,7 @@ the caller's generator alone, not on the batch it is sampled in or on the versio
 
 from typing import NamedTuple, Optional
 
-from lm_human_preferences.language.model import Model
+from lm_human_preferences.language.model import Model, Past
 from lm_human_preferences.utils.tf_versions import tf
 
 
@@ -59,9 +59,9 @@ def sample_sequence(
         written = [array.write(step, value) for array, value in zip(arrays, (tokens, logprobs, hidden))]
         return (step + 1, tokens, states.past) + tuple(written)
 
-    past_shape = states.past.keys_values.shape.as_list()
-    growing = type(states.past)(
-        tf.TensorShape(past_shape[:4] + [None] + past_shape[5:]), tf.TensorShape(past_shape[:1] + [None])
+    growing = Past(
+        tuple((_growing(keys, axis=2), _growing(values, axis=2)) for keys, values in states.past.keys_values),
+        _growing(states.past.real, axis=1),
     )
     scalar = tf.TensorShape([])
     outputs = tf.while_loop(
@@ -73,6 +73,12 @@ def sample_sequence(
     )
     tokens, logprobs, hidden = (array.stack() for array in outputs[3:])  # [length, batch, …]
     return Samples(tf.transpose(tokens), tf.transpose(logprobs), tf.transpose(hidden, [1, 0, 2]))
+
+
+def _growing(tensor, axis):
+    """The shape of a tensor that gets longer along one axis."""
+    shape = tensor.shape.as_list()
+    return tf.TensorShape(shape[:axis] + [None] + shape[axis + 1 :])
 
 
 def token_logprobs(logits: tf.Tensor, tokens: tf.Tensor) -> tf.Tensor:
