@@ -1,0 +1,161 @@
+"""Checkpoints of OpenAI's GPT-2 and of either TensorFlow load; broken ones are refused in one line."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from lm_human_preferences.hyperparameters import ModelHParams
+from lm_human_preferences.language.model import Model
+from lm_human_preferences.language.trained_models import TrainedModel, save_model_folder
+from lm_human_preferences.language.encodings import test_encoding as letters
+from lm_human_preferences.utils.checkpoints import CheckpointWriter
+from lm_human_preferences.utils.tf_versions import new_session, tf
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+SMALL = ModelHParams(n_vocab=27, n_ctx=8, n_embd=6, n_head=2, n_layer=1)
+
+
+def gpt2_variables(n_vocab, n_ctx, n_embd, n_layer):
+    """Names and shapes in OpenAI's checkpoint of a GPT-2."""
+    shapes = {'wpe': [n_ctx, n_embd], 'wte': [n_vocab, n_embd], 'ln_f/g': [n_embd], 'ln_f/b': [n_embd]}
+    for layer in range(n_layer):
+        for norm in ('ln_1', 'ln_2'):
+            shapes.update({f'h{layer}/{norm}/{name}': [n_embd] for name in 'gb'})
+        for linear, n_in, n_out in (('attn/c_attn', 1, 3), ('attn/c_proj', 1, 1), ('mlp/c_fc', 1, 4), ('mlp/c_proj', 4, 1)):
+            shapes[f'h{layer}/{linear}/w'] = [1, n_in * n_embd, n_out * n_embd]
+            shapes[f'h{layer}/{linear}/b'] = [n_out * n_embd]
+    return {'model/' + name: shape for name, shape in shapes.items()}
+
+
+def write_gpt2(folder, n_vocab, n_ctx, n_embd, n_head, n_layer):
+    """Write a folder as OpenAI published its models, with random parameters; returns some of them."""
+    values = {}
+    with tf.Graph().as_default() as graph, new_session(graph) as session:
+        variables = [
+            tf.get_variable(name, shape, initializer=tf.random_normal_initializer(stddev=0.02, seed=i))
+            for i, (name, shape) in enumerate(gpt2_variables(n_vocab, n_ctx, n_embd, n_layer).items())
+        ]
+        session.run(tf.global_variables_initializer())
+        tf.train.Saver(variables, save_relative_paths=True).save(
+            session, os.path.join(folder, 'model.ckpt'), write_meta_graph=False
+        )
+        values = {v.name[len('model/') : -2]: session.run(v) for v in variables if v.shape.num_elements() < 1e6}
+    with open(os.path.join(folder, 'hparams.json'), 'w') as f:
+        json.dump(dict(n_vocab=n_vocab, n_ctx=n_ctx, n_embd=n_embd, n_head=n_head, n_layer=n_layer), f)
+    return values
+
+
+def test_a_gpt2_of_124m_in_openais_layout_loads(tmp_path):
+    values = write_gpt2(str(tmp_path), n_vocab=50257, n_ctx=1024, n_embd=768, n_head=12, n_layer=12)
+    trained = TrainedModel(str(tmp_path))
+    with tf.Graph().as_default() as graph, new_session(graph) as session:
+        model = Model(trained.hparams, scope='policy/model', heads=['value'])
+        loaded = trained.load(session, model)
+        assert len(loaded) == 148  # 12 variables in each of 12 blocks, and 4 more
+        assert sum(v.shape.num_elements() for v in loaded) == 124439808
+        for name, expected in values.items():
+            np.testing.assert_array_equal(session.run(model.variables[name]), expected, name)
+        session.run([v.initializer for name, v in model.variables.items() if name.startswith('heads/')])
+        logits = model.logits(model(tf.constant([[50256, 1, 2]])).hidden)
+        assert session.run(logits).shape == (1, 3, 50257)
+
+
+LOAD_AND_PRINT = """
+import sys
+from lm_human_preferences.language.model import Model
+from lm_human_preferences.language.trained_models import TrainedModel
+from lm_human_preferences.utils.tf_versions import new_session, tf
+trained = TrainedModel(sys.argv[1])
+with tf.Graph().as_default() as graph, new_session(graph) as session:
+    model = Model(trained.hparams, scope='other', heads=['value'])
+    trained.load(session, model, heads=['value'])
+    logits, value = session.run((model.logits(model(tf.constant([[1, 2, 3]])).hidden), model.variables['heads/value/w']))
+    print(tf.__version__, *logits.ravel(), *value)
+"""
+
+SAVE = """
+import sys
+sys.path.insert(0, sys.argv[2])
+import checkpoints_test
+checkpoints_test.save_small(sys.argv[1])
+"""
+
+
+def save_small(folder):
+    """Save a small random policy with this TensorFlow."""
+    with tf.Graph().as_default() as graph, new_session(graph) as session:
+        tf.set_random_seed(3)
+        model = Model(SMALL, scope='policy/model', heads=['value'])
+        session.run(tf.global_variables_initializer())
+        model.variables['heads/value/w'].load(np.arange(6), session)
+        save_model_folder(folder, SMALL, letters())
+        CheckpointWriter(folder, tf.global_variables()).save(session, 7)
+
+
+def numbers_loaded_by(python, folder):
+    env = dict(os.environ, PYTHONPATH=ROOT)
+    done = subprocess.run([python, '-c', LOAD_AND_PRINT, folder], env=env, stdout=subprocess.PIPE, check=True)
+    version, *numbers = done.stdout.decode().split()
+    return version, np.array(numbers, float)
+
+
+def test_checkpoints_pass_between_tensorflows(tmp_path):
+    other = os.environ.get('OTHER_PYTHON')
+    if not other:
+        pytest.skip('OTHER_PYTHON does not name a Python with the other TensorFlow')
+    mine, theirs = str(tmp_path / 'mine'), str(tmp_path / 'theirs')
+    save_small(mine)
+    env = dict(os.environ, PYTHONPATH=ROOT)
+    subprocess.run([other, '-c', SAVE, theirs, os.path.dirname(__file__)], env=env, check=True)
+    for folder in (mine, theirs):
+        version, here = numbers_loaded_by(sys.executable, folder)
+        other_version, there = numbers_loaded_by(other, folder)
+        assert version.split('.')[0] != other_version.split('.')[0]
+        assert here[-6:].tolist() == list(range(6))
+        np.testing.assert_allclose(here, there, rtol=1e-4, atol=1e-5)
+
+
+def load_into(hparams, folder):
+    with tf.Graph().as_default() as graph, new_session(graph) as session:
+        TrainedModel(folder).load(session, Model(hparams, scope='mine', heads=['value']), heads=['value'])
+
+
+def test_a_checkpoint_of_another_size_is_refused(tmp_path):
+    save_small(str(tmp_path))
+    wider = ModelHParams(n_vocab=27, n_ctx=9, n_embd=6, n_head=2, n_layer=1)
+    with pytest.raises(ValueError, match=r'policy/model/wpe has shape \[8, 6\].*\[9, 6\]'):
+        load_into(wider, str(tmp_path))
+
+
+def test_a_missing_variable_is_named(tmp_path):
+    save_small(str(tmp_path))
+    deeper = ModelHParams(n_vocab=27, n_ctx=8, n_embd=6, n_head=2, n_layer=2)
+    with pytest.raises(ValueError, match='no variable policy/model/h1/ln_1/g'):
+        load_into(deeper, str(tmp_path))
+
+
+def test_a_folder_without_checkpoint_is_refused(tmp_path):
+    save_model_folder(str(tmp_path), SMALL, letters())
+    with pytest.raises(FileNotFoundError, match='no TensorFlow checkpoint'):
+        load_into(SMALL, str(tmp_path))
+
+
+def test_a_moved_folder_loads(tmp_path):
+    save_small(str(tmp_path / 'here'))
+    os.rename(str(tmp_path / 'here'), str(tmp_path / 'there'))
+    load_into(SMALL, str(tmp_path / 'there'))
+
+
+def test_the_last_twenty_checkpoints_are_kept(tmp_path):
+    with tf.Graph().as_default() as graph, new_session(graph) as session:
+        model = Model(SMALL)
+        session.run(tf.global_variables_initializer())
+        writer = CheckpointWriter(str(tmp_path), list(model.variables.values()))
+        for step in range(1, 24):
+            writer.save(session, step)
+    steps = sorted(int(n.split('-')[1].split('.')[0]) for n in os.listdir(str(tmp_path / 'checkpoints')) if n.endswith('.index'))
+    assert steps == list(range(4, 24))

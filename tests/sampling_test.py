@@ -1,0 +1,148 @@
+"""Sampling and analysis agree with each other and with the full forward pass."""
+
+import numpy as np
+import pytest
+
+from lm_human_preferences.hyperparameters import ModelHParams, TaskHParams
+from lm_human_preferences.language.encodings import test_encoding as letters
+from lm_human_preferences.language.model import Model
+from lm_human_preferences.language.sample import sample_sequence, token_logprobs, tokens_at
+from lm_human_preferences.lm_tasks import Task
+from lm_human_preferences.policy import Policy
+from lm_human_preferences.utils.tf_versions import new_session, tf
+
+HPARAMS = ModelHParams(n_vocab=27, n_ctx=20, n_embd=12, n_head=3, n_layer=2)
+PADDING = 27
+
+
+@pytest.fixture
+def session():
+    with tf.Graph().as_default() as graph, new_session(graph) as session:
+        tf.set_random_seed(0)
+        yield session
+
+
+@pytest.fixture
+def random():
+    return np.random.RandomState(0)
+
+
+def padded_queries(random, batch, length):
+    """Random tokens, each row padded after a random number of them, at least one."""
+    tokens = random.randint(0, 27, (batch, length))
+    lengths = random.randint(1, length + 1, (batch, 1))
+    return np.where(np.arange(length) < lengths, tokens, PADDING).astype(np.int32)
+
+
+def sharpen(session, scale=4.0):
+    """Larger random weights, so that distributions are far from uniform and heads from zero."""
+    session.run(tf.global_variables_initializer())
+    for variable in tf.trainable_variables():
+        if 'ln_' not in variable.name:
+            value = session.run(variable)
+            variable.load(scale * value + 0.1 * np.random.RandomState(1).randn(*value.shape), session)
+
+
+@pytest.mark.parametrize('affixes', [('', ''), ('ab', 'cde')])
+@pytest.mark.parametrize('temperature', [1.0, 0.6])
+def test_respond_and_analyze_agree(session, random, affixes, temperature):
+    hparams = TaskHParams(query_length=6, response_length=7, query_prefix=affixes[0], query_suffix=affixes[1])
+    hparams.policy.temperature = temperature
+    policy = Policy(HPARAMS, Task(hparams, letters()))
+    queries = tf.constant(padded_queries(random, 16, 6))
+    responded = policy.respond(queries, tf.constant(random.random_sample((16, 7)), tf.float32))
+    analyzed = policy.analyze_responses(queries, responded['responses'])
+    sharpen(session)
+    responded, analyzed = session.run((responded, dict(analyzed)))
+    # The random numbers fed are constants of the graph, so the responses are those that were analyzed.
+    assert len(np.unique(responded['responses'])) > 10
+    np.testing.assert_allclose(responded['logprobs'], analyzed['logprobs'], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(responded['values'], analyzed['values'], rtol=1e-4, atol=1e-5)
+    assert np.abs(analyzed['values']).max() > 0.1
+
+
+def test_incremental_sampling_equals_the_full_forward_pass(session, random):
+    model = Model(HPARAMS, heads=['value'])
+    context = padded_queries(random, 8, 5)
+    samples = sample_sequence(model, tf.constant(context), tf.constant(random.random_sample((8, 9)), tf.float32), PADDING)
+    whole = tf.concat([context, samples.tokens], axis=1)
+    hidden = model(whole, PADDING).hidden[:, 4:-1]
+    sharpen(session)
+    incremental, full, logprobs, expected = session.run(
+        (samples.hidden, hidden, samples.logprobs, token_logprobs(model.logits(hidden), samples.tokens))
+    )
+    np.testing.assert_allclose(incremental, full, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(logprobs, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_reading_in_two_parts_equals_reading_at_once(session, random):
+    model = Model(HPARAMS)
+    tokens = random.randint(0, 27, (4, 10)).astype(np.int32)
+    first = model(tf.constant(tokens[:, :6]))
+    second = model(tf.constant(tokens[:, 6:]), past=first.past)
+    sharpen(session)
+    parts, whole = session.run(
+        (tf.concat([first.hidden, second.hidden], axis=1), model(tf.constant(tokens)).hidden)
+    )
+    np.testing.assert_allclose(parts, whole, rtol=1e-4, atol=1e-5)
+
+
+def test_padding_in_the_middle_changes_nothing_for_real_tokens(session, random):
+    model = Model(HPARAMS)
+    tokens = random.randint(0, 27, (1, 8)).astype(np.int32)
+    spread = np.full((1, 13), PADDING, np.int32)
+    places = [1, 2, 4, 5, 7, 9, 10, 12]
+    spread[0, places] = tokens[0]
+    plain, padded = model(tf.constant(tokens)), model(tf.constant(spread), PADDING)
+    sharpen(session)
+    plain, padded = session.run((plain.hidden, padded.hidden))
+    np.testing.assert_allclose(padded[:, places], plain, rtol=1e-4, atol=1e-5)
+    # A padded position bears the output of the last real token before it.
+    np.testing.assert_array_equal(padded[0, 3], padded[0, 2])
+    np.testing.assert_array_equal(padded[0, 11], padded[0, 10])
+
+
+@pytest.mark.parametrize('limits', [dict(top_k=1), dict(top_k=3), dict(top_p=0.5), dict(top_k=5, top_p=0.7)])
+def test_top_k_and_top_p_hold_for_every_token(session, random, limits):
+    model = Model(HPARAMS)
+    batch, length = 64, 6
+    context = np.repeat(random.randint(0, 27, (1, 3)), batch, axis=0).astype(np.int32)
+    uniforms = random.random_sample((batch, length)).astype(np.float32)
+    samples = sample_sequence(model, tf.constant(context), tf.constant(uniforms), **limits)
+    logits = model.logits(model(tf.concat([context, samples.tokens], axis=1)).hidden[:, 2:-1])
+    sharpen(session, scale=2.0)
+    tokens, probabilities = session.run((samples.tokens, tf.nn.softmax(logits)))
+    for place in range(length):  # the first token among them
+        chosen = tokens[:, place]
+        for row in range(batch):
+            ordered = np.argsort(-probabilities[row, place])
+            kept = ordered[: limits.get('top_k', 27)]
+            mass = probabilities[row, place][kept]
+            mass = np.cumsum(mass / mass.sum())
+            kept = kept[: 1 + np.searchsorted(mass, limits.get('top_p', 1.0) - 1e-5)]
+            assert chosen[row] in kept
+    assert len(set(tokens[:, 0])) == 1 if limits.get('top_k') == 1 else len(set(tokens[:, 0])) > 1
+
+
+def test_tokens_are_drawn_as_often_as_they_are_probable(session):
+    draws = 20000
+    probabilities = np.array([0.5, 0.0, 0.3, 0.2], np.float32)
+    uniforms = tf.constant(np.random.RandomState(0).random_sample(draws), tf.float32)
+    logits = tf.tile(tf.log(tf.constant(probabilities[np.newaxis])), [draws, 1])
+    counts = np.bincount(session.run(tokens_at(logits, uniforms)), minlength=4)
+    assert counts[1] == 0
+    np.testing.assert_allclose(counts / draws, probabilities, atol=0.015)
+
+
+def test_the_largest_and_smallest_uniform_numbers_give_possible_tokens(session, random):
+    logits = np.full((64, 5000), -1e10, np.float32)
+    possible = random.randint(0, 5000, (64, 30))
+    np.put_along_axis(logits, possible, random.randn(64, 30), axis=1)
+    for uniform in (0.0, 1.0):
+        tokens = session.run(tokens_at(tf.constant(logits), tf.constant(np.full(64, uniform), tf.float32)))
+        assert all(token in row for token, row in zip(tokens, possible))
+
+
+def test_a_longer_text_than_the_model_reads_is_refused():
+    with tf.Graph().as_default(), pytest.raises(ValueError, match='at most 20 .*lower task.query_length'):
+        Policy(HPARAMS, Task(TaskHParams(query_length=14, response_length=7), letters()))
