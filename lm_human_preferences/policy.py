@@ -45,8 +45,12 @@ class Policy:
     def analyze_responses(self, queries: tf.Tensor, responses: tf.Tensor) -> Dict[str, tf.Tensor]:
         """The policy's view of given responses [batch, length]: logprobs, entropies and values, each [batch, length]."""
         context = self.task.context(queries)
-        states = self.model(tf.concat([context, responses], axis=1), self.task.padding_token)
-        hidden = states.hidden[:, self.task.context_length - 1 : -1]  # the position before each token predicts it
+        first = self.task.context_length - 1  # the position before each token predicts it
+        hidden = self.model(
+            tf.concat([context, responses], axis=1),
+            self.task.padding_token,
+            read=range(first, first + responses.shape.as_list()[1]),
+        ).hidden
         logits = self.model.logits(hidden) / self.temperature
         return dict(
             logprobs=token_logprobs(logits, responses),

