@@ -68,7 +68,7 @@ $(INSTALLED): Pipfile.lock
 	    $(PIP) install --quiet --no-deps -r $(VENV)/mpi.txt; \
 	fi
 	PATH="$(abspath $(BIN)):$$PATH" LDFLAGS="$$LDFLAGS $(RPATH)" $(PIP) install --no-deps -r $(REQUIREMENTS)
-	$(BIN)/python -c 'from mpi4py import MPI; print(MPI.Get_library_version().split(",")[0])'
+	$(BIN)/python -c 'from mpi4py import MPI; print(MPI.Get_library_version().splitlines()[0])'
 	touch $@
 
 # Writes Pipfile.lock anew from Pipfile, for every Python; runs on Python 3.10 or later.

@@ -1,8 +1,8 @@
 """Write Pipfile.lock from Pipfile: `make lock`.
 
-`pipenv lock` resolves for the one Python it runs on, so its lock lacks what the other Pythons need. Here uv resolves
-each section for every Python and platform that the section serves, and the answer is written in pipenv's format.
-No index and no host is written: any index that holds the same files (the hashes say so) will do.
+`pipenv lock` resolves for the one Python it runs on, so its lock lacks what the other Pythons need. Here uv
+resolves each section for every Python and platform that the section serves; the answer is written in pipenv's
+format. No index and no host is written: any index that holds the same files (the hashes say so) will do.
 """
 
 import json
@@ -28,19 +28,19 @@ PIN = re.compile(
 
 
 def requirement(name: str, wanted: Any) -> str:
-    """A Pipfile entry in pip's form: `numpy = "*"` -> `numpy`, with extras -> `tensorflow[and-cuda]==2.15.1`."""
+    """A Pipfile entry in pip's form: `numpy = "*"` -> `numpy`, with extras `tensorflow[and-cuda]==2.15.1`."""
     options = wanted if isinstance(wanted, dict) else {'version': wanted}
     extras = f'[{",".join(options["extras"])}]' if 'extras' in options else ''
     return name + extras + options['version'].replace('*', '')
 
 
 def merged(base: Dict[str, Any], section: Dict[str, Any]) -> Dict[str, Any]:
-    """`base` with the entries of `section` in place of its own: an environment has one build of TensorFlow."""
+    """`base` with the entries of `section` in place of its own; there is one build of TensorFlow."""
     return {**{name: wanted for name, wanted in base.items() if name not in TENSORFLOW_BUILDS}, **section}
 
 
 def resolve(wanted: Dict[str, Any], oldest_python: str) -> Dict[str, Dict[str, Any]]:
-    """Everything that the Pipfile entries `wanted` need on `oldest_python` and later: package -> entry of the lock."""
+    """Everything that the entries `wanted` need on `oldest_python` and later: package -> entry of the lock."""
     with tempfile.TemporaryDirectory() as folder:
         asked = Path(folder, 'requirements.in')
         asked.write_text('\n'.join(requirement(*entry) for entry in wanted.items()))
@@ -55,7 +55,7 @@ def resolve(wanted: Dict[str, Any], oldest_python: str) -> Dict[str, Dict[str, A
         if pin is None:
             raise ValueError(f'uv answered a line of another form: {line[:100]}')
         if pin['name'] in entries:
-            raise ValueError(f'{pin["name"]} has two versions from Python {oldest_python} on: pin it in the Pipfile')
+            raise ValueError(f'{pin["name"]} has two versions from Python {oldest_python} on: pin one')
         entry = {'hashes': sorted(pin['hashes'].replace('--hash=', '').split()), 'version': pin['version']}
         if pin['extras']:
             entry['extras'] = pin['extras'].split(',')
@@ -76,12 +76,15 @@ def lock(pipfile: Path) -> Dict[str, Any]:
     with_tests = resolve(everything, OLDEST_PYTHON['packages'])
     for name, entry in run_time.items():
         if with_tests[name] != entry:
-            raise ValueError(f'the test tools need another version of {name} than the program: pin it in the Pipfile')
+            raise ValueError(f'the test tools need another version of {name} than the program: pin one')
     return {
         '_meta': {'hash': {'sha256': digest}, 'pipfile-spec': 6, 'requires': {}, 'sources': []},
         'default': run_time,
         'develop': {name: entry for name, entry in with_tests.items() if name not in run_time},
-        **{name: resolve(merged(everything, section), OLDEST_PYTHON[name]) for name, section in sections.items()},
+        **{
+            name: resolve(merged(everything, section), OLDEST_PYTHON[name])
+            for name, section in sections.items()
+        },
     }
 
 
