@@ -40,7 +40,7 @@ def merged(base: Dict[str, Any], section: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def resolve(wanted: Dict[str, Any], oldest_python: str) -> Dict[str, Dict[str, Any]]:
-    """Everything that the entries `wanted` need on `oldest_python` and later: package -> entry of the lock."""
+    """All that the entries `wanted` need on `oldest_python` and later: name -> entry of the lock."""
     with tempfile.TemporaryDirectory() as folder:
         asked = Path(folder, 'requirements.in')
         asked.write_text('\n'.join(requirement(*entry) for entry in wanted.items()))
