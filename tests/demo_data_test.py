@@ -52,10 +52,13 @@ def test_same_words_are_in_the_same_split():
     assert data.split_of('A good film.') == data.split_of(' a GOOD film!')
 
 
-def test_lm_texts():
+def test_lm_texts_hold_snippets_of_one_file_together():
     train, valid = data.lm_texts('train'), data.lm_texts('valid')
-    assert len(train) > 15 * len(valid) > 10000
-    assert all(text.count('\n') == 1 and text.endswith('\n') for text in train)
+    lines = [text.rstrip('\n').split('\n') for text in train]
+    assert all(text.endswith('\n') for text in train) and max(map(len, lines)) == data.SNIPPETS_PER_LM_TEXT
+    source_of = {s.text: s.source for s in data.snippets('train', data.SOURCES)}
+    assert sum(map(len, lines)) == len(source_of) > 15 * sum(text.count('\n') for text in valid)
+    assert all(len({source_of[line] for line in group}) == 1 for group in lines)
 
 
 def test_query_texts_are_lines_of_their_split_alone():

@@ -40,6 +40,8 @@ SOURCES = tuple(FILES)
 SPLITS = {'judge': 140, 'test': 80, 'valid': 40, 'train': 740}
 # How many snippets in a row make one text of the query stream.
 SNIPPETS_PER_TEXT = 4
+# How many of one file make one text for the language model.
+SNIPPETS_PER_LM_TEXT = 8
 
 
 class Snippet(NamedTuple):
@@ -98,8 +100,15 @@ def split_of(text: str) -> str:
 
 
 def lm_texts(mode: str) -> List[str]:
-    """Return the snippets of all four files, each ending in a newline, for training a language model."""
-    return [s.text + '\n' for s in snippets(mode, SOURCES)]
+    """Return the snippets of all four files for training a language model, a few of one file together, one a line.
+
+    Together, so that the model learns to go on in the same vein: a review is followed by a review.
+    """
+    texts = []
+    for source in SOURCES:
+        lines = [s.text for s in snippets(mode, [source])]
+        texts += [_lines(lines[i : i + SNIPPETS_PER_LM_TEXT]) for i in range(0, len(lines), SNIPPETS_PER_LM_TEXT)]
+    return texts
 
 
 def query_texts(mode: str) -> List[str]:
