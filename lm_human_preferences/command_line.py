@@ -23,12 +23,8 @@ from lm_human_preferences.hyperparameters import TREES, SampleHParams
 from lm_human_preferences.utils.errors import UserError, did_you_mean, user_message
 from lm_human_preferences.utils.hyperparams import HParams
 
-TRAIN_USAGE = (
-    'launch.py {command} EXPERIMENT NAME [--save_dir=DIR] [--mpi=N] [--dry_run] [--any.hparam=value ...]'
-)
-SAMPLE_USAGE = (
-    'launch.py sample --save_dir=DIR [--savescope=policy] [--temperature=1.0] [--nsamples=0] [--mpi=N]'
-)
+TRAIN_USAGE = 'launch.py {command} EXPERIMENT NAME [--save_dir=DIR] [--mpi=N] [--dry_run] [--any.hparam=value ...]'
+SAMPLE_USAGE = 'launch.py sample --save_dir=DIR [--savescope=policy] [--temperature=1.0] [--nsamples=0] [--mpi=N]'
 _NO_VALUE = '\0'  # the value of a flag given without one; no argument of a process can hold it
 
 
@@ -142,9 +138,7 @@ def main(argv: Optional[List[str]] = None) -> None:
         sys.exit(2)
 
 
-def _train(
-    command: str, experiment: Optional[str], name: Optional[str], extra: tuple, flags: Dict[str, str]
-) -> None:
+def _train(command: str, experiment: Optional[str], name: Optional[str], extra: tuple, flags: Dict[str, str]) -> None:
     usage = TRAIN_USAGE.format(command=command)
     if experiment is None or name is None:
         raise UserError(f'{"EXPERIMENT and NAME are" if experiment is None else "NAME is"} missing: {usage}')
@@ -210,9 +204,7 @@ def _bad_input() -> Iterator[None]:
 def _check_name(name: str) -> None:
     parts = name.split('/')
     if not re.match(r'[A-Za-z0-9._/-]+\Z', name) or any(part in ('', '.', '..') for part in parts):
-        raise UserError(
-            f'NAME {name!r} should be letters, digits and . _ - with / between groups, inside --save_dir'
-        )
+        raise UserError(f'NAME {name!r} should be letters, digits and . _ - with / between groups, inside --save_dir')
 
 
 def _refuse(extra: Tuple[str, ...], usage: str) -> None:

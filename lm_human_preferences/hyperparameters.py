@@ -265,9 +265,7 @@ class TrainLmHParams(HParams):
         _check_divides(f'{prefix}batch_size', self.batch_size, 'the number of ranks', num_ranks)
         if self.initial_model is None and self.sequence_length > self.model.n_ctx:
             length, n_ctx = self.sequence_length, self.model.n_ctx
-            raise ValueError(
-                f'{prefix}sequence_length ({length}) must be at most {prefix}model.n_ctx ({n_ctx})'
-            )
+            raise ValueError(f'{prefix}sequence_length ({length}) must be at most {prefix}model.n_ctx ({n_ctx})')
 
 
 @dataclass

@@ -20,7 +20,10 @@ def best_of_n_loss(rewards: tf.Tensor, best: tf.Tensor) -> Dict[str, tf.Tensor]:
 def scalar_rating_loss(rewards: tf.Tensor, scores: tf.Tensor) -> Dict[str, tf.Tensor]:
     """Squared error between `rewards` and people's `scores`, both [batch]; also Pearson's correlation."""
     error = tf.reduce_mean(tf.squared_difference(rewards, scores))
-    (mean_reward, var_reward), (mean_score, var_score) = tf.nn.moments(rewards, [0]), tf.nn.moments(scores, [0])
+    (mean_reward, var_reward), (mean_score, var_score) = (
+        tf.nn.moments(rewards, [0]),
+        tf.nn.moments(scores, [0]),
+    )
     covariance = tf.reduce_mean((rewards - mean_reward) * (scores - mean_score))
     return dict(loss=error, error=error, correlation=covariance * tf.rsqrt(var_reward * var_score + 1e-12))
 
@@ -35,7 +38,7 @@ class BestOfN:
     """A person picked the best of n samples."""
 
     def __init__(self, n: int):
-        self.sample_names = ['sample%d' % i for i in range(n)]
+        self.sample_names = [f'sample{i}' for i in range(n)]
 
     def answer_schema(self) -> Schema:
         return dict(best=(np.int32, ()))
@@ -82,16 +85,16 @@ class ScalarCompare:
 def get_label_type(name: str):
     """The label type called `best_of_N`, `scalar_rating` or `scalar_compare`.
 
-    Each has the names of its samples, `answer_schema()`, `loss(rewards [batch, samples], labels)` giving named scalars
-    (`loss` and `error` among them), and `target_moments(labels)`: mean and std that rewards should start with, where the
-    labels tell.
+    Each has the names of its samples, `answer_schema()`, `loss(rewards [batch, samples], labels)` giving named
+    scalars (`loss` and `error` among them), and `target_moments(labels)`: mean and std that rewards should start
+    with, where the labels tell.
     """
     match = re.match(r'best_of_([1-9]\d*)$', name)
     if match:
         return BestOfN(int(match.group(1)))
     types = dict(scalar_rating=ScalarRating, scalar_compare=ScalarCompare)
     if name not in types:
-        raise ValueError('labels.type: %r is not best_of_N, scalar_rating or scalar_compare' % name)
+        raise ValueError(f'labels.type: {name!r} is not best_of_N, scalar_rating or scalar_compare')
     return types[name]()
 
 

@@ -13,9 +13,7 @@ from lm_human_preferences.utils.cache import cache_dir
 Schema = Dict[str, Tuple[Any, Tuple[int, ...]]]
 
 
-def load_labels(
-    source: str, schema: Schema, num: int, encoding: Encoding, seed: int = 0
-) -> Dict[str, np.ndarray]:
+def load_labels(source: str, schema: Schema, num: int, encoding: Encoding, seed: int = 0) -> Dict[str, np.ndarray]:
     """Return the first `num` labels of a source: {field: [num, …]}.
 
     `source` is a file (a JSON list of objects; a relative path may also lie in the cache folder), 'test'

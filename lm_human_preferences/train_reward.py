@@ -1,7 +1,7 @@
 """Train a reward model on human choices between texts (section 2.1 of the paper).
 
-The model starts from the language model that will be fine-tuned, sees every label once in random order, and is normalized
-so that its rewards on that language model's own samples have mean 0 and standard deviation 1.
+The model starts from the language model that will be fine-tuned, sees every label once in random order, and is
+normalized so that its rewards on that language model's own samples have mean 0 and standard deviation 1.
 """
 
 import os
@@ -58,9 +58,7 @@ class RewardTrainer:
             rollouts = min(rollouts, hparams.normalize_samples)
         self.rollout_batch = -(-rollouts // ranks.size)
         self._queries = tf.placeholder(tf.int32, [self.rollout_batch, hparams.task.query_length], name='queries')
-        self._uniforms = tf.placeholder(
-            tf.float32, [self.rollout_batch, hparams.task.response_length], name='uniforms'
-        )
+        self._uniforms = tf.placeholder(tf.float32, [self.rollout_batch, hparams.task.response_length], name='uniforms')
         responses, _ = task.truncate(self.ref_policy.respond(self._queries, self._uniforms)['responses'])
         self._sample_rewards = self.reward_model.rewards(self._queries, responses)
 
@@ -92,7 +90,9 @@ class Normalizer:
         batches = -(-samples // (trainer.rollout_batch * self._ranks.size))
         rewards = [
             trainer.sample_rewards(
-                self._session, self._queries.next_batch(trainer.rollout_batch), self._uniforms(trainer.rollout_batch, length)
+                self._session,
+                self._queries.next_batch(trainer.rollout_batch),
+                self._uniforms(trainer.rollout_batch, length),
             )
             for _ in progress(range(batches), stage, self._ranks.is_first)
         ]
@@ -107,7 +107,7 @@ class Normalizer:
         self._set(*normalizing_gain_bias(mean, std, target_mean, target_std))
         line = f'{stage}: rewards had mean {mean:.3f}, std {std:.3f}; now {target_mean:.3f}, {target_std:.3f}'
         if hparams.debug_normalize:
-            line += ' (measured anew: %.3f, %.3f)' % self.measure(hparams.debug_normalize, stage)
+            line += ' (measured anew: {:.3f}, {:.3f})'.format(*self.measure(hparams.debug_normalize, stage))
         say(line, self._ranks.is_first)
 
     def _set(self, gain, bias):

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from lm_human_preferences.hyperparameters import ModelHParams
+from lm_human_preferences.language.encodings import test_encoding as letters
 from lm_human_preferences.language.model import Model
 from lm_human_preferences.language.trained_models import TrainedModel, save_model_folder
-from lm_human_preferences.language.encodings import test_encoding as letters
 from lm_human_preferences.utils.checkpoints import CheckpointWriter
 from lm_human_preferences.utils.tf_versions import new_session, tf
 
@@ -25,7 +25,12 @@ def gpt2_variables(n_vocab, n_ctx, n_embd, n_layer):
     for layer in range(n_layer):
         for norm in ('ln_1', 'ln_2'):
             shapes.update({f'h{layer}/{norm}/{name}': [n_embd] for name in 'gb'})
-        for linear, n_in, n_out in (('attn/c_attn', 1, 3), ('attn/c_proj', 1, 1), ('mlp/c_fc', 1, 4), ('mlp/c_proj', 4, 1)):
+        for linear, n_in, n_out in (
+            ('attn/c_attn', 1, 3),
+            ('attn/c_proj', 1, 1),
+            ('mlp/c_fc', 1, 4),
+            ('mlp/c_proj', 4, 1),
+        ):
             shapes[f'h{layer}/{linear}/w'] = [1, n_in * n_embd, n_out * n_embd]
             shapes[f'h{layer}/{linear}/b'] = [n_out * n_embd]
     return {'model/' + name: shape for name, shape in shapes.items()}
@@ -73,7 +78,8 @@ trained = TrainedModel(sys.argv[1])
 with tf.Graph().as_default() as graph, new_session(graph) as session:
     model = Model(trained.hparams, scope='other', heads=['value'])
     trained.load(session, model, heads=['value'])
-    logits, value = session.run((model.logits(model(tf.constant([[1, 2, 3]])).hidden), model.variables['heads/value/w']))
+    logits = model.logits(model(tf.constant([[1, 2, 3]])).hidden)
+    logits, value = session.run((logits, model.variables['heads/value/w']))
     print(tf.__version__, *logits.ravel(), *value)
 """
 
@@ -157,5 +163,7 @@ def test_the_last_twenty_checkpoints_are_kept(tmp_path):
         writer = CheckpointWriter(str(tmp_path), list(model.variables.values()))
         for step in range(1, 24):
             writer.save(session, step)
-    steps = sorted(int(n.split('-')[1].split('.')[0]) for n in os.listdir(str(tmp_path / 'checkpoints')) if n.endswith('.index'))
+    steps = sorted(
+        int(n.split('-')[1].split('.')[0]) for n in os.listdir(str(tmp_path / 'checkpoints')) if n.endswith('.index')
+    )
     assert steps == list(range(4, 24))

@@ -42,18 +42,16 @@ def refused(*argv, **variables):
 
 @pytest.mark.parametrize('name', EXPERIMENTS)
 def test_dry_run(name, tmp_path):
-    lines = printed(
-        'train_policy', name, 'test-1911190400', '--dry_run', '--save_dir', str(tmp_path / 'save')
-    )
-    assert lines[0] == 'trial 1 of 1: train_policy in {}/save/test-1911190400 on 1 rank(s)'.format(tmp_path)
-    assert "  run.save_dir = '{}/save/test-1911190400'".format(tmp_path) in lines
+    lines = printed('train_policy', name, 'test-1911190400', '--dry_run', '--save_dir', str(tmp_path / 'save'))
+    assert lines[0] == f'trial 1 of 1: train_policy in {tmp_path}/save/test-1911190400 on 1 rank(s)'
+    assert f"  run.save_dir = '{tmp_path}/save/test-1911190400'" in lines
     assert not (tmp_path / 'save').exists()
 
 
 @pytest.mark.parametrize('command', ['train_reward', 'train_lm'])
 def test_dry_run_of_other_commands(command):
     assert printed(command, 'demo', '1234', '--dry_run')[0].split()[:7] == [
-        *('trial', '1', 'of', '1:', command, 'in', '/tmp/save/{}/1234'.format(command))
+        *('trial', '1', 'of', '1:', command, 'in', f'/tmp/save/{command}/1234')
     ]
 
 
@@ -82,9 +80,7 @@ def test_flags_reach_the_tree_with_and_without_equals():
 
 
 def test_a_bare_flag_that_begins_with_no():
-    assert '  normalize_before = True' in printed(
-        'train_reward', 'demo', 'x', '--normalize_before', '--dry_run'
-    )
+    assert '  normalize_before = True' in printed('train_reward', 'demo', 'x', '--normalize_before', '--dry_run')
 
 
 def test_a_sweep_of_the_users_own(tmp_path):
@@ -152,15 +148,13 @@ def test_names_stay_inside_save_dir(name, tmp_path):
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / 'file').write_text('')
     message = refused('train_reward', 'demo', 'x', '--save_dir', str(tmp_path / 'file'))
-    assert 'cannot write to {}/file/x: Not a directory'.format(tmp_path) in message
+    assert f'cannot write to {tmp_path}/file/x: Not a directory' in message
 
 
 def test_a_bad_trial_stops_the_sweep_before_it_starts(tmp_path):
     path = tmp_path / 'mine.yaml'
     path.write_text('train_lm: {dataset: test, sweep: {lr: [1, -2]}}\n')
-    assert 'lr must be 0 or above' in refused(
-        'train_lm', str(path), 'x', '--save_dir', str(tmp_path / 'save')
-    )
+    assert 'lr must be 0 or above' in refused('train_lm', str(path), 'x', '--save_dir', str(tmp_path / 'save'))
     assert not (tmp_path / 'save').exists()
 
 
@@ -213,4 +207,4 @@ def test_an_error_of_the_ranks_is_one_line(tmp_path):
     out, err = process.communicate(timeout=300)
     assert (process.returncode, err.decode()) == (0, '')
     path = tmp_path / 'train_reward_hparams.json'
-    assert out.decode() == '{} should hold a JSON object, not list\n'.format(path)
+    assert out.decode() == f'{path} should hold a JSON object, not list\n'

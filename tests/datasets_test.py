@@ -156,9 +156,7 @@ def cache(tmp_path, monkeypatch):
 
 
 def test_published_sets_name_what_is_missing(cache):
-    with pytest.raises(
-        FileNotFoundError, match=r'book_passages.train.jsonl not found.*query_dataset=text:PATH'
-    ):
+    with pytest.raises(FileNotFoundError, match=r'book_passages.train.jsonl not found.*query_dataset=text:PATH'):
         get_texts('books', 'train')
     with pytest.raises(FileNotFoundError, match=r'all_val.txt not found.*cnndm'):
         get_texts('cnndm', 'valid')
@@ -185,9 +183,7 @@ def test_cnndm(cache):
         (stories / name).write_text(f'News of {site}.\n\n@highlight\n\nNews', encoding='utf-8')
     texts = get_texts('cnndm', 'valid')
     assert list(texts) == ['News of cnn.', 'News of dailymail.']
-    (
-        folder / 'cache_val' / 'cnn' / 'stories' / (hashlib.sha1(urls[0].encode()).hexdigest() + '.story')
-    ).unlink()
+    (folder / 'cache_val' / 'cnn' / 'stories' / (hashlib.sha1(urls[0].encode()).hexdigest() + '.story')).unlink()
     with pytest.raises(FileNotFoundError, match='story of http://web.archive.org/cnn.com/a is missing'):
         texts[0]
 

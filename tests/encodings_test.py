@@ -17,9 +17,7 @@ from lm_human_preferences.language.encodings import (
 
 @pytest.fixture(scope='module')
 def golden(golden_dir):
-    return Encoding.from_files(
-        'own', os.path.join(golden_dir, 'encoder.json'), os.path.join(golden_dir, 'vocab.bpe')
-    )
+    return Encoding.from_files('own', os.path.join(golden_dir, 'encoder.json'), os.path.join(golden_dir, 'vocab.bpe'))
 
 
 @pytest.fixture(scope='module')

@@ -91,7 +91,7 @@ def test_the_papers_experiments(name):
     assert hparams.to_nested_dict() == {
         'run': {'seed': 1, 'log_interval': 10, 'save_interval': 50, 'save_dir': None},
         'task': task,
-        'labels': {'type': 'best_of_4', 'num_train': num_train, 'source': 'labels/{}.json'.format(labels)},
+        'labels': {'type': 'best_of_4', 'num_train': num_train, 'source': f'labels/{labels}.json'},
         'batch_size': reward[0],
         'lr': reward[1],
         'rollout_batch_size': reward[2],
@@ -187,10 +187,10 @@ def test_sweep(tmp_path):
 
 def test_descriptors_are_safe_and_tell_trials_apart(tmp_path):
     sweep = '{rewards.train_new_model.lr: [1], ppo.lr: [2], rewards.adaptive_kl: [off]}'
-    (trial,) = trials(tmp_path, FILE.replace('{ppo: {lr: 1e-3}}', '{sweep: %s}' % sweep))
+    (trial,) = trials(tmp_path, FILE.replace('{ppo: {lr: 1e-3}}', f'{{sweep: {sweep}}}'))
     assert trial.descriptor == 'train_new_model.lr1-ppo.lr2-adaptive_kloff'
     sweep = "{task.start_text: ['a/b', 'a b', '%s']}" % ('x' * 300)
-    found = trials(tmp_path, FILE.replace('{ppo: {lr: 1e-3}}', '{sweep: %s}' % sweep))
+    found = trials(tmp_path, FILE.replace('{ppo: {lr: 1e-3}}', f'{{sweep: {sweep}}}'))
     descriptors = [trial.descriptor for trial in found]
     assert descriptors == ['start_texta_b-1', 'start_texta_b-2', 'start_text' + 'x' * 24 + '-3']
 

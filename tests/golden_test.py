@@ -36,7 +36,8 @@ class Golden:
 
     def __init__(self, folder):
         self.folder = folder
-        self.config = json.load(open(os.path.join(folder, 'config.json')))
+        with open(os.path.join(folder, 'config.json')) as f:
+            self.config = json.load(f)
         self.encoding = Encoding.from_files(
             'own', os.path.join(folder, 'encoder.json'), os.path.join(folder, 'vocab.bpe')
         )
@@ -164,9 +165,7 @@ def test_two_steps_of_reward_training(golden, session, label_type):
     actual = session.run(variables)
     for name in after:
         assert_close(actual[name], after[name], name)
-    rewards = trainer.reward_model.rewards(
-        tf.constant(numbers['eval_queries']), tf.constant(numbers['eval_responses'])
-    )
+    rewards = trainer.reward_model.rewards(tf.constant(numbers['eval_queries']), tf.constant(numbers['eval_responses']))
     if 'rewards_after_two_steps' in numbers:
         assert_close(session.run(rewards), numbers['rewards_after_two_steps'])
 
@@ -226,9 +225,7 @@ def test_adaptive_kl(golden):
     numbers = golden.numbers('adaptive_kl')
     coef = float(numbers['init'])
     for kl, expected in zip(numbers['kl'], numbers['coef_after']):
-        coef = adaptive_kl_coef(
-            coef, kl, float(numbers['target']), int(numbers['n_steps']), int(numbers['horizon'])
-        )
+        coef = adaptive_kl_coef(coef, kl, float(numbers['target']), int(numbers['n_steps']), int(numbers['horizon']))
         assert_close(coef, expected)
 
 

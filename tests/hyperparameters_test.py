@@ -182,9 +182,7 @@ def test_policy_rules(changes, num_ranks, message):
 
 
 def test_small_minibatches_are_fine_without_whitening():
-    policy_hparams({'ppo.batch_size': 4, 'ppo.nminibatches': 2, 'ppo.whiten_rewards': False}).validate(
-        num_ranks=2
-    )
+    policy_hparams({'ppo.batch_size': 4, 'ppo.nminibatches': 2, 'ppo.whiten_rewards': False}).validate(num_ranks=2)
 
 
 def test_unset_fields_are_asked_for():

@@ -106,7 +106,7 @@ def test_text_that_does_not_parse(name, text, wanted):
     ],
 )
 def test_unknown_name_tells_the_nearest(name, near):
-    with pytest.raises(AttributeError, match=r'did you mean {}\?'.format(near)):
+    with pytest.raises(AttributeError, match=rf'did you mean {near}\?'):
         overridden({name: '1'})
 
 
@@ -132,7 +132,7 @@ def test_off(off):
 @pytest.mark.parametrize('group', ['middle', 'middle.inner'])
 def test_off_and_a_child_contradict_and_set_nothing(group):
     hparams = Outer()
-    with pytest.raises(ValueError, match='{} is off and middle.inner.count is set'.format(group)):
+    with pytest.raises(ValueError, match=f'{group} is off and middle.inner.count is set'):
         hparams.override_from_dict({'name': 'changed', group: 'off', 'middle.inner.count': 3})
     assert hparams == Outer()
 

@@ -46,9 +46,7 @@ def test_values_and_types(write):
 
 
 def test_scores_may_be_whole_numbers(write):
-    labels = load(
-        write([{'sample': [1, 2], 'score': 3}, {'sample': [1, 2], 'score': -0.5, 'who': 'x'}]), RATING
-    )
+    labels = load(write([{'sample': [1, 2], 'score': 3}, {'sample': [1, 2], 'score': -0.5, 'who': 'x'}]), RATING)
     assert labels['score'].tolist() == [3, -0.5] and labels['score'].dtype == np.float32
 
 

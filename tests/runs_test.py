@@ -30,8 +30,7 @@ def launch(*arguments):
     """Run launch.py as a user does; (status, standard output, standard error)."""
     done = subprocess.run(
         [sys.executable, os.path.join(ROOT, 'launch.py'), *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
     )
     return done.returncode, done.stdout.decode(), done.stderr.decode()
 
@@ -93,7 +92,12 @@ def test_two_ranks_train_the_same_reward_model_as_one(experiment, tmp_path):
 
 
 def test_two_ranks_fine_tune_and_sample(experiment, tmp_path):
-    flags = [f'--save_dir={tmp_path}', '--mpi=2', '--rewards.trained_model=test', '--rewards.train_new_model=off']
+    flags = [
+        f'--save_dir={tmp_path}',
+        '--mpi=2',
+        '--rewards.trained_model=test',
+        '--rewards.train_new_model=off',
+    ]
     status, output, errors = launch('train_policy', experiment, 'two', *flags)
     assert status == 0, errors
     assert output.count('step 3/3') == 1  # the first rank alone prints

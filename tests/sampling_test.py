@@ -64,7 +64,9 @@ def test_respond_and_analyze_agree(session, random, affixes, temperature):
 def test_incremental_sampling_equals_the_full_forward_pass(session, random):
     model = Model(HPARAMS, heads=['value'])
     context = padded_queries(random, 8, 5)
-    samples = sample_sequence(model, tf.constant(context), tf.constant(random.random_sample((8, 9)), tf.float32), PADDING)
+    samples = sample_sequence(
+        model, tf.constant(context), tf.constant(random.random_sample((8, 9)), tf.float32), PADDING
+    )
     whole = tf.concat([context, samples.tokens], axis=1)
     hidden = model(whole, PADDING).hidden[:, 4:-1]
     sharpen(session)
@@ -81,9 +83,7 @@ def test_reading_in_two_parts_equals_reading_at_once(session, random):
     first = model(tf.constant(tokens[:, :6]))
     second = model(tf.constant(tokens[:, 6:]), past=first.past)
     sharpen(session)
-    parts, whole = session.run(
-        (tf.concat([first.hidden, second.hidden], axis=1), model(tf.constant(tokens)).hidden)
-    )
+    parts, whole = session.run((tf.concat([first.hidden, second.hidden], axis=1), model(tf.constant(tokens)).hidden))
     np.testing.assert_allclose(parts, whole, rtol=1e-4, atol=1e-5)
 
 

@@ -49,6 +49,11 @@ def events(folder):
     return found
 
 
+def read_json(*path):
+    with open(os.path.join(*path)) as f:
+        return json.load(f)
+
+
 def checkpoint_values(folder):
     reader = tf.train.load_checkpoint(latest_checkpoint(folder))
     return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
@@ -64,8 +69,8 @@ def test_reward_run_folder(tmp_path):
     train_reward.train(reward_hparams(**dict(NORMALIZE, **{'run.save_dir': run, 'debug_normalize': 64})))
     assert sorted(os.listdir(run)) == ['reward_model', 'tb']
     model = os.path.join(run, 'reward_model')
-    assert json.load(open(os.path.join(model, 'hparams.json')))['n_embd'] == 7
-    assert json.load(open(os.path.join(model, 'encoding'))) == 'test'
+    assert read_json(model, 'hparams.json')['n_embd'] == 7
+    assert read_json(model, 'encoding') == 'test'
     values = checkpoint_values(model)
     assert 'reward_model/model/h1/mlp/c_proj/w' in values
     # Normalized: the rewards of a random head have neither mean 0 nor deviation 1.

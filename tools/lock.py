@@ -81,10 +81,7 @@ def lock(pipfile: Path) -> Dict[str, Any]:
         '_meta': {'hash': {'sha256': digest}, 'pipfile-spec': 6, 'requires': {}, 'sources': []},
         'default': run_time,
         'develop': {name: entry for name, entry in with_tests.items() if name not in run_time},
-        **{
-            name: resolve(merged(everything, section), OLDEST_PYTHON[name])
-            for name, section in sections.items()
-        },
+        **{name: resolve(merged(everything, section), OLDEST_PYTHON[name]) for name, section in sections.items()},
     }
 
 

@@ -79,7 +79,14 @@ def main() -> None:
         f.writelines(line + '\n' for line in lines_of(read_wordnet(wordnet)))
     previous = None
     for name, flags in STAGES:
-        command = [sys.executable, os.path.join(ROOT, 'launch.py'), 'train_lm', 'demo', name, f'--save_dir={work}']
+        command = [
+            sys.executable,
+            os.path.join(ROOT, 'launch.py'),
+            'train_lm',
+            'demo',
+            name,
+            f'--save_dir={work}',
+        ]
         command += flags
         if name == 'wordnet':
             command.append(f'--dataset=text:{text}')
@@ -97,7 +104,8 @@ def embed(folder: str) -> None:
     os.makedirs(MODEL)
     for name in ('hparams.json', 'encoding', 'encoder.json', 'vocab.bpe'):
         shutil.copy(os.path.join(folder, name), MODEL)
-    (last,) = re.findall(r'^model_checkpoint_path: "(.*)"', open(os.path.join(folder, 'checkpoints', 'checkpoint')).read(), re.M)
+    with open(os.path.join(folder, 'checkpoints', 'checkpoint')) as f:
+        (last,) = re.findall(r'^model_checkpoint_path: "(.*)"', f.read(), re.M)
     for path in glob.glob(os.path.join(folder, 'checkpoints', last + '.*')):
         shutil.copy(path, os.path.join(MODEL, os.path.basename(path).replace(last, 'model.ckpt')))
     with open(os.path.join(MODEL, 'checkpoint'), 'w') as f:

@@ -36,9 +36,7 @@ class Stories(Sequence):
         name = hashlib.sha1(url.encode('utf-8')).hexdigest() + '.story'
         path = os.path.join(self._folder, site, 'stories', name)
         if not os.path.exists(path):
-            raise FileNotFoundError(
-                f'{path} not found: the story of {url} is missing from the cnndm data set'
-            )
+            raise FileNotFoundError(f'{path} not found: the story of {url} is missing from the cnndm data set')
         with open(path, encoding='utf-8', errors='replace') as f:
             return clean(f.read())
 

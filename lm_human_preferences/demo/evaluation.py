@@ -1,6 +1,6 @@
 """What the demo achieved, on snippets and queries that took no part in training.
 
-    python -m lm_human_preferences.demo.evaluation RUN_DIR
+python -m lm_human_preferences.demo.evaluation RUN_DIR
 """
 
 import json
@@ -81,7 +81,9 @@ class Evaluator:
         for start in range(0, len(queries), BATCH):
             # The last batch is filled up with its own first rows again.
             rows = np.arange(start, start + BATCH) % len(queries)
-            rewards.append(self._session.run(self._rewards, {self._queries: queries[rows], self._given: responses[rows]}))
+            rewards.append(
+                self._session.run(self._rewards, {self._queries: queries[rows], self._given: responses[rows]})
+            )
         return np.concatenate(rewards)[: len(queries)]
 
     def reward_accuracy(self, labels: Dict[str, np.ndarray]) -> float:
@@ -116,7 +118,9 @@ def evaluate(run_dir: str) -> Dict[str, float]:
     """Measure a finished run of the demo, write `evaluation.json` beside it, and return the figures."""
     evaluator = Evaluator(run_dir)
     hparams = evaluator.task.hparams
-    labels = data.best_of_4_labels('test', CHOICES, evaluator.encoding, hparams.query_length, hparams.response_length, SEED)
+    labels = data.best_of_4_labels(
+        'test', CHOICES, evaluator.encoding, hparams.query_length, hparams.response_length, SEED
+    )
     figures = {
         'reward_accuracy': evaluator.reward_accuracy(labels),
         'vader_accuracy': choice_accuracy(vader_score, choices_of(labels, evaluator.encoding)),

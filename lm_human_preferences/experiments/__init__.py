@@ -110,19 +110,20 @@ class Experiment:
         own = {key: value for key, value in self._sections[command].items() if key != 'sweep'}
         hparams.override_from_nested_dict(shared)
         hparams.override_from_nested_dict(own)
-        if command == 'train_policy' and hparams.rewards.trained_model is None:
-            if 'train_reward' in self._sections:
-                hparams.rewards.train_new_model = self._defaults('train_reward')
-                hparams.override_from_nested_dict(own)  # it may change the new model, or switch it off
+        may_train_new = command == 'train_policy' and 'train_reward' in self._sections
+        if may_train_new and hparams.rewards.trained_model is None:
+            hparams.rewards.train_new_model = self._defaults('train_reward')
+            hparams.override_from_nested_dict(own)  # it may change the new model, or switch it off
         return hparams
 
     def _hparams(self, command: str, point: Dict[str, Any], overrides: Dict[str, str]) -> HParams:
         hparams = self._defaults(command)
         given = {**point, **overrides}
         switched = any((name + '.').startswith(_NEW_MODEL + '.') for name in given)
-        if command == 'train_policy' and switched and 'train_reward' in self._sections:
-            if hparams.rewards.train_new_model is None:  # off in the file, and a flag may switch it on
-                hparams.rewards.train_new_model = self._defaults('train_reward')
+        may_train_new = command == 'train_policy' and 'train_reward' in self._sections
+        if may_train_new and switched and hparams.rewards.train_new_model is None:
+            # Off in the file, and a flag may switch it on.
+            hparams.rewards.train_new_model = self._defaults('train_reward')
         hparams.override_from_dict(point)
         hparams.override_from_str_dict(overrides)
         if command == 'train_policy' and hparams.rewards.train_new_model is not None:

@@ -18,9 +18,7 @@ def train_bpe(texts: Iterable[str], n_vocab: int) -> Tuple[Dict[str, int], List[
     """
     symbols = byte_symbols()
     if n_vocab <= len(symbols):
-        raise ValueError(
-            f'n_vocab is {n_vocab}: a byte-level vocabulary has at least {len(symbols) + 1} entries'
-        )
+        raise ValueError(f'n_vocab is {n_vocab}: a byte-level vocabulary has at least {len(symbols) + 1} entries')
     counts = collections.Counter(word for text in texts for word in WORD_PATTERN.findall(text))
     words = [[symbols[byte] for byte in word.encode('utf-8', errors='replace')] for word in counts]
     entries = {symbol: token for token, symbol in enumerate(symbols.values())}

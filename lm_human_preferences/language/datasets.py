@@ -160,9 +160,7 @@ class QueryStream:
             query = tokenize_query(text, self._encoding, self._query_length, self._start_text, self._end_text)
             if query is not None:
                 return query
-        raise ValueError(
-            f'{tried} texts in a row of the data set {self._dataset!r} have no query: {self._fault(text)}'
-        )
+        raise ValueError(f'{tried} texts in a row of the data set {self._dataset!r} have no query: {self._fault(text)}')
 
     def _next_text(self) -> str:
         place = self._rank + self.position * self._num_ranks

@@ -51,9 +51,7 @@ class Encoding:
         padding_token: Optional[int] = None,
     ):
         if sorted(encoder.values()) != list(range(len(encoder))):
-            raise ValueError(
-                f'the ids of a vocabulary of {len(encoder)} entries must be 0 to {len(encoder) - 1}'
-            )
+            raise ValueError(f'the ids of a vocabulary of {len(encoder)} entries must be 0 to {len(encoder) - 1}')
         self.name = name
         self.n_vocab = len(encoder)
         self.padding_token = self.n_vocab + 2 if padding_token is None else padding_token
@@ -77,9 +75,7 @@ class Encoding:
             with open(vocab_bpe, encoding='utf-8', newline='\n') as f:
                 lines = f.read().split('\n')
         except ValueError as e:
-            raise ValueError(
-                f"{os.path.dirname(encoder_json)}: not a vocabulary in GPT-2's format: {e}"
-            ) from None
+            raise ValueError(f"{os.path.dirname(encoder_json)}: not a vocabulary in GPT-2's format: {e}") from None
         if lines[0].startswith('#version'):
             lines = lines[1:]
         merges = [tuple(line.rstrip('\r').split(' ')) for line in lines if line.strip('\r')]
@@ -181,9 +177,7 @@ def load_encoding(folder: str) -> Encoding:
     if not os.path.exists(path):
         if beside:
             return _from_folder(None, folder)
-        raise FileNotFoundError(
-            f'{folder}: no encoding: neither {path} nor {ENCODER_FILE} and {MERGES_FILE} there'
-        )
+        raise FileNotFoundError(f'{folder}: no encoding: neither {path} nor {ENCODER_FILE} and {MERGES_FILE} there')
     with open(path, encoding='utf-8') as f:
         try:
             name = json.load(f)
@@ -205,9 +199,7 @@ def _has_vocabulary(folder: str) -> bool:
 
 
 def _from_folder(name: Optional[str], folder: str) -> Encoding:
-    encoding = Encoding.from_files(
-        'own', os.path.join(folder, ENCODER_FILE), os.path.join(folder, MERGES_FILE)
-    )
+    encoding = Encoding.from_files('own', os.path.join(folder, ENCODER_FILE), os.path.join(folder, MERGES_FILE))
     is_gpt2s = (encoding.n_vocab, encoding.eot_token) == (50257, 50256)
     encoding.name = name or ('main' if is_gpt2s else 'own')
     return encoding

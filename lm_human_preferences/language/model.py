@@ -51,7 +51,7 @@ class Model:
         self._add('wpe', [self.hparams.n_ctx, width], tf.random_normal_initializer(stddev=0.01))
         self._add('wte', [self.hparams.n_vocab, width], tf.random_normal_initializer(stddev=0.02))
         for layer in range(layers):
-            block = 'h%d/' % layer
+            block = f'h{layer}/'
             self._add_layer_norm(block + 'ln_1')
             self._add_linear(block + 'attn/c_attn', width, 3 * width, 1 / math.sqrt(width))
             self._add_linear(block + 'attn/c_proj', width, width, 1 / math.sqrt(width * layers))
@@ -62,13 +62,11 @@ class Model:
         for head in self.heads:
             # A value starts at zero (no opinion); any other scalar starts random, or all its inputs would look alike.
             stddev = 0.0 if head == 'value' else 1 / math.sqrt(width + 1)
-            self._add('heads/%s/w' % head, [width], tf.random_normal_initializer(stddev=stddev))
-            self._add('heads/%s/b' % head, [], tf.zeros_initializer())
+            self._add(f'heads/{head}/w', [width], tf.random_normal_initializer(stddev=stddev))
+            self._add(f'heads/{head}/b', [], tf.zeros_initializer())
 
     def _add(self, name, shape, initializer):
-        self.variables[name] = tf.get_variable(
-            name, shape, tf.float32, initializer=initializer, use_resource=True
-        )
+        self.variables[name] = tf.get_variable(name, shape, tf.float32, initializer=initializer, use_resource=True)
 
     def _add_layer_norm(self, name):
         self._add(name + '/g', [self.hparams.n_embd], tf.ones_initializer())
@@ -139,7 +137,7 @@ class Model:
 
     def scalar_head(self, name: str, hidden: tf.Tensor) -> tf.Tensor:
         """One number [...] for each hidden state [..., n_embd]."""
-        weights, bias = self.variables['heads/%s/w' % name], self.variables['heads/%s/b' % name]
+        weights, bias = self.variables[f'heads/{name}/w'], self.variables[f'heads/{name}/b']
         return tf.reduce_sum(hidden * weights, axis=-1) + bias
 
     def _block(self, block, x, hide, past, rows, dropout):
@@ -167,8 +165,7 @@ class Model:
             keys_values = _linear(x, weights[1], biases[1])
             parts = [_linear(_take(x, rows), weights[0], biases[0])] + tf.split(keys_values, 2, axis=-1)
         return [
-            tf.transpose(tf.reshape(part, _shape(part)[:2] + [heads, width // heads]), [0, 2, 1, 3])
-            for part in parts
+            tf.transpose(tf.reshape(part, _shape(part)[:2] + [heads, width // heads]), [0, 2, 1, 3]) for part in parts
         ]
 
     def _attend(self, queries, keys, values, hide, dropout):

@@ -1,7 +1,7 @@
 """Model folders: a checkpoint with its `hparams.json` and encoding, and how to find and load one.
 
-A name is `test` (random weights, without files), `demo` (the embedded model), the name of a published GPT-2 (`124M` …) in
-the cache folder, or the path of a folder: a model's own, or that of a run which holds one.
+A name is `test` (random weights, without files), `demo` (the embedded model), the name of a published GPT-2
+(`124M` …) in the cache folder, or the path of a folder: a model's own, or that of a run which holds one.
 """
 
 import dataclasses

@@ -16,9 +16,7 @@ class CheckpointWriter:
         if folder:
             os.makedirs(os.path.join(folder, 'checkpoints'), exist_ok=True)
             self._prefix = os.path.join(folder, 'checkpoints', 'model.ckpt')
-            self._saver = tf.train.Saver(
-                list(variables), max_to_keep=CHECKPOINTS_KEPT, save_relative_paths=True
-            )
+            self._saver = tf.train.Saver(list(variables), max_to_keep=CHECKPOINTS_KEPT, save_relative_paths=True)
 
     def save(self, session: tf.Session, step: int) -> None:
         """Write one checkpoint."""

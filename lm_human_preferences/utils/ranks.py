@@ -86,5 +86,7 @@ class Ranks:
         """CPU threads for this rank: its share of the host's cores, or 0 (TensorFlow's choice) for a single rank."""
         if self.size == 1:
             return 0
-        on_this_host = int(os.environ.get('OMPI_COMM_WORLD_LOCAL_SIZE') or os.environ.get('MPI_LOCALNRANKS') or self.size)
+        on_this_host = int(
+            os.environ.get('OMPI_COMM_WORLD_LOCAL_SIZE') or os.environ.get('MPI_LOCALNRANKS') or self.size
+        )
         return max(1, (os.cpu_count() or 1) // on_this_host)

@@ -1,0 +1,45 @@
+"""The demo from the command line, cut short: a few labels, one PPO step, the whole evaluation."""
+
+import json
+import os
+import re
+
+from runs_test import launch
+
+
+def test_a_short_demo_ends_with_its_table(tmp_path):
+    flags = [
+        '--rewards.train_new_model.labels.num_train=320',
+        '--ppo.total_episodes=64',
+        '--ppo.batch_size=64',
+    ]
+    status, output, errors = launch('train_policy', 'demo', 'short', f'--save_dir={tmp_path}', *flags)
+    assert (status, errors) == (0, '')
+    run = str(tmp_path / 'short')
+    assert sorted(os.listdir(run)) == [
+        'evaluation.json',
+        'policy',
+        'reward_model',
+        'tb',
+        'train_policy_hparams.json',
+    ]
+    for title in (
+        'Samples before fine-tuning:',
+        'Samples after fine-tuning:',
+        'judged by VADER',
+        'judged by ridge',
+    ):
+        assert title in output
+    with open(os.path.join(run, 'evaluation.json')) as f:
+        figures = json.load(f)
+    accuracy = float(re.search(r'picks what people rated highest +([0-9.]+)%', output).group(1)) / 100
+    assert abs(accuracy - figures['reward_accuracy']) < 1e-3
+    # A model of English knows something of sentiment after ten steps: better than 25 % by over 3 standard errors.
+    assert accuracy > 0.3
+    assert 0.4 < figures['vader_accuracy'] < 0.6  # people's choices agree with an independent judge
+    # One step of PPO has hardly moved the policy, and both policies were given the same random numbers.
+    assert abs(figures['fine-tuned/kl']) < 1 and abs(figures['initial/kl']) < 1e-3
+    assert figures['as_positive/score'] > 0.2
+    # The vocabulary travels with the models, so the run folder can be sampled anywhere.
+    status, output, errors = launch('sample', f'--save_dir={run}', '--nsamples=2', '--temperature=0.7', '--seed=1')
+    assert (status, errors, output.count('▸')) == (0, '', 2)
