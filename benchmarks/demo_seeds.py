@@ -1,0 +1,84 @@
+"""The demo over several seeds, beside a choice model on words that learns from the same human choices.
+
+    python benchmarks/demo_seeds.py SAVE_DIR [SEED …]
+
+Runs `launch.py train_policy demo seed-N` for each seed (1, 2 and 3), unless SAVE_DIR has it already, and prints mean and
+range of every figure.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, ROOT)
+
+from lm_human_preferences import experiments  # noqa: E402
+from lm_human_preferences.demo import data, judges  # noqa: E402
+from lm_human_preferences.demo.evaluation import CHOICES, RESULTS_FILE, SEED  # noqa: E402
+from lm_human_preferences.language.trained_models import find_model  # noqa: E402
+
+ROWS = [
+    ('reward model’s accuracy', 'reward_accuracy', '.1%'),
+    ('choice model on words, same labels', 'words_accuracy', '.1%'),
+    ('VADER’s accuracy', 'vader_accuracy', '.1%'),
+    ('score, initial', 'initial/score', '.2f'),
+    ('score, fine-tuned', 'fine-tuned/score', '.2f'),
+    ('KL (nats)', 'fine-tuned/kl', '.1f'),
+    ('more positive, by the reward model', 'more_positive/score', '.0%'),
+    ('more positive, by VADER', 'more_positive/vader', '.0%'),
+    ('more positive, by ridge regression', 'more_positive/ridge', '.0%'),
+    ('distinct words, initial', 'initial/distinct_words', '.0%'),
+    ('distinct words, fine-tuned', 'fine-tuned/distinct_words', '.0%'),
+    ('minutes', 'minutes', '.1f'),
+]
+
+
+def run(save_dir: str, seed: int) -> dict:
+    """The figures of the demo with one seed, from its run folder where it is there."""
+    folder = os.path.join(save_dir, f'seed-{seed}')
+    path = os.path.join(folder, RESULTS_FILE)
+    if not os.path.exists(path):
+        command = [sys.executable, os.path.join(ROOT, 'launch.py'), 'train_policy', 'demo', f'seed-{seed}']
+        command += [f'--save_dir={save_dir}', f'--run.seed={seed}', f'--rewards.train_new_model.run.seed={seed}']
+        start = time.time()
+        subprocess.run(command, check=True)
+        minutes = (time.time() - start) / 60
+        with open(path) as f:
+            figures = dict(json.load(f), minutes=minutes)
+        with open(path, 'w') as f:
+            json.dump(figures, f, indent=1, sort_keys=True)
+    with open(path) as f:
+        return json.load(f)
+
+
+def words_accuracy() -> float:
+    """How often a logistic choice model on words and pairs of words picks what people rated highest."""
+    (trial,) = experiments.load('demo').trials('train_reward', {})
+    task, encoding = trial.hparams.task, find_model('demo').encoding()
+
+    def choices(mode, num, seed):
+        labels = data.best_of_4_labels(mode, num, encoding, task.query_length, task.response_length, seed)
+        return judges.choices_of(labels, encoding)
+
+    train = choices('train', trial.hparams.labels.num_train, 0)
+    return judges.bag_of_words_choice_accuracy(train, choices('valid', CHOICES, SEED), choices('test', CHOICES, SEED))
+
+
+def main() -> None:
+    seeds = [int(seed) for seed in sys.argv[2:]] or [1, 2, 3]
+    runs = [run(sys.argv[1], seed) for seed in seeds]
+    words = words_accuracy()
+    print(f'{"the demo, seeds " + ", ".join(map(str, seeds)):40}{"mean":>8}{"least":>8}{"most":>8}')
+    for title, key, form in ROWS:
+        values = [dict(figures, words_accuracy=words).get(key, np.nan) for figures in runs]
+        cells = (np.mean(values), min(values), max(values))
+        print(f'  {title:38}' + ''.join(f'{value:>8{form}}' for value in cells))
+
+
+if __name__ == '__main__':
+    main()
