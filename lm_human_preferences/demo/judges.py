@@ -16,7 +16,7 @@ from lm_human_preferences.demo import data
 from lm_human_preferences.language.encodings import Encoding
 
 RIDGE_PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
-CHOICE_PENALTIES = (1e-5, 3e-5, 1e-4)
+CHOICE_PENALTIES = (3e-6, 1e-5, 3e-5, 1e-4)
 
 
 def vader_score(text: str) -> float:
