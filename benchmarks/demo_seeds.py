@@ -2,8 +2,8 @@
 
     python benchmarks/demo_seeds.py SAVE_DIR [SEED …]
 
-Runs `launch.py train_policy demo seed-N` for each seed (1, 2 and 3), unless SAVE_DIR has it already, and prints mean and
-range of every figure.
+Runs `launch.py train_policy demo seed-N` for each seed (1, 2 and 3), unless SAVE_DIR has it already, and prints mean
+and range of every figure.
 """
 
 import json

@@ -5,9 +5,8 @@ from typing import Dict, Optional, Tuple
 
 import numpy as np
 
+from lm_human_preferences.labels import Schema
 from lm_human_preferences.utils.tf_versions import tf
-
-Schema = Dict[str, Tuple[type, Tuple[int, ...]]]  # field -> (number type, shape of one label)
 
 
 def best_of_n_loss(rewards: tf.Tensor, best: tf.Tensor) -> Dict[str, tf.Tensor]:

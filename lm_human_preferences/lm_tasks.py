@@ -23,17 +23,7 @@ class Task:
 
     def query_stream(self, mode: str, seed: int, ranks: Ranks) -> QueryStream:
         """This rank's endless stream of queries from the part `mode` (train, valid, test) of the task's data set."""
-        return QueryStream(
-            self.hparams.query_dataset,
-            mode,
-            self.encoding,
-            self.hparams.query_length,
-            start_text=self.hparams.start_text,
-            end_text=self.hparams.end_text,
-            seed=seed,
-            rank=ranks.rank,
-            num_ranks=ranks.size,
-        )
+        return QueryStream.of_task(self.hparams, mode, self.encoding, seed, ranks.rank, ranks.size)
 
     @property
     def context_length(self) -> int:

@@ -77,6 +77,28 @@ def test_both_steps_and_samples(experiment, tmp_path):
     assert (status, errors, output.count('▸')) == (0, '', 3)
 
 
+def test_a_language_model_is_trained_and_then_fine_tuned(experiment, tmp_path):
+    text = tmp_path / 'lines.txt'
+    text.write_text('we saw a cat.\na cat saw us.\nwe are here.\n' * 100)
+    section = f"""
+train_lm:
+  dataset: text:{text}
+  model: {{n_vocab: 265, n_ctx: 12, n_embd: 8, n_head: 2, n_layer: 1}}
+  sequence_length: 10
+  batch_size: 8
+"""
+    experiment.write_text(experiment.read_text() + section)
+    status, output, errors = launch('train_lm', experiment, 'lm', f'--save_dir={tmp_path}')
+    assert (status, errors) == (0, '') and 'held-out loss' in output
+    flags = [f'--task.policy.initial_model={tmp_path}/lm', f'--task.query_dataset=text:{text}', '--task.start_text=None']
+    flags += ['--rewards.train_new_model.labels.source=test', f'--save_dir={tmp_path}']
+    status, output, errors = launch('train_policy', experiment, 'tuned', *flags)
+    assert (status, errors) == (0, ''), errors
+    # The vocabulary of its own goes along.
+    names = ['checkpoints', 'encoder.json', 'encoding', 'hparams.json', 'vocab.bpe']
+    assert sorted(os.listdir(str(tmp_path / 'tuned' / 'policy'))) == names
+
+
 def test_a_sweep_makes_a_folder_for_each_trial(experiment, tmp_path):
     experiment.write_text(experiment.read_text().replace('train_policy:', '  sweep: {lr: [1e-2, 1e-3]}\ntrain_policy:'))
     assert launch('train_reward', experiment, 'sweep', f'--save_dir={tmp_path}')[0] == 0

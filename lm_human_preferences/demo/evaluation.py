@@ -94,9 +94,7 @@ class Evaluator:
     def continuations(self) -> Dict[str, Continuations]:
         """Both policies' responses to the same held-out queries, by the same random numbers."""
         hparams = self.task.hparams
-        stream = QueryStream(
-            'demo', 'test', self.encoding, hparams.query_length, hparams.start_text, hparams.end_text, SEED
-        )
+        stream = QueryStream.of_task(hparams, 'test', self.encoding, SEED)
         random = np.random.RandomState(SEED)
         batches = []
         for _ in progress(range(QUERIES // BATCH), 'evaluation'):
