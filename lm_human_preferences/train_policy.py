@@ -231,9 +231,10 @@ def fine_tune(hparams: HParams, trained_reward_model: str, ranks: Ranks) -> None
             if step % hparams.run.log_interval == 0 or step == num_steps - 1:
                 summaries.write(stats, step)
                 say(f'step {step + 1}/{num_steps}  {brief(stats, FIGURES_SHOWN)}', ranks.is_first)
-            if step in (0, num_steps - 1) and ranks.is_first:
-                title = 'Samples before fine-tuning:' if step == 0 else 'Samples after fine-tuning:'
-                show_samples(title, rollout, encoding)
+            if step == 0 and ranks.is_first:
+                show_samples('Samples before fine-tuning:', rollout, encoding)
+            if step == num_steps - 1 and ranks.is_first:
+                show_samples('Samples after fine-tuning:', rollout, encoding)
             if hparams.run.save_interval and (step + 1) % hparams.run.save_interval == 0 and step + 1 < num_steps:
                 checkpoints.save(session, step + 1)
         checkpoints.save(session, num_steps)
