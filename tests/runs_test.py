@@ -90,7 +90,11 @@ train_lm:
     experiment.write_text(experiment.read_text() + section)
     status, output, errors = launch('train_lm', experiment, 'lm', f'--save_dir={tmp_path}')
     assert (status, errors) == (0, '') and 'held-out loss' in output
-    flags = [f'--task.policy.initial_model={tmp_path}/lm', f'--task.query_dataset=text:{text}', '--task.start_text=None']
+    flags = [
+        f'--task.policy.initial_model={tmp_path}/lm',
+        f'--task.query_dataset=text:{text}',
+        '--task.start_text=None',
+    ]
     flags += ['--rewards.train_new_model.labels.source=test', f'--save_dir={tmp_path}']
     status, output, errors = launch('train_policy', experiment, 'tuned', *flags)
     assert (status, errors) == (0, ''), errors
