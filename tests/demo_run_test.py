@@ -38,9 +38,9 @@ def test_a_short_demo_ends_with_its_table(tmp_path):
     # A model of English knows something of sentiment after ten steps: better than 25 % by over 3 standard errors.
     assert accuracy > 0.3
     assert 0.4 < figures['vader_accuracy'] < 0.6  # people's choices agree with an independent judge
-    # One small step of PPO has hardly moved the policy, and both policies were given the same random numbers.
+    # One small step of PPO has hardly moved the policy: neither does better than the other.
     assert abs(figures['fine-tuned/kl']) < 1 and abs(figures['initial/kl']) < 1e-3
-    assert figures['as_positive/score'] > 0.2
+    assert 0.3 < figures['more_positive/score'] < 0.7
     # The vocabulary travels with the models, so the run folder can be sampled anywhere.
     status, output, errors = launch('sample', f'--save_dir={run}', '--nsamples=2', '--temperature=0.7', '--seed=1')
     assert (status, errors, output.count('▸')) == (0, '', 2)
