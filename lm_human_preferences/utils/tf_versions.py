@@ -9,7 +9,7 @@ import os
 import warnings
 from typing import Iterator
 
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')  # its errors reach us as exceptions
 
 
 @contextlib.contextmanager
