@@ -1,6 +1,5 @@
 """Print queries and what a trained policy makes of them."""
 
-import json
 import os
 from typing import Optional
 
@@ -77,6 +76,5 @@ def load_task_hparams(save_dir: str) -> TaskHParams:
     if not os.path.exists(path):
         raise FileNotFoundError(f'{save_dir}: not the folder of a policy: there is no {HPARAMS_FILE}')
     hparams = TrainPolicyHParams()
-    with open(path) as f:
-        hparams.override_from_nested_dict(json.load(f))
+    hparams.override_from_json_file(path)
     return hparams.task

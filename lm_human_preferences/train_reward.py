@@ -168,3 +168,4 @@ def train(hparams: HParams) -> None:
             normalizer.normalize(0.0, 1.0, 'normalize after')
         checkpoints.save(session, num_steps)
         summaries.close()
+    ranks.wait_for_all()  # whoever reads the model next finds it whole

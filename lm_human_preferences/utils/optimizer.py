@@ -1,6 +1,6 @@
 """Adam with gradients averaged over ranks."""
 
-from typing import Dict, Sequence, Tuple
+from typing import Dict, Sequence
 
 from lm_human_preferences.utils.ranks import Ranks
 from lm_human_preferences.utils.tf_versions import tf
@@ -26,5 +26,5 @@ def minimize(
 
 def run_with_stats(session: tf.Session, op: tf.Operation, stats: Dict[str, tf.Tensor], feed) -> Dict[str, float]:
     """Run a training step and return its statistics as numbers."""
-    values: Tuple = session.run((op, stats), feed)
-    return {name: float(value) for name, value in values[1].items()}
+    _, values = session.run((op, stats), feed)
+    return {name: float(value) for name, value in values.items()}

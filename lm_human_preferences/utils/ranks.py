@@ -58,6 +58,11 @@ class Ranks:
             self._comm.Bcast(array)
         return array
 
+    def wait_for_all(self) -> None:
+        """Go on when every rank has come here."""
+        if self.size > 1:
+            self._comm.Barrier()
+
     def broadcast_variables(self, session: tf.Session, variables: Sequence[tf.Variable]) -> None:
         """Set the variables on every rank to the first rank's values."""
         if self.size == 1:
