@@ -5,7 +5,6 @@ trees of hyperparameters parse and check the text.
 """
 
 import contextlib
-import json
 import os
 import re
 import shutil
@@ -21,6 +20,7 @@ from fire.decorators import SetParseFn
 from lm_human_preferences import experiments, rank
 from lm_human_preferences.hyperparameters import TREES, SampleHParams
 from lm_human_preferences.utils.errors import UserError, did_you_mean, user_message
+from lm_human_preferences.utils.files import write_json
 from lm_human_preferences.utils.hyperparams import HParams
 
 TRAIN_USAGE = 'launch.py {command} EXPERIMENT NAME [--save_dir=DIR] [--mpi=N] [--dry_run] [--any.hparam=value ...]'
@@ -102,7 +102,7 @@ def sample(*extra, **flags):
         return
     folder = tempfile.mkdtemp(prefix='sample-')
     try:
-        _write_json(rank.hparams_file(folder, 'sample'), hparams.to_nested_dict())
+        write_json(rank.hparams_file(folder, 'sample'), hparams.to_nested_dict())
         rank.start('sample', folder, launch.num_ranks, launch.traceback)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -168,7 +168,7 @@ def _train(command: str, experiment: Optional[str], name: Optional[str], extra: 
 def _run(command: str, run: Run, num_ranks: int, show_traceback: bool) -> None:
     try:
         os.makedirs(run.folder, exist_ok=True)
-        _write_json(rank.hparams_file(run.folder, command), run.hparams.to_nested_dict())
+        write_json(rank.hparams_file(run.folder, command), run.hparams.to_nested_dict())
     except OSError as error:
         raise UserError(f'cannot write to {run.folder}: {error.strerror}; give another --save_dir') from error
     if num_ranks == 1:
@@ -180,16 +180,6 @@ def _run(command: str, run: Run, num_ranks: int, show_traceback: bool) -> None:
         from lm_human_preferences.demo import evaluation
 
         evaluation.report(run.folder)
-
-
-def _write_json(path: str, content: Dict[str, Any]) -> None:
-    """Write a file whole or not at all."""
-    partial = f'{path}.{os.getpid()}.partial'
-    with open(partial, 'w', encoding='utf-8') as file:
-        json.dump(content, file, indent=2, sort_keys=True)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 python -m lm_human_preferences.demo.evaluation RUN_DIR
 """
 
-import json
 import os
 import sys
 from typing import Dict, List, NamedTuple
@@ -19,6 +18,7 @@ from lm_human_preferences.lm_tasks import Task
 from lm_human_preferences.policy import Policy
 from lm_human_preferences.rewards import RewardModel
 from lm_human_preferences.sample_policy import load_task_hparams
+from lm_human_preferences.utils.files import write_json
 from lm_human_preferences.utils.progress import progress
 from lm_human_preferences.utils.tf_versions import new_session, tf
 
@@ -143,8 +143,7 @@ def evaluate(run_dir: str) -> Dict[str, float]:
         before, after = judged['initial'][judge], judged['fine-tuned'][judge]
         figures[f'more_positive/{judge}'] = float(np.mean(after > before))
         figures[f'as_positive/{judge}'] = float(np.mean(after == before))
-    with open(os.path.join(run_dir, RESULTS_FILE), 'w') as f:
-        json.dump(figures, f, indent=1, sort_keys=True)
+    write_json(os.path.join(run_dir, RESULTS_FILE), figures)
     return figures
 
 

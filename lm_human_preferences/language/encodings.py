@@ -13,6 +13,7 @@ from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 import regex
 
 from lm_human_preferences.utils.cache import cache_dir
+from lm_human_preferences.utils.files import write_json, written_whole
 
 END_OF_TEXT = '<|endoftext|>'
 ENCODER_FILE = 'encoder.json'
@@ -108,8 +109,7 @@ class Encoding:
         os.makedirs(folder, exist_ok=True)
         if self.name != 'test':
             write_vocabulary(folder, self._encoder, self._merges)
-        with open(os.path.join(folder, 'encoding'), 'w', encoding='utf-8') as f:
-            json.dump(self.name, f)
+        write_json(os.path.join(folder, 'encoding'), self.name)
 
     def _encode_word(self, word: str) -> Tuple[int, ...]:
         # A lone surrogate (half of an emoji in broken JSON) has no UTF-8.
@@ -142,9 +142,8 @@ def merge_pair(symbols: Sequence[str], pair: Tuple[str, str]) -> List[str]:
 
 def write_vocabulary(folder: str, encoder: Dict[str, int], merges: Sequence[Tuple[str, str]]) -> None:
     """Write encoder.json and vocab.bpe in GPT-2's file format."""
-    with open(os.path.join(folder, ENCODER_FILE), 'w', encoding='utf-8') as f:
-        json.dump(encoder, f)
-    with open(os.path.join(folder, MERGES_FILE), 'w', encoding='utf-8', newline='\n') as f:
+    write_json(os.path.join(folder, ENCODER_FILE), encoder, indent=None)
+    with written_whole(os.path.join(folder, MERGES_FILE)) as f:
         f.write('#version: 0.2\n')
         f.writelines(f'{first} {second}\n' for first, second in merges)
 

@@ -5,7 +5,6 @@ A name is `test` (random weights, without files), `demo` (the embedded model), t
 """
 
 import dataclasses
-import json
 import os
 from typing import Dict, List, Optional, Sequence
 
@@ -14,6 +13,7 @@ from lm_human_preferences.language.encodings import Encoding, load_encoding, tes
 from lm_human_preferences.language.model import Model
 from lm_human_preferences.utils.cache import cache_dir
 from lm_human_preferences.utils.checkpoints import latest_checkpoint
+from lm_human_preferences.utils.files import write_json
 from lm_human_preferences.utils.ranks import Ranks
 from lm_human_preferences.utils.tf_versions import tf
 
@@ -141,8 +141,7 @@ def load_model_hparams(folder: str) -> ModelHParams:
 def save_model_folder(folder: str, hparams: ModelHParams, encoding: Encoding) -> None:
     """Write all of a model folder but the checkpoint."""
     os.makedirs(folder, exist_ok=True)
-    with open(os.path.join(folder, 'hparams.json'), 'w') as f:
-        json.dump(dataclasses.asdict(hparams), f, indent=1)
+    write_json(os.path.join(folder, 'hparams.json'), dataclasses.asdict(hparams))
     encoding.save(folder)
 
 

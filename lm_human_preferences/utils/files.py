@@ -1,0 +1,54 @@
+"""Files written whole or not at all: a reader, or a run that is killed, never meets a half one."""
+
+import contextlib
+import json
+import os
+import tempfile
+from typing import IO, Any, Iterator
+
+
+@contextlib.contextmanager
+def written_whole(path: str, mode: str = 'w') -> Iterator[IO]:
+    """A file open for writing that becomes `path` when the block ends without an error.
+
+    It is written under a private temporary name beside `path`, synced to disk and renamed. `mode` is 'w' (UTF-8 text)
+    or 'wb'. OSError where the folder cannot be written or the disk is full; `path` is then what it was.
+    """
+    path = os.path.abspath(path)
+    handle, partial = tempfile.mkstemp(
+        prefix=f'.{os.path.basename(path)}.', suffix='.partial', dir=os.path.dirname(path)
+    )
+    try:
+        with open(handle, mode, encoding=None if 'b' in mode else 'utf-8') as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(partial, 0o666 & ~_umask())  # as open() would have made it
+        os.replace(partial, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(partial)
+        raise
+    _sync_folder(os.path.dirname(path))
+
+
+def write_json(path: str, content: Any, indent: int = 2) -> None:
+    """Write `content` as JSON with sorted keys."""
+    with written_whole(path) as file:
+        json.dump(content, file, indent=indent, sort_keys=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: str) -> None:
+    """Make the rename itself durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems cannot
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
