@@ -6,6 +6,7 @@ from typing import Dict, Optional, Tuple
 import numpy as np
 
 from lm_human_preferences.labels import Schema
+from lm_human_preferences.utils.statistics import Mean, moments
 from lm_human_preferences.utils.tf_versions import tf
 
 
@@ -16,14 +17,14 @@ def best_of_n_loss(rewards: tf.Tensor, best: tf.Tensor) -> Dict[str, tf.Tensor]:
     return dict(loss=error, error=error, accuracy=tf.reduce_mean(tf.cast(tf.equal(chosen, best), tf.float32)))
 
 
-def scalar_rating_loss(rewards: tf.Tensor, scores: tf.Tensor) -> Dict[str, tf.Tensor]:
-    """Squared error between `rewards` and people's `scores`, both [batch]; also Pearson's correlation."""
+def scalar_rating_loss(rewards: tf.Tensor, scores: tf.Tensor, mean: Mean = tf.reduce_mean) -> Dict[str, tf.Tensor]:
+    """Squared error between `rewards` and people's `scores`, both [batch]; also Pearson's correlation.
+
+    `mean` is over the whole batch, of which this may be one rank's share.
+    """
     error = tf.reduce_mean(tf.squared_difference(rewards, scores))
-    (mean_reward, var_reward), (mean_score, var_score) = (
-        tf.nn.moments(rewards, [0]),
-        tf.nn.moments(scores, [0]),
-    )
-    covariance = tf.reduce_mean((rewards - mean_reward) * (scores - mean_score))
+    (mean_reward, var_reward), (mean_score, var_score) = moments(rewards, mean), moments(scores, mean)
+    covariance = mean((rewards - mean_reward) * (scores - mean_score))
     return dict(loss=error, error=error, correlation=covariance * tf.rsqrt(var_reward * var_score + 1e-12))
 
 
@@ -42,7 +43,9 @@ class BestOfN:
     def answer_schema(self) -> Schema:
         return dict(best=(np.int32, ()))
 
-    def loss(self, rewards: tf.Tensor, labels: Dict[str, tf.Tensor]) -> Dict[str, tf.Tensor]:
+    def loss(
+        self, rewards: tf.Tensor, labels: Dict[str, tf.Tensor], mean: Mean = tf.reduce_mean
+    ) -> Dict[str, tf.Tensor]:
         return best_of_n_loss(rewards, labels['best'])
 
     def target_moments(self, labels: Dict[str, np.ndarray]) -> Optional[Tuple[float, float]]:
@@ -57,8 +60,10 @@ class ScalarRating:
     def answer_schema(self) -> Schema:
         return dict(score=(np.float32, ()))
 
-    def loss(self, rewards: tf.Tensor, labels: Dict[str, tf.Tensor]) -> Dict[str, tf.Tensor]:
-        return scalar_rating_loss(rewards[:, 0], labels['score'])
+    def loss(
+        self, rewards: tf.Tensor, labels: Dict[str, tf.Tensor], mean: Mean = tf.reduce_mean
+    ) -> Dict[str, tf.Tensor]:
+        return scalar_rating_loss(rewards[:, 0], labels['score'], mean)
 
     def target_moments(self, labels: Dict[str, np.ndarray]) -> Optional[Tuple[float, float]]:
         return float(labels['score'].mean()), float(labels['score'].std())
@@ -72,7 +77,9 @@ class ScalarCompare:
     def answer_schema(self) -> Schema:
         return dict(difference=(np.float32, ()))
 
-    def loss(self, rewards: tf.Tensor, labels: Dict[str, tf.Tensor]) -> Dict[str, tf.Tensor]:
+    def loss(
+        self, rewards: tf.Tensor, labels: Dict[str, tf.Tensor], mean: Mean = tf.reduce_mean
+    ) -> Dict[str, tf.Tensor]:
         return scalar_compare_loss(rewards, labels['difference'])
 
     def target_moments(self, labels: Dict[str, np.ndarray]) -> Optional[Tuple[float, float]]:
@@ -84,9 +91,9 @@ class ScalarCompare:
 def get_label_type(name: str):
     """The label type called `best_of_N`, `scalar_rating` or `scalar_compare`.
 
-    Each has the names of its samples, `answer_schema()`, `loss(rewards [batch, samples], labels)` giving named
-    scalars (`loss` and `error` among them), and `target_moments(labels)`: mean and std that rewards should start
-    with, where the labels tell.
+    Each has the names of its samples, `answer_schema()`, `loss(rewards [batch, samples], labels, mean)` giving named
+    scalars (`loss` and `error` among them; `mean` as for `scalar_rating_loss`), and `target_moments(labels)`: mean and
+    std that rewards should start with, where the labels tell.
     """
     match = re.match(r'best_of_([1-9]\d*)$', name)
     if match:

@@ -1,6 +1,7 @@
 """Proximal policy optimization for text, as plain functions on tensors (section 2.2 of the paper).
 
-Every array is [batch, length]: one episode a row, one response token a column.
+Every array is [batch, length]: one episode a row, one response token a column. Functions that normalize take
+the mean to do it by: that of the tensor they see, or where a minibatch is shared out to ranks, that of all shares.
 """
 
 from typing import Dict, NamedTuple, Tuple
@@ -8,6 +9,7 @@ from typing import Dict, NamedTuple, Tuple
 import numpy as np
 
 from lm_human_preferences.hyperparameters import PpoHParams
+from lm_human_preferences.utils.statistics import Mean, moments
 from lm_human_preferences.utils.tf_versions import tf
 
 
@@ -30,11 +32,11 @@ def adaptive_kl_coef(kl_coef: float, kl: float, target: float, episodes: int, ho
     return kl_coef * (1 + proportional_error * episodes / horizon)
 
 
-def whiten(values: tf.Tensor, shift_mean: bool = True) -> tf.Tensor:
+def whiten(values: tf.Tensor, shift_mean: bool = True, mean: Mean = tf.reduce_mean) -> tf.Tensor:
     """Scale `values` to variance 1 over all entries, and to mean 0 unless the mean is to be kept."""
-    mean, variance = tf.nn.moments(values, axes=list(range(values.shape.ndims)))
-    whitened = (values - mean) * tf.rsqrt(variance + 1e-8)
-    return whitened if shift_mean else whitened + mean
+    average, variance = moments(values, mean)
+    whitened = (values - average) * tf.rsqrt(variance + 1e-8)
+    return whitened if shift_mean else whitened + average
 
 
 def generalized_advantages(rewards: tf.Tensor, values: tf.Tensor, gamma: float, lam: float) -> tf.Tensor:
@@ -61,22 +63,28 @@ class Rollouts(NamedTuple):
 
 
 def ppo_loss(
-    hparams: PpoHParams, rollouts: Rollouts, logprobs: tf.Tensor, entropies: tf.Tensor, values: tf.Tensor
+    hparams: PpoHParams,
+    rollouts: Rollouts,
+    logprobs: tf.Tensor,
+    entropies: tf.Tensor,
+    values: tf.Tensor,
+    mean: Mean = tf.reduce_mean,
 ) -> Tuple[tf.Tensor, Dict[str, tf.Tensor]]:
     """The clipped loss of policy and value function on a minibatch.
 
     Args:
       rollouts: the episodes with the logprobs and values of the policy that sampled them.
       logprobs, entropies, values: of the policy in training, on the same tokens.
+      mean: over the whole minibatch, of which `rollouts` may be one rank's share.
 
     Returns:
       the loss to minimize (scalar) and the statistics of the update by their TensorBoard tags.
     """
-    rewards = whiten(rollouts.rewards, shift_mean=False) if hparams.whiten_rewards else rollouts.rewards
+    rewards = whiten(rollouts.rewards, shift_mean=False, mean=mean) if hparams.whiten_rewards else rollouts.rewards
     advantages = generalized_advantages(rewards, rollouts.values, hparams.gamma, hparams.lam)
     returns = advantages + rollouts.values
     # Whitened per minibatch: the step size does not depend on the scale of the rewards.
-    advantages = tf.stop_gradient(whiten(advantages))
+    advantages = tf.stop_gradient(whiten(advantages, mean=mean))
 
     clipped_values = tf.clip_by_value(
         values, rollouts.values - hparams.cliprange_value, rollouts.values + hparams.cliprange_value
@@ -92,8 +100,8 @@ def ppo_loss(
 
     loss = policy_loss + hparams.vf_coef * value_loss
 
-    return_mean, return_var = tf.nn.moments(returns, axes=[0, 1])
-    value_mean, value_var = tf.nn.moments(rollouts.values, axes=[0, 1])
+    return_mean, return_var = moments(returns, mean)
+    value_mean, value_var = moments(rollouts.values, mean)
     stats = {
         'loss/policy': policy_loss,
         'loss/value': value_loss,

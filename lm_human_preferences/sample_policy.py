@@ -58,7 +58,7 @@ class Sampler:
         self._queries = tf.placeholder(tf.int32, [batch, task.hparams.query_length])
         self._uniforms = tf.placeholder(tf.float32, [batch, task.hparams.response_length])
         self._responses, _ = task.truncate(policy.respond(self._queries, self._uniforms)['responses'])
-        initialize(session, trained.load(session, policy.model), ranks)
+        initialize(session, trained.load(session, policy.model) if ranks.is_first else [], ranks)
 
     def respond(self, queries, uniforms):
         """Responses [batch, response_length], truncated as they are scored, to queries [batch, query_length]."""

@@ -136,7 +136,7 @@ def train(hparams: HParams) -> None:
             save_model_folder(folder, model_hparams, encoding)
         checkpoints = CheckpointWriter(folder, list(trainer.model.variables.values()))
         summaries = SummaryWriter(os.path.join(save_dir, 'tb', 'lm') if save_dir else None)
-        loaded = initial_model.load(session, trainer.model) if initial_model else []
+        loaded = initial_model.load(session, trainer.model) if initial_model and ranks.is_first else []
         initialize(session, loaded, ranks)
         graph.finalize()
 

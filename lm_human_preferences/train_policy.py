@@ -25,6 +25,7 @@ from lm_human_preferences.policy import Policy
 from lm_human_preferences.ppo import Rollouts, adaptive_kl_coef, ppo_loss, token_rewards
 from lm_human_preferences.rewards import RewardModel
 from lm_human_preferences.utils.checkpoints import CheckpointWriter
+from lm_human_preferences.utils.exchange import mean_over_batch
 from lm_human_preferences.utils.optimizer import minimize, run_with_stats
 from lm_human_preferences.utils.progress import progress, say
 from lm_human_preferences.utils.ranks import Ranks
@@ -72,7 +73,12 @@ class PPOTrainer:
         self._lr = tf.placeholder(tf.float32, [], name='lr')
         now = self.policy.analyze_responses(self._minibatch.queries, self._minibatch.responses)
         loss, self._stats = ppo_loss(
-            self.hparams.ppo, self._minibatch, now['logprobs'], now['entropies'], now['values']
+            self.hparams.ppo,
+            self._minibatch,
+            now['logprobs'],
+            now['entropies'],
+            now['values'],
+            mean=mean_over_batch(ranks),
         )
         variables = list(self.policy.model.variables.values())
         self._train_op = minimize(loss, variables, self._lr, ranks, scope='ppo_adam')
@@ -194,9 +200,11 @@ def fine_tune(hparams: HParams, trained_reward_model: str, ranks: Ranks) -> None
             save_model_folder(folder, initial_model.hparams, encoding)
         checkpoints = CheckpointWriter(folder, tf.global_variables())
         summaries = SummaryWriter(os.path.join(save_dir, 'tb', 'ppo') if save_dir else None)
-        loaded = initial_model.load(session, trainer.policy.model)
-        loaded += initial_model.load(session, trainer.ref_policy.model)
-        loaded += trainer.reward_model.load(session, reward_source)
+        loaded = []
+        if ranks.is_first:
+            loaded += initial_model.load(session, trainer.policy.model)
+            loaded += initial_model.load(session, trainer.ref_policy.model)
+            loaded += trainer.reward_model.load(session, reward_source)
         initialize(session, loaded, ranks)
         graph.finalize()
 

@@ -17,6 +17,7 @@ from lm_human_preferences.lm_tasks import Task
 from lm_human_preferences.policy import Policy
 from lm_human_preferences.rewards import RewardModel, normalizing_gain_bias
 from lm_human_preferences.utils.checkpoints import CheckpointWriter
+from lm_human_preferences.utils.exchange import mean_over_batch
 from lm_human_preferences.utils.optimizer import minimize, run_with_stats
 from lm_human_preferences.utils.progress import progress, say
 from lm_human_preferences.utils.ranks import Ranks
@@ -46,7 +47,7 @@ class RewardTrainer:
         self._lr = tf.placeholder(tf.float32, [], name='lr')
         samples = tf.stack([self._labels[name] for name in self.label_type.sample_names], axis=1)
         rewards = self.reward_model.rewards_of_samples(self._labels['query'], samples)
-        self._stats = self.label_type.loss(rewards, self._labels)
+        self._stats = self.label_type.loss(rewards, self._labels, mean_over_batch(ranks))
         self.trained_variables = [self.reward_model.gain, self.reward_model.bias]
         self.trained_variables += list(self.reward_model.model.variables.values())
         self._train_op = minimize(self._stats['loss'], self.trained_variables, self._lr, ranks, scope='reward_adam')
@@ -139,8 +140,10 @@ def train(hparams: HParams) -> None:
         saved = [v for v in tf.global_variables() if not v.name.startswith('ref_policy/')]
         checkpoints = CheckpointWriter(folder, saved)
         summaries = SummaryWriter(os.path.join(save_dir, 'tb', 'reward_model') if save_dir else None)
-        loaded = initial_model.load(session, trainer.ref_policy.model)
-        loaded += initial_model.load(session, trainer.reward_model.model)
+        loaded = []
+        if ranks.is_first:
+            loaded += initial_model.load(session, trainer.ref_policy.model)
+            loaded += initial_model.load(session, trainer.reward_model.model)
         initialize(session, loaded, ranks)
         graph.finalize()
 

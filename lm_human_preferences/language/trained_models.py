@@ -146,9 +146,13 @@ def save_model_folder(folder: str, hparams: ModelHParams, encoding: Encoding) ->
 
 
 def initialize(session: tf.Session, loaded: Sequence[tf.Variable], ranks: Ranks) -> None:
-    """Give every variable of the session's graph that was not loaded its initial value; then make all ranks agree."""
+    """Give every variable of the session's graph that was not loaded its initial value, and all ranks the first's.
+
+    So only the first rank needs to load any.
+    """
     with session.graph.as_default():
         variables = tf.global_variables()
-        loaded_names = {variable.name for variable in loaded}
-        session.run(tf.variables_initializer([v for v in variables if v.name not in loaded_names]))
+        if ranks.is_first:
+            loaded_names = {variable.name for variable in loaded}
+            session.run(tf.variables_initializer([v for v in variables if v.name not in loaded_names]))
     ranks.broadcast_variables(session, variables)

@@ -2,6 +2,7 @@
 
 from typing import Dict, Sequence
 
+from lm_human_preferences.utils.exchange import average_gradients
 from lm_human_preferences.utils.ranks import Ranks
 from lm_human_preferences.utils.tf_versions import tf
 
@@ -18,7 +19,7 @@ def minimize(
     trained = [(gradient, variable) for gradient, variable in zip(gradients, variables) if gradient is not None]
     # Embeddings have sparse gradients; dense ones sum and travel like all others, and Adam's result is the same.
     dense = [tf.reshape(tf.convert_to_tensor(gradient), variable.shape) for gradient, variable in trained]
-    averaged = ranks.mean_tensors(dense)
+    averaged = average_gradients(dense, ranks)
     with tf.variable_scope(scope):
         optimizer = tf.train.AdamOptimizer(learning_rate, epsilon=1e-5)
         return optimizer.apply_gradients([(mean, variable) for mean, (_, variable) in zip(averaged, trained)])

@@ -1,34 +1,35 @@
-"""The processes (MPI ranks) of a run: who we are, and averages over all of us.
+"""The processes (MPI ranks) of a run: who we are, and what we tell each other outside of TensorFlow.
 
 A single process needs no MPI at all. Started by `mpiexec`, the ranks exchange plain buffers through mpi4py.
 """
 
 import os
-from typing import Dict, List, Sequence
+from typing import Dict, Sequence
 
 import numpy as np
-
-from lm_human_preferences.utils.tf_versions import tf
 
 # Set by the launchers of Open MPI, MPICH and its relatives, and SLURM's PMIx.
 _SIZE_VARIABLES = ('OMPI_COMM_WORLD_SIZE', 'PMI_SIZE', 'PMIX_SIZE')
 
 
 class Ranks:
-    """All processes of this run; `rank` of `size` is this one."""
+    """All processes of this run; `rank` of `size` is this one, and `local_rank` of `local_size` on its host."""
 
     def __init__(self):
         self._comm = None
+        self.rank, self.size, self.local_rank, self.local_size = 0, 1, 0, 1
         if any(int(os.environ.get(name, 1)) > 1 for name in _SIZE_VARIABLES):
             from mpi4py import MPI  # importing it starts MPI
 
             self._comm = MPI.COMM_WORLD
-        self.rank = self._comm.Get_rank() if self._comm else 0
-        self.size = self._comm.Get_size() if self._comm else 1
+            self.rank, self.size = self._comm.Get_rank(), self._comm.Get_size()
+            on_this_host = self._comm.Split_type(MPI.COMM_TYPE_SHARED)
+            self.local_rank, self.local_size = on_this_host.Get_rank(), on_this_host.Get_size()
+            on_this_host.Free()
 
     @property
     def is_first(self) -> bool:
-        """Whether this rank is the one that prints and writes files."""
+        """Whether this rank is the one that prints, reads checkpoints and writes files."""
         return self.rank == 0
 
     def share(self, total: int) -> int:
@@ -39,12 +40,17 @@ class Ranks:
 
     def mean(self, array) -> np.ndarray:
         """The mean over ranks of an array of one shape on all of them, in float64."""
-        mine = np.array(array, np.float64, order='C')
+        return self.mean_buffer(np.array(array, np.float64))
+
+    def mean_buffer(self, array: np.ndarray) -> np.ndarray:
+        """The mean over ranks of a float array of one shape and type on all of them."""
         if self.size == 1:
-            return mine
-        total = np.empty_like(mine)
-        self._comm.Allreduce(mine, total)
-        return total / self.size
+            return array
+        array = np.asarray(array, order='C')  # np.ascontiguousarray would make a vector of a number
+        mean = np.empty_like(array)
+        self._comm.Allreduce(array, mean)
+        mean /= self.size
+        return mean
 
     def mean_stats(self, stats: Dict[str, float]) -> Dict[str, float]:
         """The mean over ranks of named numbers; every rank has the same names."""
@@ -53,7 +59,7 @@ class Ranks:
 
     def broadcast(self, array: np.ndarray) -> np.ndarray:
         """The first rank's array, on all ranks; other ranks give one of the same shape and type."""
-        array = np.array(array, order='C')  # np.ascontiguousarray would make a vector of a number
+        array = np.array(array, order='C')
         if self.size > 1:
             self._comm.Bcast(array)
         return array
@@ -63,35 +69,19 @@ class Ranks:
         if self.size > 1:
             self._comm.Barrier()
 
-    def broadcast_variables(self, session: tf.Session, variables: Sequence[tf.Variable]) -> None:
-        """Set the variables on every rank to the first rank's values."""
+    def broadcast_variables(self, session, variables: Sequence) -> None:
+        """Give the session's variables the first rank's values; on other ranks they need none before."""
         if self.size == 1:
             return
         for variable in variables:
-            value = self.broadcast(session.run(variable))
-            if not self.is_first:
-                variable.load(value, session)
-
-    def mean_tensors(self, tensors: Sequence[tf.Tensor]) -> List[tf.Tensor]:
-        """The graph's tensors averaged over ranks, in one exchange of all of them together."""
-        if self.size == 1:
-            return list(tensors)
-        flat = tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], axis=0)
-        averaged = tf.py_func(self._mean_float32, [flat], tf.float32)
-        averaged.set_shape(flat.shape)
-        parts = tf.split(averaged, [tensor.shape.num_elements() for tensor in tensors])
-        return [tf.reshape(part, tensor.shape) for part, tensor in zip(parts, tensors)]
-
-    def _mean_float32(self, array):
-        total = np.empty_like(array)
-        self._comm.Allreduce(np.ascontiguousarray(array), total)
-        return total / np.float32(self.size)
+            if self.is_first:
+                self.broadcast(session.run(variable))
+            else:
+                empty = np.empty(variable.shape.as_list(), variable.dtype.base_dtype.as_numpy_dtype)
+                variable.load(self.broadcast(empty), session)
 
     def threads(self) -> int:
         """CPU threads for this rank: its share of the host's cores, or 0 (TensorFlow's choice) for a single rank."""
         if self.size == 1:
             return 0
-        on_this_host = int(
-            os.environ.get('OMPI_COMM_WORLD_LOCAL_SIZE') or os.environ.get('MPI_LOCALNRANKS') or self.size
-        )
-        return max(1, (os.cpu_count() or 1) // on_this_host)
+        return max(1, len(os.sched_getaffinity(0)) // self.local_size)

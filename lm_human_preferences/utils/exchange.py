@@ -1,0 +1,107 @@
+"""What ranks exchange within a step of training: means over the whole batch, and averaged gradients.
+
+Through mpi4py, TensorFlow hands its buffers to MPI. All ranks must come to these exchanges in one order, or they would
+wait for each other for ever, so each exchange of a graph waits for the one that was made before it. Horovod finds an
+order of its own; where it is installed, gradients go its way.
+"""
+
+import os
+from typing import Callable, List, Optional, Sequence
+
+from lm_human_preferences.utils.errors import UserError
+from lm_human_preferences.utils.ranks import Ranks
+from lm_human_preferences.utils.tf_versions import tf
+
+CHUNK_BYTES = 64 * 2**20  # as Horovod's own: far above what a message costs, far below a large model's gradients
+CHOICE_VARIABLE = 'LM_HUMAN_PREFERENCES_GRADIENTS'
+_EXCHANGES = 'exchanges'  # the graph collection of those made so far
+
+
+def mean_over_batch(ranks: Ranks) -> Callable[[tf.Tensor], tf.Tensor]:
+    """A function like `tf.reduce_mean` of a whole tensor, but over all ranks' tensors, which are of one shape."""
+    if ranks.size == 1:
+        return tf.reduce_mean
+    return lambda share: _mean_over_ranks(tf.reduce_mean(share), ranks)
+
+
+def average_gradients(gradients: Sequence[tf.Tensor], ranks: Ranks) -> List[tf.Tensor]:
+    """Dense float gradients averaged over ranks, in chunks: many small tensors as one, a large one by itself."""
+    if ranks.size == 1:
+        return list(gradients)
+    horovod = find_horovod(ranks)
+    if horovod is not None:
+        return [horovod.allreduce(gradient) for gradient in gradients]  # it fuses what is ready
+    averaged = {}
+    for chunk in _chunks(gradients):
+        members = [gradients[i] for i in chunk]
+        mean = _mean_over_ranks(tf.concat([tf.reshape(member, [-1]) for member in members], axis=0), ranks)
+        parts = tf.split(mean, [member.shape.num_elements() for member in members])
+        averaged.update((i, tf.reshape(part, gradients[i].shape)) for i, part in zip(chunk, parts))
+    return [averaged[i] for i in range(len(gradients))]
+
+
+def find_horovod(ranks: Ranks):
+    """Horovod's module for TensorFlow, started; None where gradients travel through mpi4py.
+
+    LM_HUMAN_PREFERENCES_GRADIENTS may name one of the two; else it is Horovod if every rank has it.
+    """
+    choice = os.environ.get(CHOICE_VARIABLE, '')
+    if choice not in ('', 'horovod', 'mpi4py'):
+        raise UserError(f'{CHOICE_VARIABLE} must be horovod or mpi4py, not {choice!r}')
+    horovod = None if choice == 'mpi4py' else _import_horovod()
+    if ranks.mean(horovod is not None) == 1:
+        horovod.init()
+        if horovod.size() == ranks.size:
+            return horovod
+        raise UserError(
+            f'Horovod sees {horovod.size()} ranks where mpi4py sees {ranks.size}: they are built for different MPIs; '
+            f'build Horovod anew (make horovod), or set {CHOICE_VARIABLE}=mpi4py'
+        )
+    if choice == 'horovod':
+        raise UserError(
+            f'{CHOICE_VARIABLE} is horovod, but a rank has no Horovod with TensorFlow and MPI: build it (make horovod)'
+        )
+    return None
+
+
+def describe(ranks: Ranks) -> str:
+    """How many ranks there are, and by what their gradients are averaged."""
+    if find_horovod(ranks) is not None:
+        import horovod as package
+    else:
+        import mpi4py as package
+    name = {'horovod': 'Horovod'}.get(package.__name__, package.__name__)
+    hosts = round(float(ranks.mean(ranks.local_rank == 0)) * ranks.size)
+    where = f' on {hosts} hosts' if hosts > 1 else ''
+    return f'{ranks.size} ranks{where}, gradients averaged by {name} {package.__version__}'
+
+
+def _import_horovod() -> Optional[object]:
+    try:
+        import horovod.tensorflow as horovod
+    except ImportError:
+        return None
+    return horovod if horovod.mpi_built() else None
+
+
+def _mean_over_ranks(tensor: tf.Tensor, ranks: Ranks) -> tf.Tensor:
+    """The mean over ranks of a float tensor of one shape on all of them."""
+    exchanges = tf.get_collection_ref(_EXCHANGES)
+    with tf.control_dependencies(exchanges[-1:]):
+        mean = tf.py_func(ranks.mean_buffer, [tensor], tensor.dtype)
+    mean.set_shape(tensor.shape)
+    exchanges.append(mean)
+    return mean
+
+
+def _chunks(gradients: Sequence[tf.Tensor]) -> List[List[int]]:
+    """Indices of the gradients that travel together, in the order in which backpropagation makes them: last first."""
+    chunks, room = [], 0
+    for i, gradient in reversed(list(enumerate(gradients))):
+        size = gradient.shape.num_elements() * gradient.dtype.size
+        if size > room:
+            chunks.append([])
+            room = CHUNK_BYTES
+        chunks[-1].append(i)
+        room -= size
+    return chunks
