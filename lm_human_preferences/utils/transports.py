@@ -145,7 +145,7 @@ def _ask_gs(source, start, part_of, known):
     options = {'retry': None} if 'retry' in inspect.signature(blob.reload).parameters else {}
     with gs_errors():
         blob.reload(**options)
-        version = str(blob.generation)
+        version = f'{blob.generation}-{blob.crc32c}'
         if known == version:
             return None
         headers = {'Range': f'bytes={start}-'} if start and part_of == version else {}
