@@ -5,9 +5,44 @@ import pytest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
+sys.path.insert(0, os.path.dirname(__file__))
+
+import loopback  # noqa: E402
+
+from lm_human_preferences.utils import storage, transports  # noqa: E402
 
 
 @pytest.fixture(scope='session')
 def golden_dir():
     """Folder of the numbers recorded from the reference; GOLDEN_DIR names another of the same form."""
     return os.environ.get('GOLDEN_DIR') or os.path.join(ROOT, 'tests', 'golden')
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache folder of the test's own."""
+    monkeypatch.setenv('LM_HUMAN_PREFERENCES_CACHE', str(tmp_path / 'cache'))
+    return tmp_path / 'cache'
+
+
+@pytest.fixture
+def web():
+    """A web server without any file."""
+    with loopback.WebServer().running() as server:
+        yield server
+
+
+@pytest.fixture(scope='session')
+def cloud():
+    """Google Cloud Storage on this machine, with the bucket `bucket`; STORAGE_EMULATOR_HOST names it from now on."""
+    server = loopback.CloudStorage('bucket')
+    os.environ['STORAGE_EMULATOR_HOST'] = server.url  # before google-cloud-storage is loaded, which reads it then
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def quick_retries(monkeypatch):
+    """Pauses and time limits of a download short enough for a test."""
+    monkeypatch.setattr(storage, 'FIRST_PAUSE', 0.01)
+    monkeypatch.setattr(transports, 'STALL_SECONDS', 0.5)

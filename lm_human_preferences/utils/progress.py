@@ -1,7 +1,7 @@
 """Progress bars for long stages, shown to a person only."""
 
 import sys
-from typing import Iterable
+from typing import Iterable, Optional
 
 import tqdm
 
@@ -10,6 +10,15 @@ def progress(iterable: Iterable, description: str, show: bool = True, total: int
     """Iterate with a bar that tells the time left; silent unless `show` and standard error is a terminal."""
     hide = not show or not sys.stderr.isatty()
     return tqdm.tqdm(iterable, desc=description, total=total, disable=hide, dynamic_ncols=True, leave=False)
+
+
+def transfer_bar(description: str, done: int, total: Optional[int]) -> tqdm.tqdm:
+    """A bar for bytes that come or go, with their speed; silent unless standard error is a terminal."""
+    hide = not sys.stderr.isatty()
+    units = dict(unit='B', unit_scale=True, unit_divisor=1024)
+    return tqdm.tqdm(
+        desc=description, initial=done, total=total, disable=hide, dynamic_ncols=True, leave=False, **units
+    )
 
 
 def say(line: str, show: bool = True) -> None:

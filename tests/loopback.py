@@ -1,0 +1,153 @@
+"""Servers on this machine for tests: a web server that misbehaves on demand, and Google Cloud Storage's protocol."""
+
+import base64
+import contextlib
+import hashlib
+import http.server
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from urllib.parse import unquote, urlsplit
+
+
+class WebServer(http.server.ThreadingHTTPServer):
+    """Serves `files` ({path: bytes}). `faults[path]` are the faults of its next answers, one each:
+
+    a status (`403`), a pair (`(503, {'Retry-After': '1'})`), 'cut' (half of the body), 'wrong' (another byte in it),
+    'stall' (half of the body, then silence). `bodies` counts the bodies sent for each path, `requests` keeps
+    (path, Range header).
+    """
+
+    daemon_threads = True
+
+    def __init__(self, ranges=True, tags=True, checksums=True, sizes=True):
+        super().__init__(('127.0.0.1', 0), _Handler)
+        self.ranges, self.tags, self.checksums, self.sizes = ranges, tags, checksums, sizes
+        self.files, self.faults, self.bodies, self.requests = {}, {}, {}, []
+        self.release = threading.Event()
+        self.scheme = 'http'
+
+    @property
+    def url(self):
+        return f'{self.scheme}://127.0.0.1:{self.server_port}'
+
+    def handle_error(self, request, client_address):
+        pass  # clients that hang up are what some tests are about
+
+    @contextlib.contextmanager
+    def running(self):
+        thread = threading.Thread(target=self.serve_forever, kwargs={'poll_interval': 0.02}, daemon=True)
+        thread.start()
+        try:
+            yield self
+        finally:
+            self.release.set()
+            self.shutdown()
+            self.server_close()
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = 'HTTP/1.1'
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        server, path = self.server, unquote(urlsplit(self.path).path)
+        server.requests.append((path, self.headers.get('Range')))
+        faults = server.faults.get(path)
+        fault = faults.pop(0) if faults else None
+        if fault is None and path not in server.files:
+            fault = 404
+        if isinstance(fault, int):
+            fault = (fault, {})
+        if isinstance(fault, tuple):
+            return self._answer(fault[0], fault[1], b'')
+        body = server.files[path]
+        tag = '"' + hashlib.sha1(body).hexdigest() + '"'
+        headers = {'ETag': tag} if server.tags else {}
+        if server.checksums:
+            headers['x-ms-blob-content-md5'] = base64.b64encode(hashlib.md5(body).digest()).decode()
+        if self.headers.get('If-None-Match') == tag:
+            return self._answer(304, headers, b'')
+        status, start = 200, 0
+        if server.ranges and self.headers.get('Range') and self.headers.get('If-Range') == tag:
+            status, start = 206, int(self.headers['Range'][len('bytes=') :].rstrip('-'))
+            if start >= len(body):
+                return self._answer(416, {}, b'')
+            headers['Content-Range'] = f'bytes {start}-{len(body) - 1}/{len(body)}'
+        server.bodies[path] = server.bodies.get(path, 0) + 1
+        part = body[start:]
+        if fault == 'wrong':
+            part = part[:-1] + bytes([part[-1] ^ 1])
+        self._answer(status, headers, part, sent=len(part) // 2 if fault in ('cut', 'stall') else len(part))
+        if fault == 'stall':
+            self.wfile.flush()
+            server.release.wait(30)
+
+    def _answer(self, status, headers, body, sent=None):
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        if status != 304 and self.server.sizes:
+            self.send_header('Content-Length', str(len(body)))
+        else:
+            self.close_connection = True
+        if sent is not None and sent < len(body):
+            self.close_connection = True
+        self.end_headers()
+        self.wfile.write(body[:sent])
+
+
+class CloudStorage:
+    """Google Cloud Storage's protocol, spoken by gcp-storage-emulator in a process of its own."""
+
+    def __init__(self, bucket):
+        self.bucket = bucket
+        with socket.socket() as probe:
+            probe.bind(('127.0.0.1', 0))
+            self.port = probe.getsockname()[1]
+        self.url = f'http://127.0.0.1:{self.port}'
+        command = [sys.executable, '-m', 'gcp_storage_emulator', 'start', '--host=127.0.0.1', f'--port={self.port}']
+        self._process = subprocess.Popen(
+            [*command, '--in-memory', '--quiet', f'--default-bucket={bucket}'],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for _ in range(600):
+            with contextlib.suppress(OSError), socket.create_connection(('127.0.0.1', self.port), 1):
+                return
+            assert self._process.poll() is None, 'gcp-storage-emulator ended'
+            time.sleep(0.05)
+        raise AssertionError('gcp-storage-emulator does not answer')
+
+    def stop(self):
+        self._process.terminate()
+        self._process.wait()
+
+    def _bucket(self):
+        from google.auth.credentials import AnonymousCredentials
+        from google.cloud import storage
+
+        return storage.Client(project='test', credentials=AnonymousCredentials()).bucket(self.bucket)
+
+    def put(self, name, content):
+        """Store an object."""
+        self._bucket().blob(name).upload_from_string(content)
+
+    def put_folder(self, name, folder):
+        """Store the files of a folder."""
+        for parent, _, files in os.walk(str(folder)):
+            for file in files:
+                path = os.path.join(parent, file)
+                with open(path, 'rb') as f:
+                    self.put(f'{name}/{os.path.relpath(path, str(folder))}', f.read())
+
+    def objects(self, prefix=''):
+        """{name: contents} of the objects whose names begin so."""
+        import requests
+
+        return {blob.name: requests.get(blob.media_link).content for blob in self._bucket().list_blobs(prefix=prefix)}
