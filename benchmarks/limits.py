@@ -1,0 +1,95 @@
+"""How fast this machine multiplies the matrices of a training pass: the limit every other benchmark is held against.
+
+    python benchmarks/limits.py --model 124M --batch 8
+
+Each weight matrix of one block, and the embedding as output head, is multiplied as the forward pass and the two
+products of its gradient do it, by TensorFlow itself, operands in memory.
+"""
+
+from typing import Dict, List, NamedTuple
+
+from measuring import json_line, model_size, parser, seconds, table
+
+from lm_human_preferences.hyperparameters import ModelHParams
+from lm_human_preferences.utils.tf_versions import new_session, tf
+
+
+class Product(NamedTuple):
+    """One matrix product [rows, inner] × [inner, columns]."""
+
+    name: str
+    rows: int
+    inner: int
+    columns: int
+    transpose_a: bool = False
+    transpose_b: bool = False
+    times: int = 1  # in a pass
+
+    @property
+    def flops(self) -> float:
+        return 2.0 * self.rows * self.inner * self.columns
+
+
+def products(hparams: ModelHParams, tokens: int, logits: int) -> List[Product]:
+    """The products of one forward and backward pass over `tokens` tokens, with logits at `logits` of them."""
+    width, found = hparams.n_embd, []
+    sizes = [('c_attn', width, 3 * width), ('attn/c_proj', width, width)]
+    sizes += [('c_fc', width, 4 * width), ('mlp/c_proj', 4 * width, width)]
+    for name, n_in, n_out in sizes:
+        found.append(Product(name, tokens, n_in, n_out, times=hparams.n_layer))
+        found.append(Product(name + ', to input', tokens, n_out, n_in, transpose_b=True, times=hparams.n_layer))
+        found.append(Product(name + ', to weights', n_in, tokens, n_out, transpose_a=True, times=hparams.n_layer))
+    vocabulary = hparams.n_vocab
+    found.append(Product('logits', logits, width, vocabulary, transpose_b=True))
+    found.append(Product('logits, to input', logits, vocabulary, width))
+    found.append(Product('logits, to embedding', vocabulary, logits, width, transpose_a=True))
+    return found
+
+
+def time_products(found: List[Product], dtype: str, repeats: int) -> List[float]:
+    """Seconds of each product."""
+    with tf.Graph().as_default() as graph, new_session(graph) as session:
+        operations = []
+        for product in found:
+            left = [product.inner, product.rows] if product.transpose_a else [product.rows, product.inner]
+            right = [product.columns, product.inner] if product.transpose_b else [product.inner, product.columns]
+            operands = [
+                tf.Variable(tf.cast(tf.random_normal(shape), dtype), use_resource=True) for shape in (left, right)
+            ]
+            result = tf.matmul(*operands, transpose_a=product.transpose_a, transpose_b=product.transpose_b)
+            operations.append((operands, result.op))
+        times = []
+        for operands, operation in operations:
+            session.run([operand.initializer for operand in operands])
+            times.append(seconds(lambda operation=operation: session.run(operation), repeats, warm_up=2))
+        return times
+
+
+def matmul_rate(hparams: ModelHParams, tokens: int, logits: int, dtype: str, repeats: int = 3) -> float:
+    """Operations per second over all products of a forward and backward pass."""
+    found = products(hparams, tokens, logits)
+    times = time_products(found, dtype, repeats)
+    return sum(p.flops * p.times for p in found) / sum(t * p.times for t, p in zip(times, found))
+
+
+def main() -> None:
+    flags = parser(__doc__, repeats=5).parse_args()
+    hparams = model_size(flags.model)
+    found = products(hparams, flags.batch * (flags.query + flags.response), flags.batch * flags.response)
+    dtypes = ['float32', 'bfloat16'] if flags.dtype == 'float32' else [flags.dtype]
+    times = {dtype: time_products(found, dtype, flags.repeats) for dtype in dtypes}
+    rows, figures = [], {}  # type: List[list], Dict[str, float]
+    for i, product in enumerate(found):
+        shape = f'{product.rows} × {product.inner} × {product.columns}'
+        rows.append([product.name, shape] + [product.flops / times[dtype][i] / 1e9 for dtype in dtypes])
+    for dtype in dtypes:
+        total = sum(t * p.times for t, p in zip(times[dtype], found))
+        figures[dtype] = sum(p.flops * p.times for p in found) / total / 1e9
+    rows.append(['all of a pass', ''] + [figures[dtype] for dtype in dtypes])
+    table(['product', 'shape'] + [f'{dtype}, GFLOP/s' for dtype in dtypes], rows)
+    if flags.json:
+        json_line({'model': flags.model, 'batch': flags.batch, 'gflops': figures})
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,188 @@
+"""One step of PPO in steady state, phase by phase, against the limit of this machine's matrix products.
+
+    python benchmarks/ppo_step.py --model 124M --batch 8 --query 64 --response 24
+    python benchmarks/ppo_step.py --growth      # time and memory against batch, response length and model size
+
+Weights and queries are random. The limit is the time of the needed arithmetic alone (logits at the response only) at the
+rate that `limits.py` measures in the same process.
+"""
+
+import subprocess
+import sys
+import time
+from typing import Dict
+
+import numpy as np
+from limits import matmul_rate
+from measuring import forward_flops, json_line, model_size, parser, peak_gigabytes, seconds, table
+
+from lm_human_preferences.hyperparameters import TaskHParams, TrainPolicyHParams
+from lm_human_preferences.language.encodings import test_encoding
+from lm_human_preferences.lm_tasks import Task
+from lm_human_preferences.ppo import Rollouts, token_rewards
+from lm_human_preferences.train_policy import PPOTrainer
+from lm_human_preferences.utils.ranks import Ranks
+from lm_human_preferences.utils.tf_versions import new_session, tf
+
+
+def hyperparameters(flags) -> TrainPolicyHParams:
+    """One minibatch of the whole batch, as often as `flags.epochs`."""
+    hparams = TrainPolicyHParams(
+        task=TaskHParams(query_length=flags.query, response_length=flags.response, query_dataset='test')
+    )
+    hparams.ppo.batch_size = flags.batch
+    hparams.ppo.noptepochs = flags.epochs
+    hparams.ppo.whiten_rewards = flags.batch >= 8
+    if flags.dtype != 'float32':
+        hparams.run.dtype = flags.dtype
+    return hparams
+
+
+class Bench:
+    """A PPO trainer with random weights in a session, and its phases one by one."""
+
+    def __init__(self, flags, session: tf.Session):
+        self.session = session
+        hparams = hyperparameters(flags)
+        model = model_size(flags.model)
+        task = Task(hparams.task, test_encoding())
+        task.padding_token = model.n_vocab + 2
+        start = time.perf_counter()
+        self.trainer = PPOTrainer(hparams, task, model, model, Ranks())
+        self.build_seconds = time.perf_counter() - start
+        start = time.perf_counter()
+        session.run(tf.global_variables_initializer())
+        self.initialize_seconds = time.perf_counter() - start
+        random = np.random.RandomState(0)
+        self.queries = random.randint(0, model.n_vocab, [flags.batch, flags.query]).astype(np.int32)
+        self.uniforms = random.random_sample([flags.batch, flags.response]).astype(np.float32)
+        self.rollout = self.trainer.rollout(session, self.queries, self.uniforms)
+        rewards, _ = token_rewards(
+            self.rollout['logprobs'], self.rollout['ref_logprobs'], self.rollout['scores'], kl_coef=0.1
+        )
+        self.episodes = Rollouts(
+            self.queries, self.rollout['responses'], self.rollout['logprobs'], self.rollout['values'], rewards
+        )
+
+    def sample(self):
+        names = ['responses', 'logprobs', 'values']
+        self._fetch(names, {self.trainer._uniforms: self.uniforms})
+
+    def reference(self):
+        self._fetch(['ref_logprobs'], self._given('responses'))
+
+    def score(self):
+        self._fetch(['scores'], self._given('responses'))
+
+    def train(self):
+        self.trainer.train_on(self.session, self.episodes, 1e-6, np.random.RandomState(0))
+
+    def _given(self, name):
+        return {self.trainer._rollout[name]: self.rollout[name]}
+
+    def _fetch(self, names, feed):
+        outputs = [self.trainer._rollout[name] for name in names]
+        feed[self.trainer._queries] = self.queries
+        self.session.run(outputs, feed)
+
+    def step(self):
+        self.trainer.rollout(self.session, self.queries, self.uniforms)
+        self.train()
+
+
+def phase_flops(flags) -> Dict[str, float]:
+    """The needed arithmetic of each phase; a backward pass is twice its forward pass."""
+    model, tokens = model_size(flags.model), flags.query + flags.response
+    with_logits = forward_flops(model, flags.batch, tokens, flags.response)
+    return dict(
+        sample=with_logits,
+        reference=with_logits,
+        score=forward_flops(model, flags.batch, tokens),
+        train=flags.epochs * 3 * with_logits,
+    )
+
+
+def measure(flags) -> Dict[str, object]:
+    """Seconds of each phase and of the step, the limit's, and memory."""
+    with tf.Graph().as_default() as graph, new_session(graph) as session:
+        bench = Bench(flags, session)
+        phases = {
+            name: seconds(getattr(bench, name), flags.repeats) for name in ('sample', 'reference', 'score', 'train')
+        }
+        step = seconds(bench.step, flags.repeats, warm_up=0)
+        memory = peak_gigabytes()
+    model, tokens = model_size(flags.model), flags.batch * (flags.query + flags.response)
+    rate = matmul_rate(model, tokens, flags.batch * flags.response, flags.dtype)
+    return dict(
+        model=flags.model,
+        batch=flags.batch,
+        query=flags.query,
+        response=flags.response,
+        epochs=flags.epochs,
+        dtype=flags.dtype,
+        tensorflow=tf.__version__,
+        phases=phases,
+        step=step,
+        gflops=rate / 1e9,
+        limits={name: flops / rate for name, flops in phase_flops(flags).items()},
+        build=bench.build_seconds,
+        initialize=bench.initialize_seconds,
+        peak_gigabytes=memory,
+    )
+
+
+def report(figures: Dict[str, object]) -> None:
+    """Print the phases as a table."""
+    tokens = figures['batch'] * figures['response']
+    limits = dict(figures['limits'], step=sum(figures['limits'].values()))
+    rows = [
+        [name, spent, limits[name], spent / limits[name], tokens / spent]
+        for name, spent in list(figures['phases'].items()) + [('step', figures['step'])]
+    ]
+    table(['phase', 'seconds', 'limit', 'of the limit', 'response tokens/s'], rows)
+    print(
+        f'TensorFlow {figures["tensorflow"]}, {figures["dtype"]}: matrix products {figures["gflops"]:.0f} GFLOP/s; '
+        f'peak memory {figures["peak_gigabytes"]:.2f} GB; graph built in {figures["build"]:.1f} s, '
+        f'variables initialized in {figures["initialize"]:.1f} s'
+    )
+
+
+def growth(arguments) -> None:
+    """Step time and memory, each case in a process of its own, with the exponent against the case before it."""
+    import json
+
+    cases = [('batch', [8, 16, 32, 64]), ('response', [12, 24, 48, 96]), ('model', ['124M', '355M'])]
+    rows = []
+    for flag, settings in cases:
+        before = None
+        for setting in settings:
+            command = [sys.executable, __file__, *arguments, f'--{flag}={setting}', '--repeats=1', '--json']
+            line = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.decode().splitlines()[-1]
+            figures = json.loads(line)
+            size = sum(figures['limits'].values())
+            exponent = '' if before is None else _exponent(before, (size, figures['step']))
+            rows.append([f'{flag} {setting}', size, figures['step'], exponent, figures['peak_gigabytes']])
+            before = (size, figures['step'])
+    table(['case', 'limit, s', 'step, s', 'exponent of time against limit', 'peak GB'], rows)
+
+
+def _exponent(before, now):
+    return float(np.log(now[1] / before[1]) / np.log(now[0] / before[0]))
+
+
+def main() -> None:
+    flags = parser(__doc__)
+    flags.add_argument('--epochs', type=int, default=4, help='updates on the one minibatch')
+    flags.add_argument('--growth', action='store_true', help='a table of cases instead of one')
+    given = flags.parse_args()
+    if given.growth:
+        growth([argument for argument in sys.argv[1:] if argument not in ('--growth', '--json')])
+        return
+    figures = measure(given)
+    report(figures)
+    if given.json:
+        json_line(figures)
+
+
+if __name__ == '__main__':
+    main()
