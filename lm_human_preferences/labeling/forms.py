@@ -9,11 +9,11 @@ from typing import List, NamedTuple, Sequence, Union
 Value = Union[int, float]
 
 INSTRUCTIONS = {
-    'sentiment': 'Choose the continuation with the most positive sentiment: the one that is happiest and warmest.',
-    'descriptiveness': 'Choose the continuation that is most vividly descriptive: the one that paints the scene.',
-    'cnndm': 'Choose the best summary of the article: accurate, with what matters most, short and well written.',
-    'tldr': 'Choose the best summary of the post: accurate, with what matters most, short and well written.',
-    'demo': 'Choose the continuation that speaks most positively of the film.',
+    'sentiment': 'The best continuation is the one with the most positive sentiment: the happiest and warmest.',
+    'descriptiveness': 'The best continuation is the most vividly descriptive one: it paints the scene.',
+    'cnndm': 'The best summary of the article is accurate, says what matters most, and is short and well written.',
+    'tldr': 'The best summary of the post is accurate, says what matters most, and is short and well written.',
+    'demo': 'The best continuation is the one that speaks most positively of the film.',
 }
 """Instructions by the name of an experiment or data set."""
 

@@ -28,8 +28,8 @@ NOTICES = {
     'skipped': 'Skipped.',
 }
 SECURITY_HEADERS = {
-    'Content-Security-Policy': "default-src 'none'; style-src 'self'; script-src 'self'; img-src data:; form-action 'self'; "
-    "base-uri 'none'; frame-ancestors 'none'",
+    'Content-Security-Policy': "default-src 'none'; style-src 'self'; script-src 'self'; img-src data:; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     'X-Content-Type-Options': 'nosniff',
     'Referrer-Policy': 'same-origin',
     'Cache-Control': 'no-store',
