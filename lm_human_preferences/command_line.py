@@ -18,22 +18,29 @@ import fire
 from fire.decorators import SetParseFn
 
 from lm_human_preferences import experiments, rank
-from lm_human_preferences.hyperparameters import TREES, SampleHParams
+from lm_human_preferences.hyperparameters import TREES, LabelPageHParams, SampleHParams
 from lm_human_preferences.utils.errors import UserError, did_you_mean, user_message
 from lm_human_preferences.utils.files import write_json
 from lm_human_preferences.utils.hyperparams import HParams
 
 TRAIN_USAGE = 'launch.py {command} EXPERIMENT NAME [--save_dir=DIR] [--mpi=N] [--dry_run] [--any.hparam=value ...]'
 SAMPLE_USAGE = 'launch.py sample --save_dir=DIR [--savescope=policy] [--temperature=1.0] [--nsamples=0] [--mpi=N]'
+LABEL_USAGE = 'launch.py label RUN_OR_MODEL --out=labels.json [--experiment=NAME] [--type=best_of_4] [--num=1000]'
 _NO_VALUE = '\0'  # the value of a flag given without one; no argument of a process can hold it
 
 
 @dataclass
-class SampleFlags(HParams):
-    """Flags of `sample` beside its hyperparameters."""
+class LaunchFlags(HParams):
+    """Flags of every command beside its hyperparameters."""
+
+    traceback: bool = False  # show where an error comes from
+
+
+@dataclass
+class SampleFlags(LaunchFlags):
+    """Flags of the commands that run on several ranks."""
 
     mpi: Optional[int] = None  # number of ranks; None: one for each GPU
-    traceback: bool = False  # show where an error comes from
 
     def validate(self, prefix: str = '') -> None:
         super().validate(prefix)
@@ -108,7 +115,24 @@ def sample(*extra, **flags):
         shutil.rmtree(folder, ignore_errors=True)
 
 
-COMMANDS = {function.__name__: function for function in (train_reward, train_policy, train_lm, sample)}
+@SetParseFn(str)
+def label(policy=None, *extra, **flags):
+    """Ask people to judge a policy's continuations, on a local web page."""
+    _refuse(extra, LABEL_USAGE)
+    given = flags if policy is None else dict(flags, policy=policy)
+    hparams = LabelPageHParams()
+    with _bad_input():
+        own, texts = _split(given, LaunchFlags, LabelPageHParams)
+        LaunchFlags().override_from_str_dict(own)
+        hparams.override_from_str_dict(texts)
+        hparams.validate()
+    # Imported late, as a training command's module is.
+    from lm_human_preferences import label as label_page
+
+    label_page.label(hparams)
+
+
+COMMANDS = {function.__name__: function for function in (train_reward, train_policy, train_lm, sample, label)}
 
 
 def main(argv: Optional[List[str]] = None) -> None:
@@ -243,15 +267,16 @@ def _split(flags: Dict[str, str], launch: type, hparams: type) -> Tuple[Dict[str
 
 def _help(command: str) -> str:
     if command not in COMMANDS:
-        usages = [f'  {TRAIN_USAGE.format(command="COMMAND")}', f'  {SAMPLE_USAGE}', '']
+        usages = [f'  {TRAIN_USAGE.format(command="COMMAND")}', f'  {SAMPLE_USAGE}', f'  {LABEL_USAGE}', '']
         commands = [f'  {name:16} {function.__doc__}' for name, function in COMMANDS.items()]
         known = [f'  {name:16} {experiments.load(name).description}' for name in experiments.names()]
         heading = 'EXPERIMENT, or the path of a .yaml file:'
         more = 'Flags and their defaults: launch.py COMMAND --help'
         return '\n'.join(['Usage:', *usages, 'COMMAND:', *commands, '', heading, *known, '', more])
     hparams = TREES[command]()
-    launch = SampleFlags() if command == 'sample' else TrainFlags(save_dir=f'/tmp/save/{command}')
-    usage = SAMPLE_USAGE if command == 'sample' else TRAIN_USAGE.format(command=command)
+    others = {'sample': (SampleFlags(), SAMPLE_USAGE), 'label': (LaunchFlags(), LABEL_USAGE)}
+    training = (TrainFlags(save_dir=f'/tmp/save/{command}'), TRAIN_USAGE.format(command=command))
+    launch, usage = others.get(command, training)
     heading = 'Hyperparameters and their defaults, before the experiment sets some:'
     flags = ['Flags and their defaults:', *_flag_lines(launch), '', heading, *_flag_lines(hparams)]
     return '\n'.join([f'Usage: {usage}', '', COMMANDS[command].__doc__, '', *flags])

@@ -287,10 +287,44 @@ class SampleHParams(HParams):
         _check(self, prefix, 'seed', SEED)
 
 
+@dataclass
+class LabelPageHParams(HParams):
+    """Collecting labels from people on a local web page."""
+
+    policy: str = None  # whose continuations are judged: a run folder, a model folder or the name of a model
+    out: str = None
+    savescope: str = 'policy'
+    experiment: Optional[str] = None  # whose task it is, where the policy is not of a run
+    type: Optional[str] = None  # None: that of the run's or experiment's labels
+    num: int = 1000  # questions
+    overlap: float = 0.0  # the share of questions that several people answer
+    people: int = 5  # how many of them, for each of those questions
+    queries: Optional[str] = None  # a data set; None: the task's
+    mode: str = 'train'
+    temperature: Optional[float] = None  # None: the task's
+    scale: int = 5  # the best rating of scalar_rating
+    instructions: Optional[str] = None
+    seed: int = 0
+    batch_size: int = 4  # queries at a time
+    port: int = 0  # 0: any that is free
+
+    def validate(self, prefix: str = '') -> None:
+        super().validate(prefix)
+        _check(self, prefix, 'policy out savescope experiment type queries instructions', NOT_EMPTY)
+        _check(self, prefix, 'num temperature batch_size', POSITIVE)
+        _check(self, prefix, 'overlap', UNIT_INTERVAL)
+        _check(self, prefix, 'people', (lambda value: value >= 2, '2 or more'))
+        _check(self, prefix, 'mode', (lambda value: value in ('train', 'valid', 'test'), 'train, valid or test'))
+        _check(self, prefix, 'scale', (lambda value: 2 <= value <= 9, 'between 2 and 9'))
+        _check(self, prefix, 'seed', SEED)
+        _check(self, prefix, 'port', (lambda value: 0 <= value < 65536, 'between 0 and 65535'))
+
+
 TREES = {
     'train_reward': TrainRewardHParams,
     'train_policy': TrainPolicyHParams,
     'train_lm': TrainLmHParams,
     'sample': SampleHParams,
+    'label': LabelPageHParams,
 }
 """The hyperparameters of each command."""

@@ -2,7 +2,7 @@
 
 import json
 import os
-from typing import Any, Dict, Tuple
+from typing import Any, Dict, List, Tuple
 
 import numpy as np
 
@@ -16,7 +16,8 @@ Schema = Dict[str, Tuple[Any, Tuple[int, ...]]]
 def load_labels(source: str, schema: Schema, num: int, encoding: Encoding, seed: int = 0) -> Dict[str, np.ndarray]:
     """Return the first `num` labels of a source: {field: [num, …]}.
 
-    `source` is a file (a JSON list of objects; a relative path may also lie in the cache folder), 'test'
+    `source` is a file (a JSON list of objects) or a folder of such files (*.json, taken in the order of their
+    names), either of which may lie in the cache folder, 'test'
     (zeros) or 'demo' (people's choices between short texts, best_of_4; `seed` is its alone).
     FileNotFoundError if there is no such file; ValueError naming file, entry and field for labels that do
     not fit the schema.
@@ -26,6 +27,33 @@ def load_labels(source: str, schema: Schema, num: int, encoding: Encoding, seed:
     if source == 'demo':
         return _demo_labels(schema, num, encoding, seed)
     path = find(source)
+    entries = _read_entries(path)
+    if len(entries) < num:
+        raise ValueError(f'{path}: {len(entries)} labels are fewer than --labels.num_train {num}')
+    entries = entries[:num]
+    labels = {}
+    for field, (dtype, shape) in schema.items():
+        column = np.zeros((num,) + shape, dtype)
+        for i, (place, entry) in enumerate(entries):
+            try:
+                column[i] = _value(entry, field, column.dtype, shape)
+            except ValueError as e:
+                raise ValueError(f'{place}: field {field!r}: {e}') from None
+        labels[field] = column
+    _check_ranges([place for place, _ in entries], labels, encoding)
+    return labels
+
+
+def _read_entries(path: str) -> List[Tuple[str, Any]]:
+    """The entries of a label file, or of all label files (*.json) of a folder in the order of their names.
+
+    Each comes with its place, for messages.
+    """
+    if os.path.isdir(path):
+        files = sorted(name for name in os.listdir(path) if name.endswith('.json') and not name.startswith('.'))
+        if not files:
+            raise ValueError(f'{path}: no label file (*.json) in this folder')
+        return [entry for name in files for entry in _read_entries(os.path.join(path, name))]
     with open(path, encoding='utf-8') as f:
         try:
             entries = json.load(f)
@@ -33,27 +61,14 @@ def load_labels(source: str, schema: Schema, num: int, encoding: Encoding, seed:
             raise ValueError(f'{path}: not JSON: {e}') from None
     if not isinstance(entries, list):
         raise ValueError(f'{path}: not a list of labels')
-    if len(entries) < num:
-        raise ValueError(f'{path}: {len(entries)} labels are fewer than --labels.num_train {num}')
-    entries = entries[:num]
-    labels = {}
-    for field, (dtype, shape) in schema.items():
-        column = np.zeros((num,) + shape, dtype)
-        for i, entry in enumerate(entries):
-            try:
-                column[i] = _value(entry, field, column.dtype, shape)
-            except ValueError as e:
-                raise ValueError(f'{path}: entry {i}: field {field!r}: {e}') from None
-        labels[field] = column
-    _check_ranges(path, labels, encoding)
-    return labels
+    return [(f'{path}: entry {i}', entry) for i, entry in enumerate(entries)]
 
 
 def find(source: str) -> str:
-    """Return the path of a label file: as given, or inside the cache folder."""
+    """Return the path of a label file, or of a folder of them: as given, or inside the cache folder."""
     places = [os.path.expanduser(source), os.path.join(cache_dir(), source)]
     for path in places:
-        if os.path.isfile(path):
+        if os.path.exists(path):
             return path
     raise FileNotFoundError(f'--labels.source: no label file {" or ".join(dict.fromkeys(places))}')
 
@@ -89,7 +104,7 @@ def _value(entry: Any, field: str, dtype: np.dtype, shape: Tuple[int, ...]) -> n
     return np.array(value, dtype)
 
 
-def _check_ranges(path: str, labels: Dict[str, np.ndarray], encoding: Encoding) -> None:
+def _check_ranges(places: List[str], labels: Dict[str, np.ndarray], encoding: Encoding) -> None:
     """ValueError for a token outside the vocabulary or a choice of a sample that is not there."""
     samples = [field for field in labels if field.startswith('sample')]
     for field, values in labels.items():
@@ -102,5 +117,5 @@ def _check_ranges(path: str, labels: Dict[str, np.ndarray], encoding: Encoding) 
         else:
             continue
         if wrong.any():
-            place = tuple(np.argwhere(wrong)[0])
-            raise ValueError(f'{path}: entry {place[0]}: field {field!r}: {values[place]} {reason}')
+            first = tuple(np.argwhere(wrong)[0])
+            raise ValueError(f'{places[first[0]]}: field {field!r}: {values[first]} {reason}')

@@ -50,6 +50,23 @@ def test_scores_may_be_whole_numbers(write):
     assert labels['score'].tolist() == [3, -0.5] and labels['score'].dtype == np.float32
 
 
+def test_a_folder_of_label_files(tmp_path, monkeypatch):
+    (tmp_path / 'mine').mkdir()
+    with pytest.raises(ValueError, match=r'mine: no label file \(\*.json\) in this folder'):
+        load(tmp_path / 'mine')
+    (tmp_path / 'mine' / 'b.json').write_text(json.dumps(entries()[2:]))
+    (tmp_path / 'mine' / 'a.json').write_text(json.dumps(entries()[:2]))
+    (tmp_path / 'mine' / 'a.journal.jsonl').write_text('not a label file')
+    assert load(tmp_path / 'mine', num=3)['query'][:, 0].tolist() == [0, 1, 2]
+    with pytest.raises(ValueError, match='mine: 3 labels are fewer than --labels.num_train 4'):
+        load(tmp_path / 'mine', num=4)
+    (tmp_path / 'mine' / 'b.json').write_text(json.dumps([dict(entries()[2], best=2)]))
+    with pytest.raises(ValueError, match=r"b.json: entry 0: field 'best': 2 is none of the 2 samples"):
+        load(tmp_path / 'mine', num=3)
+    monkeypatch.setenv('LM_HUMAN_PREFERENCES_CACHE', str(tmp_path))
+    assert load('mine')['best'].tolist() == [0, 1]
+
+
 def test_relative_path_in_the_cache(write, tmp_path, monkeypatch):
     write(entries())
     monkeypatch.setenv('LM_HUMAN_PREFERENCES_CACHE', str(tmp_path))

@@ -29,7 +29,7 @@ def written_whole(path: str, mode: str = 'w') -> Iterator[IO]:
         with contextlib.suppress(OSError):
             os.unlink(partial)
         raise
-    _sync_folder(os.path.dirname(path))
+    sync_folder(os.path.dirname(path))
 
 
 def write_json(path: str, content: Any, indent: int = 2) -> None:
@@ -44,8 +44,8 @@ def _umask() -> int:
     return mask
 
 
-def _sync_folder(folder: str) -> None:
-    """Make the rename itself durable."""
+def sync_folder(folder: str) -> None:
+    """Make the names of new and renamed files in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):  # some network file systems cannot

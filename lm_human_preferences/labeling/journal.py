@@ -1,0 +1,71 @@
+"""An append-only journal: one JSON object a line, each on disk before `append` returns."""
+
+import contextlib
+import fcntl
+import json
+import os
+from typing import Any, Dict, List
+
+from lm_human_preferences.utils.errors import UserError
+from lm_human_preferences.utils.files import sync_folder
+
+Entry = Dict[str, Any]
+
+
+class Journal:
+    """The journal at `path`, made if it is not there, and locked as long as this process has it open.
+
+    A last line that a dying process left unfinished, which nobody was told is saved, is cut off.
+    UserError where another process has it open, ValueError naming the line for what is no journal.
+    """
+
+    def __init__(self, path: str):
+        self.path = os.path.abspath(path)
+        is_new = not os.path.exists(self.path)
+        self._file = open(self.path, 'a+b', buffering=0)  # noqa: SIM115  (open until `close`)
+        try:
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(f'{self.path} is in use: another process is collecting labels there') from None
+            self.entries = self._read()
+        except BaseException:
+            self._file.close()
+            raise
+        if is_new:
+            sync_folder(os.path.dirname(self.path))
+
+    def append(self, *entries: Entry) -> None:
+        """Add entries, all or none of them. OSError where the disk is full."""
+        lines = ''.join(json.dumps(entry, sort_keys=True) + '\n' for entry in entries).encode('ascii')
+        end = self._file.seek(0, os.SEEK_END)
+        try:
+            written = 0
+            while written < len(lines):
+                written += self._file.write(lines[written:])
+            os.fsync(self._file.fileno())
+        except BaseException:
+            with contextlib.suppress(OSError):
+                self._file.truncate(end)  # or the next entry would be glued to the torn one
+            raise
+        self.entries.extend(entries)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _read(self) -> List[Entry]:
+        self._file.seek(0)
+        content = self._file.read()
+        whole = content.rfind(b'\n') + 1
+        if whole < len(content):
+            self._file.truncate(whole)
+        entries = []
+        for number, line in enumerate(content[:whole].split(b'\n')[:-1], start=1):
+            try:
+                entry = json.loads(line.decode('utf-8'))
+            except ValueError:
+                entry = None
+            if not isinstance(entry, dict):
+                raise ValueError(f'{self.path}: line {number} is no entry of a label journal')
+            entries.append(entry)
+        return entries

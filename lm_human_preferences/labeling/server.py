@@ -1,0 +1,209 @@
+"""The web server of the label page: pages made on the server, forms that post back, no state but the collection's.
+
+It listens on this machine alone (127.0.0.1) and answers only who has the secret token: from the URL it was told, then
+from a cookie. Requests for another host name (DNS rebinding) and posts from other sites are refused.
+"""
+
+import contextlib
+import hmac
+import re
+import secrets
+import socket
+import threading
+from typing import Iterator, List, Optional, Tuple
+from urllib.parse import quote, unquote
+
+import flask
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+from lm_human_preferences.labeling.collection import Collection, Progress, Question
+from lm_human_preferences.language.encodings import Encoding
+
+HOST = '127.0.0.1'
+LONGEST_NAME = 40
+NOTICES = {
+    'late': 'Somebody else answered that question in the meantime. Here is another.',
+    'nothing': 'There is nothing to undo.',
+    'undone': 'Taken back.',
+    'skipped': 'Skipped.',
+}
+SECURITY_HEADERS = {
+    'Content-Security-Policy': "default-src 'none'; style-src 'self'; script-src 'self'; img-src data:; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    'X-Content-Type-Options': 'nosniff',
+    'Referrer-Policy': 'same-origin',
+    'Cache-Control': 'no-store',
+}
+
+
+class LabelServer:
+    """The page's routes, over one collection."""
+
+    def __init__(self, collection: Collection, encoding: Encoding, instructions: List[str], token: str, port: int):
+        self._collection = collection
+        self._encoding = encoding
+        self._instructions = instructions
+        self._token = token
+        self._cookies = {name: f'{name}-{port}' for name in ('token', 'name')}  # ports of a host share their cookies
+        self.app = flask.Flask(__name__, template_folder='page', static_folder='page/static', static_url_path='/static')
+        self.app.config['MAX_CONTENT_LENGTH'] = 1 << 16
+        self.app.before_request(self._admit)
+        self.app.after_request(self._secure)
+        self.app.register_error_handler(OSError, self._disk_failed)
+        self.app.add_url_rule('/', 'show', self._show, methods=['GET'])
+        for name in ('name', 'answer', 'skip', 'undo'):
+            self.app.add_url_rule(f'/{name}', name, getattr(self, f'_{name}'), methods=['POST'])
+
+    def _admit(self):
+        """Refuse who has no token, and what another site may have sent."""
+        request = flask.request
+        if not re.match(r'(127\.0\.0\.1|localhost|\[::1\])(:[0-9]+)?\Z', request.host):
+            return self._refuse('This page is for this machine alone: open it as 127.0.0.1 or localhost.')
+        if request.method == 'POST' and request.headers.get('Origin', request.host_url[:-1]) != request.host_url[:-1]:
+            return self._refuse('That came from another site.')
+        given = request.args.get('token')
+        if given is not None and self._is_token(given):
+            response = flask.redirect('/', 303)
+            response.set_cookie(self._cookies['token'], self._token, httponly=True, samesite='Lax')
+            return response
+        if not self._is_token(request.cookies.get(self._cookies['token'], '')):
+            return self._refuse('Open the whole address that was printed where the page was started, token and all.')
+        return None
+
+    def _is_token(self, given: str) -> bool:
+        return hmac.compare_digest(given.encode('utf-8', 'replace'), self._token.encode())
+
+    def _show(self):
+        who = self._who()
+        if who is None:
+            return flask.render_template('name.html', longest=LONGEST_NAME)
+        question = self._collection.next_question(who)
+        progress = self._collection.progress(who)
+        page = dict(
+            who=who,
+            form=self._collection.form,
+            progress=progress,
+            pace=pace(progress),
+            notice=NOTICES.get(flask.request.args.get('notice')),
+            instructions=self._instructions,
+        )
+        if question is None:
+            state = dict(all_asked=self._collection.all_asked(), is_complete=self._collection.is_complete)
+            return flask.render_template('rest.html', **state, **page)
+        return flask.render_template('question.html', question=question.number, **self._texts(question, who), **page)
+
+    def _texts(self, question: Question, who: str) -> dict:
+        order = self._collection.order(who, question.number)
+        texts = [self._encoding.decode(tokens) for tokens in [question.query, *question.samples]]
+        query, *samples = [text.strip('\n') or '(empty)' for text in texts]
+        return dict(query=query, samples=[samples[sample] for sample in order])
+
+    def _name(self):
+        name = ' '.join(flask.request.form.get('name', '').split())
+        response = flask.redirect('/', 303)
+        if name.isprintable() and 0 < len(name) <= LONGEST_NAME:
+            response.set_cookie(self._cookies['name'], quote(name), httponly=True, samesite='Lax')
+        else:
+            response.delete_cookie(self._cookies['name'])
+        return response
+
+    def _answer(self):
+        who, number = self._who_and_number()
+        answer = flask.request.form.get('answer', type=int)
+        try:
+            counts = self._collection.answer(who, number, -1 if answer is None else answer)
+        except ValueError as error:
+            flask.abort(400, str(error))
+        return self._go_on(None if counts else 'late')
+
+    def _skip(self):
+        who, number = self._who_and_number()
+        try:
+            self._collection.skip(who, number)
+        except ValueError as error:
+            flask.abort(400, str(error))
+        return self._go_on('skipped')
+
+    def _undo(self):
+        who = self._who()
+        if who is None:
+            flask.abort(400)
+        return self._go_on('undone' if self._collection.undo(who) else 'nothing')
+
+    def _who(self) -> Optional[str]:
+        return unquote(flask.request.cookies.get(self._cookies['name'], '')) or None
+
+    def _who_and_number(self) -> Tuple[str, int]:
+        who, number = self._who(), flask.request.form.get('question', type=int)
+        if who is None or number is None:
+            flask.abort(400)
+        return who, number
+
+    @staticmethod
+    def _go_on(notice: Optional[str]):
+        return flask.redirect('/' if notice is None else f'/?notice={notice}', 303)
+
+    @staticmethod
+    def _refuse(reason: str):
+        return flask.Response(reason + '\n', 403, mimetype='text/plain')
+
+    @staticmethod
+    def _disk_failed(error: OSError):
+        reason = (
+            f'Your last choice could not be saved ({error.strerror or error}). All before it are. Go back, try again.'
+        )
+        return flask.Response(reason + '\n', 507, mimetype='text/plain')
+
+    @staticmethod
+    def _secure(response):
+        response.headers.update(SECURITY_HEADERS)
+        return response
+
+
+def pace(progress: Progress) -> str:
+    """A person's speed, and how long the rest would take one person at that speed."""
+    if progress.seconds is None:
+        return ''
+    text = f'{progress.seconds:.0f} s each'
+    minutes = (progress.wanted - progress.answers) * progress.seconds / 60
+    if minutes >= 90:
+        return f'{text}, about {minutes / 60:.0f} h left'
+    return f'{text}, about {minutes:.0f} min left' if minutes >= 1 else text
+
+
+class _Quiet(WSGIRequestHandler):
+    """Requests leave no line on the terminal; a choice is in the journal."""
+
+    def log_request(self, *args, **kwargs):
+        pass
+
+
+@contextlib.contextmanager
+def serving(
+    collection: Collection, encoding: Encoding, instructions: List[str], port: int = 0, token: Optional[str] = None
+) -> Iterator[str]:
+    """Serve the label page from threads of this process while the block runs; gives its address, token and all.
+
+    `port` 0 takes a free one. OSError where the port is taken.
+    """
+    token = token or secrets.token_urlsafe(24)
+    listening = socket.socket()
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((HOST, port))
+    except OSError as error:
+        listening.close()
+        raise OSError(f'cannot serve on port {port} ({error.strerror}): give another --port') from error
+    listening.listen(64)
+    port = listening.getsockname()[1]
+    app = LabelServer(collection, encoding, instructions, token, port).app
+    server = make_server(HOST, port, app, threaded=True, request_handler=_Quiet, fd=listening.fileno())
+    thread = threading.Thread(target=server.serve_forever, name='label page', daemon=True)
+    thread.start()
+    try:
+        yield f'http://{HOST}:{port}/?token={token}'
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+        listening.close()

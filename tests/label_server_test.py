@@ -1,0 +1,344 @@
+"""The label page's server over HTTP, in this process and as the command that a person starts."""
+
+import collections
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+import requests
+
+from lm_human_preferences.labeling.collection import Collection
+from lm_human_preferences.labeling.forms import get_form
+from lm_human_preferences.labeling.server import serving
+from lm_human_preferences.labels import load_labels
+from lm_human_preferences.language.encodings import test_encoding as letters
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+BEST = get_form('best_of_4')
+
+
+class Bytes:
+    """An encoding of any text: a byte a token."""
+
+    def decode(self, tokens):
+        return bytes(tokens).decode()
+
+
+class Person:
+    """Somebody with a browser, who reads the page and posts its forms."""
+
+    def __init__(self, address, name):
+        self.base = address.split('/?')[0]
+        self.session = requests.Session()
+        self.session.get(address)
+        self.page = self.session.post(f'{self.base}/name', {'name': name}).text
+
+    @property
+    def question(self):
+        """The number of the question on the page, None where there is none."""
+        found = re.search(r'name="question" value="(\d+)"', self.page)
+        return int(found.group(1)) if found else None
+
+    def texts(self):
+        return re.findall(r'<span class="text" dir="auto">(.*?)</span>', self.page, re.DOTALL)
+
+    def post(self, action, **fields):
+        """Post a form as the page would; the status of where it leads."""
+        response = self.session.post(f'{self.base}/{action}', fields)
+        self.page = response.text
+        return response.status_code
+
+    def answer(self, place):
+        return self.post('answer', question=self.question, answer=place)
+
+    def reload(self):
+        self.page = self.session.get(self.base).text
+
+
+@pytest.fixture
+def serve(tmp_path):
+    """Serve a collection of questions with the given texts; (address, collection)."""
+    with contextlib.ExitStack() as stack:
+
+        def start(samples, query='q', form=BEST, **options):
+            collection = Collection(str(tmp_path / 'labels.json'), form, {}, planned=len(samples), **options)
+            stack.callback(collection.close)
+            collection.add(
+                [dict(query=list(query.encode()), samples=[list(text.encode()) for text in texts]) for texts in samples]
+            )
+            address = stack.enter_context(serving(collection, Bytes(), ['Judge well.']))
+            return address, collection
+
+        yield start
+
+
+def numbered(count):
+    return [[f'{number}-{sample}' for sample in range(4)] for number in range(count)]
+
+
+def test_nobody_gets_in_without_the_token(serve):
+    address, collection = serve(numbered(2))
+    base, token = address.split('/?token=')
+    assert len(token) >= 32
+    for path in ('/', '/?token=', f'/?token={token[:-1]}', f'/?token={token}x', '/?token=é', '/static/style.css'):
+        assert requests.get(base + path).status_code == 403
+    for path in ('/name', '/answer', '/skip', '/undo'):
+        assert requests.post(base + path, {'name': 'x', 'question': 0, 'answer': 0}).status_code == 403
+    first = requests.get(address, allow_redirects=False)
+    assert (
+        first.status_code == 303 and first.headers['Location'].endswith('/') and token not in first.headers['Location']
+    )
+    assert re.search(r'HttpOnly; .*SameSite=Lax', first.headers['Set-Cookie'])
+    assert 'Your name' in requests.Session().get(address).text
+    assert collection.num_answers == 0
+
+
+def test_it_listens_on_this_machine_alone(serve):
+    port = int(re.search(r'127\.0\.0\.1:(\d+)/', serve(numbered(1))[0]).group(1))
+    try:
+        other = [a[4][0] for a in socket.getaddrinfo(socket.gethostname(), port, socket.AF_INET)]
+    except OSError:
+        other = []
+    for host in set(other) - {'127.0.0.1'}:
+        if not host.startswith('127.'):
+            with pytest.raises(OSError):
+                socket.create_connection((host, port), timeout=5)
+
+
+def test_other_hosts_names_and_other_sites_are_refused(serve):
+    address, collection = serve(numbered(2))
+    ann = Person(address, 'Ann')
+    port = ann.base.rsplit(':', 1)[1]
+    for host in ('evil.example', f'evil.example:{port}', '127.0.0.1.evil.example', f'127.0.0.1:{port}.evil.example'):
+        assert ann.session.get(ann.base, headers={'Host': host}).status_code == 403
+    assert Person(address.replace('127.0.0.1', 'localhost'), 'Bob').question is not None
+    fields = {'question': 0, 'answer': 0}
+    for origin in ('http://evil.example', 'null', f'http://localhost:{port}', ann.base + '0'):
+        assert ann.session.post(f'{ann.base}/answer', fields, headers={'Origin': origin}).status_code == 403
+    assert collection.num_answers == 0
+    assert ann.session.post(f'{ann.base}/answer', fields, headers={'Origin': ann.base}).status_code == 200
+    assert collection.num_answers == 1
+
+
+def test_texts_are_text(serve):
+    bad = '<script>alert(1)</script> & "quotes"\n<b>'
+    address, _ = serve([[bad, '<img src=x>', '', '\n']], query=bad)
+    ann = Person(address, '<i>Ann</i>')
+    assert '<script>alert' not in ann.page and '<img' not in ann.page and '<i>Ann' not in ann.page
+    assert '&lt;script&gt;alert(1)&lt;/script&gt; &amp; &#34;quotes&#34;\n&lt;b&gt;' in ann.texts()
+    assert ann.texts().count('(empty)') == 2
+    policy = ann.session.get(ann.base).headers['Content-Security-Policy']
+    assert "default-src 'none'" in policy and 'unsafe' not in policy
+
+
+def test_choosing_skipping_undoing(serve):
+    address, collection = serve(numbered(3))
+    ann = Person(address, 'Ann')
+    assert ann.question == 0 and 'Judge well.' in ann.page and '0 of 3' in ann.page
+    assert ann.answer(ann.texts().index('0-2')) == 200
+    assert ann.question == 1 and '1 of 3' in ann.page and 'Ann: 1 · ' in ann.page
+    ann.post('skip', question=1)
+    assert ann.question == 2 and 'Skipped.' in ann.page
+    ann.post('undo')
+    assert ann.question == 1 and 'Taken back.' in ann.page
+    ann.post('undo')
+    assert ann.question == 0 and '0 of 3' in ann.page
+    ann.post('undo')
+    assert 'There is nothing to undo.' in ann.page
+    for wanted in ('0-3', '1-1', '2-0'):
+        ann.answer(ann.texts().index(wanted))
+    assert 'All questions are answered' in ann.page and ann.question is None
+    assert [label['best'] for label in collection.labels()] == [3, 1, 0]
+    for fields in ({}, {'question': 'x', 'answer': 0}, {'question': 9, 'answer': 0}, {'question': 0}):
+        assert ann.post('answer', **fields) == 400
+    assert len(collection.labels()) == 3
+
+
+def test_names(serve):
+    address, collection = serve(numbered(3))
+    for name in ('', '   ', 'x' * 41, 'a\x00b'):
+        assert 'Your name' in Person(address, name).page
+    ann = Person(address, '  Zoë  Ångström ')
+    ann.answer(0)
+    assert collection.progress('Zoë Ångström').own == 1
+    assert 'Your name' in ann.session.post(f'{ann.base}/name').text
+
+
+def test_who_comes_late_is_told(serve):
+    address, collection = serve(numbered(1))
+    ann, bob = Person(address, 'Ann'), Person(address, 'Bob')
+    assert ann.question == 0 and bob.question is None and 'Nothing left for you just now' in bob.page
+    ann.answer(0)
+    bob.post('answer', question=0, answer=0)
+    assert 'Somebody else answered' in bob.page and 'All questions are answered' in bob.page
+    assert collection.num_answers == 1
+
+
+def test_questions_that_are_still_to_come(serve):
+    address, collection = serve(numbered(1))
+    collection.plan(2)
+    ann = Person(address, 'Ann')
+    ann.answer(0)
+    assert 'the next questions are being written' in ann.page and 'http-equiv="refresh"' in ann.page
+    collection.add([dict(query=[65], samples=[[66], [67], [68], [69]])])
+    ann.reload()
+    assert ann.question == 1
+
+
+def test_many_people_at_once(serve):
+    address, collection = serve(numbered(60), overlap=0.2, people=3)
+    given = collections.Counter()
+
+    def work(name):
+        person = Person(address, name)
+        while not collection.is_complete:
+            if person.question is None:
+                person.reload()
+            else:
+                given[name, person.question] += 1
+                person.answer(person.texts().index(f'{person.question}-{person.question % 4}'))
+
+    threads = [threading.Thread(target=work, args=(f'person {i}',)) for i in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(given.values()) == {1} and len(given) == collection.wanted == 84
+    labels = collection.labels()
+    assert len(labels) == 84 and all(int(bytes(e['sample0']).split(b'-')[0]) % 4 == e['best'] for e in labels)
+
+
+def test_a_port_that_is_taken(serve, tmp_path):
+    port = int(re.search(r':(\d+)/', serve(numbered(1))[0]).group(1))
+    with pytest.raises(OSError, match=f'cannot serve on port {port} .*give another --port'), serving(
+        None, Bytes(), [], port
+    ):
+        pass
+
+
+DEFINITION = """
+task: {query_length: 2, response_length: 3, query_dataset: test, policy: {initial_model: test}}
+train_reward: {labels: {type: TYPE, source: test, num_train: 8}, batch_size: 8}
+"""
+
+
+@pytest.fixture
+def label(tmp_path):
+    """Start `launch.py label` on the built-in model; (process, address) once it serves."""
+    processes = []
+
+    def start(*flags, label_type='best_of_4'):
+        (tmp_path / 'tiny.yaml').write_text(DEFINITION.replace('TYPE', label_type))
+        words = ['label', 'test', '--experiment', str(tmp_path / 'tiny.yaml'), '--out', str(tmp_path / 'labels.json')]
+        process = subprocess.Popen(
+            [sys.executable, os.path.join(ROOT, 'launch.py'), *words, *flags],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        processes.append(process)
+        said = b''
+        for line in process.stdout:
+            said += line
+            if b'http://' in line:
+                return process, line.decode().strip()
+        raise AssertionError(said.decode())
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def answer(person, count):
+    """Answer this many questions, waiting for those to come; the texts that were chosen."""
+    chosen = []
+    while len(chosen) < count:
+        if person.question is None:
+            person.reload()
+        else:
+            chosen.append(person.texts()[len(chosen) % 4])
+            assert person.answer(len(chosen[:-1]) % 4) == 200
+    return chosen
+
+
+def read(path):
+    schema = {f'sample{i}': (np.int32, (3,)) for i in range(4)}
+    entries = json.loads(path.read_text())
+    return load_labels(str(path), dict(schema, query=(np.int32, (2,)), best=(np.int32, ())), len(entries), letters())
+
+
+def chosen_texts(labels):
+    samples = [[labels[f'sample{i}'][row] for i in range(4)] for row in range(len(labels['best']))]
+    return [letters().decode(four[best]) for four, best in zip(samples, labels['best'])]
+
+
+def test_kill_loses_no_choice(label, tmp_path):
+    process, address = label('--num', '12')
+    chosen = answer(Person(address, 'Ann'), 5)
+    process.kill()
+    process.wait()
+    process, address = label('--num', '12')
+    ann = Person(address, 'Ann')
+    assert '5 of 12' in ann.page and 'Ann: 5' in ann.page
+    assert chosen_texts(read(tmp_path / 'labels.json')) == chosen  # written anew at the start
+    chosen += answer(ann, 7)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[0].decode()
+    assert process.returncode == 0 and f'12 labels in {tmp_path}/labels.json' in said
+    labels = read(tmp_path / 'labels.json')
+    assert chosen_texts(labels) == chosen
+    samples = [tuple(tuple(labels[f'sample{i}'][row]) for i in range(4)) for row in range(12)]
+    assert len(set(samples)) == 12 and all(len(set(four)) == 4 for four in samples)
+    journal = [json.loads(line) for line in (tmp_path / 'labels.journal.jsonl').read_text().splitlines()]
+    answers = [entry for entry in journal if entry['kind'] == 'answer']
+    assert {entry['who'] for entry in answers} == {'Ann'} and all(entry['seconds'] >= 0 for entry in answers)
+    assert sorted(answers[0]) == ['kind', 'order', 'question', 'seconds', 'value', 'when', 'who']
+
+
+def test_agreement_is_reported(label, tmp_path):
+    process, address = label('--num=2', '--overlap', '1', '--people', '2', '--type', 'scalar_rating', '--scale', '7')
+    for name, places in (('Ann', (6, 0)), ('Bob', (6, 3))):
+        person = Person(address, name)
+        for place in places:
+            while person.question is None:
+                person.reload()
+            person.answer(place)
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=60)[0].decode()
+    assert 'agreement: 50.0% of 2 pairs of answers to 2 questions are the same (by chance 14%)' in said
+    assert [entry['score'] for entry in json.loads((tmp_path / 'labels.json').read_text())] == [7, 1, 7, 4]
+
+
+@pytest.mark.parametrize(
+    'flags, message',
+    [
+        (['test', '--out', 'OUT/l.json'], 'test is not the folder of a run, which would tell the task'),
+        (['test', '--out', 'OUT/none/l.json', '--experiment', 'demo'], 'there is no folder OUT/none'),
+        (['test', '--experiment', 'demo'], 'out is not set'),
+        (['test', '--out', 'OUT/l.json', '--experiment', 'demo', '--type', 'best_of_12'], 'type must be best_of_N'),
+        (['test', '--out', 'OUT/l.json', '--overlap', '2'], 'overlap must be between 0 and 1, not 2.0'),
+        (['test', 'more', '--out', 'OUT/l.json'], "unexpected argument 'more'"),
+        (['test', '--out', 'OUT/l.json', '--outt', 'x'], 'no flag --outt: did you mean --out?'),
+        (
+            ['test', '--out', 'OUT/l.json', '--experiment', 'demo', '--instructions', 'OUT/no.txt'],
+            'OUT/no.txt: No such',
+        ),
+    ],
+)
+def test_bad_flags(flags, message, tmp_path):
+    words = [flag.replace('OUT', str(tmp_path)) for flag in flags]
+    done = subprocess.run(
+        [sys.executable, os.path.join(ROOT, 'launch.py'), 'label', *words],
+        capture_output=True,
+    )
+    assert done.returncode == 2 and done.stdout == b''
+    assert message.replace('OUT', str(tmp_path)) in done.stderr.decode() and done.stderr.decode().count('\n') == 1
+    assert os.listdir(str(tmp_path)) == []
