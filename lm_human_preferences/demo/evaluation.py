@@ -17,7 +17,7 @@ from lm_human_preferences.language.trained_models import find_model, find_reward
 from lm_human_preferences.lm_tasks import Task
 from lm_human_preferences.policy import Policy
 from lm_human_preferences.rewards import RewardModel
-from lm_human_preferences.sample_policy import load_task_hparams
+from lm_human_preferences.run_folder import RunFolder
 from lm_human_preferences.utils.files import write_json
 from lm_human_preferences.utils.progress import progress
 from lm_human_preferences.utils.tf_versions import new_session, tf
@@ -46,7 +46,7 @@ class Evaluator:
         policy_folder = os.path.join(run_dir, 'policy')
         trained, initial = find_model(policy_folder, 'policy'), find_model(policy_folder, 'ref_policy')
         reward_source = find_reward_model(run_dir)
-        self.task = Task(load_task_hparams(run_dir), trained.encoding())
+        self.task = Task(RunFolder(run_dir).task, trained.encoding())
         self.encoding: Encoding = self.task.encoding
         hparams = self.task.hparams
         graph = tf.Graph()
