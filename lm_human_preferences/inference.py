@@ -126,7 +126,7 @@ def in_batches(
     batch: int,
     description: Optional[str] = None,
 ) -> Dict[str, np.ndarray]:
-    """Run a function of batches over the rows of arrays, all of one length; the last batch is filled up with rows again.
+    """Run a function of batches over all rows of arrays of one length; the last batch is filled up with rows again.
 
     Args:
       run: takes a batch of each array, gives named arrays with a row for each of theirs.
