@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import time
+from typing import Sequence
 
 import numpy as np
 
@@ -19,22 +20,23 @@ sys.path.insert(0, ROOT)
 
 from lm_human_preferences import experiments  # noqa: E402
 from lm_human_preferences.demo import data, judges  # noqa: E402
-from lm_human_preferences.demo.evaluation import CHOICES, RESULTS_FILE, SEED  # noqa: E402
+from lm_human_preferences.demo.evaluation import CHOICES, SEED  # noqa: E402
+from lm_human_preferences.evaluate import RESULTS_FILE  # noqa: E402
 from lm_human_preferences.language.trained_models import find_model  # noqa: E402
 
-ROWS = [
-    ('reward model’s accuracy', 'reward_accuracy', '.1%'),
-    ('choice model on words, same labels', 'words_accuracy', '.1%'),
-    ('VADER’s accuracy', 'vader_accuracy', '.1%'),
-    ('score, initial', 'initial/score', '.2f'),
-    ('score, fine-tuned', 'fine-tuned/score', '.2f'),
-    ('KL (nats)', 'fine-tuned/kl', '.1f'),
-    ('more positive, by the reward model', 'more_positive/score', '.0%'),
-    ('more positive, by VADER', 'more_positive/vader', '.0%'),
-    ('more positive, by ridge regression', 'more_positive/ridge', '.0%'),
-    ('distinct words, initial', 'initial/distinct_words', '.0%'),
-    ('distinct words, fine-tuned', 'fine-tuned/distinct_words', '.0%'),
-    ('minutes', 'minutes', '.1f'),
+ROWS = [  # title, where the figure is (`tuned` stands for the fine-tuned policy), format
+    ('reward model’s accuracy', ('reward_model', 'accuracy'), '.1%'),
+    ('choice model on words, same labels', ('words_accuracy',), '.1%'),
+    ('VADER’s accuracy', ('reward_model', 'vader_accuracy'), '.1%'),
+    ('score, initial', ('initial', 'judges', 'score', 'mean'), '.2f'),
+    ('score, fine-tuned', ('tuned', 'judges', 'score', 'mean'), '.2f'),
+    ('KL (nats)', ('tuned', 'kl'), '.1f'),
+    ('better than initial: reward model', ('tuned', 'wins', 'score', 'share'), '.0%'),
+    ('better than initial: VADER', ('tuned', 'wins', 'VADER', 'share'), '.0%'),
+    ('better than initial: ridge regression', ('tuned', 'wins', 'ridge regression', 'share'), '.0%'),
+    ('distinct words, initial', ('initial', 'distinct', '1'), '.0%'),
+    ('distinct words, fine-tuned', ('tuned', 'distinct', '1'), '.0%'),
+    ('minutes', ('minutes',), '.1f'),
 ]
 
 
@@ -53,7 +55,16 @@ def run(save_dir: str, seed: int) -> dict:
         with open(path, 'w') as f:
             json.dump(figures, f, indent=1, sort_keys=True)
     with open(path) as f:
-        return json.load(f)
+        figures = json.load(f)
+    policies = figures['policies']['policies']
+    return dict(figures, initial=policies['initial'], tuned=policies[f'seed-{seed}'])
+
+
+def value(figures: dict, keys: Sequence[str]) -> float:
+    """The figure that the keys lead to; not a number where there is none."""
+    for key in keys:
+        figures = figures.get(key, {})
+    return np.nan if figures == {} else figures
 
 
 def words_accuracy() -> float:
@@ -75,7 +86,7 @@ def main() -> None:
     words = words_accuracy()
     print(f'{"the demo, seeds " + ", ".join(map(str, seeds)):40}{"mean":>8}{"least":>8}{"most":>8}')
     for title, key, form in ROWS:
-        values = [dict(figures, words_accuracy=words).get(key, np.nan) for figures in runs]
+        values = [value(dict(figures, words_accuracy=words), key) for figures in runs]
         cells = (np.mean(values), min(values), max(values))
         print(f'  {title:38}' + ''.join(f'{value:>8{form}}' for value in cells))
 

@@ -18,26 +18,39 @@ import fire
 from fire.decorators import SetParseFn
 
 from lm_human_preferences import experiments, rank
-from lm_human_preferences.hyperparameters import TREES, LabelPageHParams, SampleHParams
+from lm_human_preferences.hyperparameters import TREES
 from lm_human_preferences.utils.errors import UserError, did_you_mean, user_message
 from lm_human_preferences.utils.files import write_json
 from lm_human_preferences.utils.hyperparams import HParams
 
 TRAIN_USAGE = 'launch.py {command} EXPERIMENT NAME [--save_dir=DIR] [--mpi=N] [--dry_run] [--any.hparam=value ...]'
-SAMPLE_USAGE = 'launch.py sample --save_dir=DIR [--savescope=policy] [--temperature=1.0] [--nsamples=0] [--mpi=N]'
-LABEL_USAGE = 'launch.py label RUN_OR_MODEL --out=labels.json [--experiment=NAME] [--type=best_of_4] [--num=1000]'
+USAGES = {  # of the commands without an experiment
+    'sample': 'launch.py sample --save_dir=DIR [--prompt=TEXT] [--temperature=1.0] [--nsamples=0] [--mpi=N]',
+    'evaluate': 'launch.py evaluate [RUN] [--labels=FILE] [--policies RUN MODEL initial]',
+    'report': 'launch.py report RUN [RUN ...] [--out=FILE]',
+    'convert': 'launch.py convert SOURCE TARGET [--savescope=policy]',
+    'label': 'launch.py label RUN_OR_MODEL --out=labels.json [--experiment=NAME] [--type=best_of_4] [--num=1000]',
+}
+# What their words without a flag set: each word a hyperparameter, or all of them a list.
+POSITIONAL = {
+    'sample': [],
+    'evaluate': ['run'],
+    'report': ['runs'],
+    'convert': ['source', 'target'],
+    'label': ['policy'],
+}
 _NO_VALUE = '\0'  # the value of a flag given without one; no argument of a process can hold it
 
 
 @dataclass
-class LaunchFlags(HParams):
+class Flags(HParams):
     """Flags of every command beside its hyperparameters."""
 
     traceback: bool = False  # show where an error comes from
 
 
 @dataclass
-class SampleFlags(LaunchFlags):
+class RankFlags(Flags):
     """Flags of the commands that run on several ranks."""
 
     mpi: Optional[int] = None  # number of ranks; None: one for each GPU
@@ -53,7 +66,7 @@ class SampleFlags(LaunchFlags):
 
 
 @dataclass
-class TrainFlags(SampleFlags):
+class TrainFlags(RankFlags):
     """Flags of the train commands beside their hyperparameters."""
 
     save_dir: str = None
@@ -94,45 +107,39 @@ def train_lm(experiment=None, name=None, *extra, **flags):
 
 
 @SetParseFn(str)
-def sample(*extra, **flags):
-    """Print queries and continuations of a trained policy."""
-    _refuse(extra, SAMPLE_USAGE)
-    launch, hparams = SampleFlags(), SampleHParams()
-    with _bad_input():
-        own, texts = _split(flags, SampleFlags, SampleHParams)
-        launch.override_from_str_dict(own)
-        hparams.override_from_str_dict(texts)
-        launch.validate()
-        hparams.validate()
-    if launch.num_ranks == 1:
-        rank.run('sample', hparams)
-        return
-    folder = tempfile.mkdtemp(prefix='sample-')
-    try:
-        write_json(rank.hparams_file(folder, 'sample'), hparams.to_nested_dict())
-        rank.start('sample', folder, launch.num_ranks, launch.traceback)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def sample(*words, **flags):
+    """Print what trained policies make of queries or of your own prompts."""
+    _run_tool('sample', words, flags)
 
 
 @SetParseFn(str)
-def label(policy=None, *extra, **flags):
+def evaluate(*words, **flags):
+    """Measure policies on held-out queries, and a reward model on labels."""
+    _run_tool('evaluate', words, flags)
+
+
+@SetParseFn(str)
+def report(*words, **flags):
+    """Write one HTML page of learning curves, figures and samples of one or more runs."""
+    _run_tool('report', words, flags)
+
+
+@SetParseFn(str)
+def convert(*words, **flags):
+    """Exchange models with Hugging Face folders, and labels with prompt/chosen/rejected files."""
+    _run_tool('convert', words, flags)
+
+
+@SetParseFn(str)
+def label(*words, **flags):
     """Ask people to judge a policy's continuations, on a local web page."""
-    _refuse(extra, LABEL_USAGE)
-    given = flags if policy is None else dict(flags, policy=policy)
-    hparams = LabelPageHParams()
-    with _bad_input():
-        own, texts = _split(given, LaunchFlags, LabelPageHParams)
-        LaunchFlags().override_from_str_dict(own)
-        hparams.override_from_str_dict(texts)
-        hparams.validate()
-    # Imported late, as a training command's module is.
-    from lm_human_preferences import label as label_page
-
-    label_page.label(hparams)
+    _run_tool('label', words, flags)
 
 
-COMMANDS = {function.__name__: function for function in (train_reward, train_policy, train_lm, sample, label)}
+COMMANDS = {
+    function.__name__: function
+    for function in (train_reward, train_policy, train_lm, sample, evaluate, report, convert, label)
+}
 
 
 def main(argv: Optional[List[str]] = None) -> None:
@@ -189,6 +196,46 @@ def _train(command: str, experiment: Optional[str], name: Optional[str], extra: 
             _run(command, run, num_ranks, launch.traceback)
 
 
+def _run_tool(command: str, words: Tuple[str, ...], flags: Dict[str, str]) -> None:
+    """A command without an experiment; `words` are its arguments without a flag."""
+    launch, hparams = _launch_flags(command), TREES[command]()
+    with _bad_input():
+        texts = {**_name_words(command, words, hparams), **flags}
+        own, texts = _split(texts, type(launch), type(hparams))
+        launch.override_from_str_dict(own)
+        hparams.override_from_str_dict(texts)
+        launch.validate()
+        hparams.validate()
+    if command == 'sample' and hparams.prompt == '-':
+        hparams.prompt = sys.stdin.read().rstrip('\n')
+    num_ranks = launch.num_ranks if isinstance(launch, RankFlags) else 1
+    if num_ranks == 1:
+        rank.run(command, hparams)
+        return
+    folder = tempfile.mkdtemp(prefix=f'{command}-')
+    try:
+        write_json(rank.hparams_file(folder, command), hparams.to_nested_dict())
+        rank.start(command, folder, num_ranks, launch.traceback)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _launch_flags(command: str) -> Flags:
+    """The flags of a command beside its hyperparameters, at their defaults."""
+    if command not in USAGES:
+        return TrainFlags(save_dir=f'/tmp/save/{command}')
+    return RankFlags() if command == 'sample' else Flags()
+
+
+def _name_words(command: str, words: Tuple[str, ...], hparams: HParams) -> Dict[str, str]:
+    """The words without a flag as values of hyperparameters."""
+    names = POSITIONAL[command]
+    if len(names) == 1 and hparams.tree()[names[0]].many:
+        return {names[0]: ','.join(words)} if words else {}
+    _refuse(words[len(names) :], USAGES[command])
+    return dict(zip(names, words))
+
+
 def _run(command: str, run: Run, num_ranks: int, show_traceback: bool) -> None:
     try:
         os.makedirs(run.folder, exist_ok=True)
@@ -237,12 +284,30 @@ def _explicit(argv: List[str]) -> List[str]:
             raise UserError(f'give a command first ({known}): {TRAIN_USAGE.format(command="train_policy")}')
         near = did_you_mean(argv[0], COMMANDS)
         raise UserError(f'no command {argv[0]!r}: did you mean {near}? (the commands are {known})')
+    argv = _join_lists(argv)
     words = []
     for word, following in zip(argv, [*argv[1:], None]):
+        if word == '-' and words and _is_flag(words[-1]) and '=' not in words[-1]:
+            words[-1] += '=-'  # fire would end the command there
+            continue
         if word in ('-', '--'):
             raise UserError(f'unexpected argument {word!r}: write --flag={word} where it is a value')
         bare = _is_flag(word) and '=' not in word and (following is None or _is_flag(following))
         words.append(f'{word}={_NO_VALUE}' if bare else word)
+    return words
+
+
+def _join_lists(argv: List[str]) -> List[str]:
+    """Write `--policies A B` as `--policies=A,B`: of a flag that takes a list, all words up to the next flag."""
+    lists = {f'--{name}' for name, field in TREES[argv[0]].tree().items() if field.many}
+    words, items = [], None  # items: of the list in hand
+    for word in argv:
+        if items is not None and not _is_flag(word):
+            items.append(word)
+            words[-1] = f'{words[-1].partition("=")[0]}={",".join(items)}'
+        else:
+            items = [] if word in lists else None
+            words.append(word)
     return words
 
 
@@ -267,19 +332,18 @@ def _split(flags: Dict[str, str], launch: type, hparams: type) -> Tuple[Dict[str
 
 def _help(command: str) -> str:
     if command not in COMMANDS:
-        usages = [f'  {TRAIN_USAGE.format(command="COMMAND")}', f'  {SAMPLE_USAGE}', f'  {LABEL_USAGE}', '']
+        usages = [f'  {usage}' for usage in (TRAIN_USAGE.format(command='COMMAND'), *USAGES.values())]
         commands = [f'  {name:16} {function.__doc__}' for name, function in COMMANDS.items()]
         known = [f'  {name:16} {experiments.load(name).description}' for name in experiments.names()]
         heading = 'EXPERIMENT, or the path of a .yaml file:'
         more = 'Flags and their defaults: launch.py COMMAND --help'
-        return '\n'.join(['Usage:', *usages, 'COMMAND:', *commands, '', heading, *known, '', more])
-    hparams = TREES[command]()
-    others = {'sample': (SampleFlags(), SAMPLE_USAGE), 'label': (LaunchFlags(), LABEL_USAGE)}
-    training = (TrainFlags(save_dir=f'/tmp/save/{command}'), TRAIN_USAGE.format(command=command))
-    launch, usage = others.get(command, training)
-    heading = 'Hyperparameters and their defaults, before the experiment sets some:'
-    flags = ['Flags and their defaults:', *_flag_lines(launch), '', heading, *_flag_lines(hparams)]
-    return '\n'.join([f'Usage: {usage}', '', COMMANDS[command].__doc__, '', *flags])
+        return '\n'.join(['Usage:', *usages, '', 'COMMAND:', *commands, '', heading, *known, '', more])
+    usage = USAGES.get(command) or TRAIN_USAGE.format(command=command)
+    experiment = '' if command in USAGES else ', before the experiment sets some'
+    heading = f'Hyperparameters and their defaults{experiment}:'
+    flags = ['Flags and their defaults:', *_flag_lines(_launch_flags(command))]
+    lines = [f'Usage: {usage}', '', COMMANDS[command].__doc__, '', *flags, '', heading]
+    return '\n'.join([*lines, *_flag_lines(TREES[command]())])
 
 
 def _flag_lines(hparams: HParams) -> List[str]:

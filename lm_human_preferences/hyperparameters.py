@@ -6,7 +6,7 @@
 import math
 import re
 from dataclasses import dataclass, field
-from typing import Any, Callable, Optional, Tuple
+from typing import Any, Callable, List, Optional, Tuple
 
 from lm_human_preferences.utils.hyperparams import HParams
 
@@ -14,7 +14,9 @@ Rule = Tuple[Callable[[Any], bool], str]
 POSITIVE: Rule = (lambda value: 0 < value < math.inf, 'above 0')
 NOT_NEGATIVE: Rule = (lambda value: 0 <= value < math.inf, '0 or above')
 UNIT_INTERVAL: Rule = (lambda value: 0 <= value <= 1, 'between 0 and 1')
+PROBABILITY: Rule = (lambda value: 0 < value <= 1, 'above 0 and at most 1')
 DROPOUT_RATE: Rule = (lambda value: 0 <= value < 1, '0 or above and below 1')
+TEXT: Rule = (bool, 'a text')
 NOT_EMPTY: Rule = (lambda value: bool(value.strip()), 'a name or path')
 SEED: Rule = (lambda value: 0 <= value < 2**31, 'between 0 and 2147483647')
 
@@ -270,21 +272,95 @@ class TrainLmHParams(HParams):
 
 @dataclass
 class SampleHParams(HParams):
-    """Printing samples of a trained policy."""
+    """Printing what trained policies make of queries."""
 
-    save_dir: str = None
+    save_dir: Optional[str] = None  # the run whose policy responds
     savescope: str = 'policy'
+    policies: List[str] = field(default_factory=list)  # several, side by side: runs, models, `initial`
+    prompt: Optional[str] = None  # '-': standard input
+    prompt_file: Optional[str] = None  # one prompt, or of a .jsonl file one a line
     temperature: float = 1.0
+    top_k: int = 0  # 0: all tokens
+    top_p: float = 1.0
     seed: Optional[int] = None
-    batch_size: int = 4
-    nsamples: int = 0  # 0: for ever
+    batch_size: int = 4  # over all ranks
+    nsamples: int = 0  # 0: for ever, or each prompt once
+    scores: bool = False  # by the run's reward model
+    jsonl: bool = False
 
     def validate(self, prefix: str = '') -> None:
         super().validate(prefix)
-        _check(self, prefix, 'save_dir savescope', NOT_EMPTY)
+        _check(self, prefix, 'save_dir savescope prompt_file', NOT_EMPTY)
+        _check(self, prefix, 'prompt', TEXT)
         _check(self, prefix, 'temperature batch_size', POSITIVE)
-        _check(self, prefix, 'nsamples', NOT_NEGATIVE)
+        _check(self, prefix, 'nsamples top_k', NOT_NEGATIVE)
+        _check(self, prefix, 'top_p', PROBABILITY)
         _check(self, prefix, 'seed', SEED)
+        if self.save_dir is None and not self.policies:
+            raise ValueError(f'{prefix}save_dir is not set: give --{prefix}save_dir=RUN, or --{prefix}policies RUN …')
+        if self.prompt is not None and self.prompt_file is not None:
+            raise ValueError(f'{prefix}prompt and {prefix}prompt_file are both set: give one of them')
+
+
+@dataclass
+class EvaluateHParams(HParams):
+    """Measuring policies on held-out queries, and a reward model on labels."""
+
+    run: Optional[str] = None  # whose task and reward model are used; None: the first of the policies
+    policies: List[str] = field(default_factory=list)  # runs, models, `initial`; none: the run's and `initial`
+    labels: Optional[str] = None  # a label file on which to measure the reward model
+    label_type: Optional[str] = None  # None: the type the run was trained on
+    num_labels: int = 0  # 0: all of the file
+    reward_model: Optional[str] = None  # None: the run's
+    checkpoints: int = 8  # of those kept while the reward model was trained, how many are measured too
+    queries: int = 512
+    batch_size: int = 64
+    temperature: Optional[float] = None  # None: the task's
+    query_dataset: Optional[str] = None  # None: the task's
+    part: str = 'test'  # of the data set
+    seed: int = 20190918
+
+    def validate(self, prefix: str = '') -> None:
+        super().validate(prefix)
+        _check(self, prefix, 'run labels label_type reward_model query_dataset', NOT_EMPTY)
+        _check(self, prefix, 'queries batch_size temperature', POSITIVE)
+        _check(self, prefix, 'num_labels checkpoints', NOT_NEGATIVE)
+        _check(self, prefix, 'seed', SEED)
+        if self.run is None and not self.policies and (self.reward_model is None or self.labels is None):
+            raise ValueError(f'{prefix}run is not set: give RUN, or --{prefix}policies RUN …')
+        if self.part not in ('train', 'valid', 'test'):
+            raise ValueError(f'{prefix}part must be train, valid or test, not {self.part!r}')
+
+
+@dataclass
+class ReportHParams(HParams):
+    """Writing what runs show as one HTML page."""
+
+    runs: List[str] = field(default_factory=list)
+    out: Optional[str] = None  # None: report.html in the run's folder, or here for several runs
+
+    def validate(self, prefix: str = '') -> None:
+        super().validate(prefix)
+        _check(self, prefix, 'out', NOT_EMPTY)
+        if not self.runs:
+            raise ValueError(f'{prefix}runs is not set: give RUN, the folder of a run, or several')
+
+
+@dataclass
+class ConvertHParams(HParams):
+    """Exchanging models and labels with other programs."""
+
+    source: str = None
+    target: str = None
+    savescope: Optional[str] = None  # which model of a run: policy, ref_policy or reward_model
+    model: Optional[str] = None  # whose vocabulary labels are in; None: GPT-2's
+    query_length: Optional[int] = None  # of labels, in tokens
+    response_length: Optional[int] = None
+
+    def validate(self, prefix: str = '') -> None:
+        super().validate(prefix)
+        _check(self, prefix, 'source target savescope model', NOT_EMPTY)
+        _check(self, prefix, 'query_length response_length', POSITIVE)
 
 
 @dataclass
@@ -325,6 +401,9 @@ TREES = {
     'train_policy': TrainPolicyHParams,
     'train_lm': TrainLmHParams,
     'sample': SampleHParams,
+    'evaluate': EvaluateHParams,
+    'report': ReportHParams,
+    'convert': ConvertHParams,
     'label': LabelPageHParams,
 }
 """The hyperparameters of each command."""

@@ -2,7 +2,7 @@
 
 import json
 import os
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 
@@ -13,8 +13,10 @@ from lm_human_preferences.utils.cache import cache_dir
 Schema = Dict[str, Tuple[Any, Tuple[int, ...]]]
 
 
-def load_labels(source: str, schema: Schema, num: int, encoding: Encoding, seed: int = 0) -> Dict[str, np.ndarray]:
-    """Return the first `num` labels of a source: {field: [num, …]}.
+def load_labels(
+    source: str, schema: Schema, num: Optional[int], encoding: Encoding, seed: int = 0
+) -> Dict[str, np.ndarray]:
+    """Return the first `num` labels (None: all) of a source: {field: [num, …]}.
 
     `source` is a file (a JSON list of objects) or a folder of such files (*.json, taken in the order of their
     names), either of which may lie in the cache folder, 'test'
@@ -28,6 +30,9 @@ def load_labels(source: str, schema: Schema, num: int, encoding: Encoding, seed:
         return _demo_labels(schema, num, encoding, seed)
     path = find(source)
     entries = _read_entries(path)
+    if not entries:
+        raise ValueError(f'{path}: no labels')
+    num = len(entries) if num is None else num
     if len(entries) < num:
         raise ValueError(f'{path}: {len(entries)} labels are fewer than --labels.num_train {num}')
     entries = entries[:num]

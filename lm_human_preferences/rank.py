@@ -39,11 +39,11 @@ def hparams_file(folder: str, command: str) -> str:
 
 def run(command: str, hparams: HParams) -> None:
     """Do a command's work in this process."""
-    if command == 'sample':
-        sample_policy = importlib.import_module('lm_human_preferences.sample_policy')
-        sample_policy.sample(**hparams.to_nested_dict())
-    else:
+    if command.startswith('train_'):
         importlib.import_module(f'lm_human_preferences.{command}').train(hparams)
+    else:
+        module = 'sample_policy' if command == 'sample' else command
+        getattr(importlib.import_module(f'lm_human_preferences.{module}'), command)(hparams)
 
 
 def start(command: str, folder: str, num_ranks: int, show_traceback: bool = False) -> None:

@@ -1,80 +1,121 @@
-"""Print queries and what a trained policy makes of them."""
+"""Print what trained policies make of queries: of a data set's, or of a person's own prompts."""
 
+import contextlib
+import itertools
+import json
 import os
-from typing import Optional
+import sys
+from typing import Dict, Iterator, List, Tuple
 
-from lm_human_preferences.hyperparameters import TaskHParams, TrainPolicyHParams
-from lm_human_preferences.language.trained_models import TrainedModel, find_model, initialize
+import numpy as np
+
+from lm_human_preferences.datasets.text_files import LineFile, parse_json_line
+from lm_human_preferences.hyperparameters import SampleHParams
+from lm_human_preferences.inference import Responder, Scorer
 from lm_human_preferences.lm_tasks import Task
-from lm_human_preferences.policy import Policy
+from lm_human_preferences.run_folder import RunFolder, find_policies
 from lm_human_preferences.utils.ranks import Ranks
-from lm_human_preferences.utils.seeds import shared_seed, uniform_generator
-from lm_human_preferences.utils.tf_versions import new_session, tf
-
-HPARAMS_FILE = 'train_policy_hparams.json'
+from lm_human_preferences.utils.seeds import shared_seed, uniforms_of_samples
 
 
-def sample(
-    save_dir: str,
-    savescope: str = 'policy',
-    temperature: float = 1.0,
-    seed: Optional[int] = None,
-    batch_size: int = 4,
-    nsamples: int = 0,
-) -> None:
-    """Print samples of the policy in the run folder `save_dir`, for ever when `nsamples` is 0.
+def sample(hparams: SampleHParams) -> None:
+    """Print samples as `hparams` ask, for ever where `nsamples` is 0 and there is no prompt.
 
-    Args:
-      savescope: whose weights to use, of those in the checkpoint: `policy`, or `ref_policy` for the initial model.
-      temperature: replaces the one the policy was trained at.
-      batch_size, nsamples: over all ranks; each rank prints its own share.
+    Query and random numbers of sample i depend on the seed and i alone, not on the batch size.
     """
     ranks = Ranks()
-    seed = shared_seed(seed, ranks)
-    task_hparams = load_task_hparams(save_dir)
-    task_hparams.policy.temperature = temperature
-    trained = find_model(os.path.join(save_dir, 'policy'), savescope)
-    task = Task(task_hparams, trained.encoding())
-    batch = ranks.share(batch_size)
-    queries = task.query_stream('test', seed, ranks)
-    uniforms = uniform_generator(seed, ranks)
-    with tf.Graph().as_default() as graph, new_session(graph, ranks.threads()) as session:
-        sampler = Sampler(session, trained, task, batch, ranks)
-        remaining = ranks.share(nsamples) if nsamples else None
-        while remaining is None or remaining > 0:
-            batch_queries = queries.next_batch(batch)
-            responses = sampler.respond(batch_queries, uniforms(batch, task_hparams.response_length))
-            for query, response in list(zip(batch_queries, responses))[:remaining]:
-                print(f'{one_line(task, query)}\n  ▸ {one_line(task, response)}', flush=True)
-            remaining = None if remaining is None else remaining - batch
+    seed = shared_seed(hparams.seed, ranks)
+    names = hparams.policies or [hparams.save_dir]
+    run = RunFolder(hparams.save_dir or names[0])
+    task_hparams = run.task
+    task_hparams.policy.temperature = hparams.temperature
+    policies = find_policies(names, run, hparams.savescope)
+    task = Task(task_hparams, policies[0].trained.encoding())
+    batch = -(-hparams.batch_size // ranks.size)
+    with contextlib.ExitStack() as models:
+        limits = dict(top_k=hparams.top_k, top_p=hparams.top_p)
+        responders = [
+            models.enter_context(Responder(policy.trained, task, batch, ranks, **limits)) for policy in policies
+        ]
+        scorer = models.enter_context(Scorer(run.reward_model(), task, batch, ranks)) if hparams.scores else None
+        for rows in _batches(_queries(hparams, task, seed, ranks), batch):
+            indices, queries = zip(*rows)
+            queries = np.array(queries, np.int32)
+            uniforms = uniforms_of_samples(seed, indices, task.hparams.response_length)
+            responses = [responder.respond(queries, uniforms)['truncated'] for responder in responders]
+            scores = [scorer.scores(queries, given) if scorer else None for given in responses]
+            for row, index in enumerate(indices):
+                answers = []
+                for policy, response, score in zip(policies, responses, scores):
+                    text = task.encoding.decode(response[row])
+                    figures = {} if score is None else dict(score=round(float(score[row]), 4))
+                    answers.append(dict(policy=policy.name, response=text, **figures))
+                _show(hparams, int(index), task.encoding.decode(queries[row]), answers)
 
 
-class Sampler:
-    """A trained policy in a session, responding to batches of one size."""
-
-    def __init__(self, session: tf.Session, trained: TrainedModel, task: Task, batch: int, ranks: Ranks):
-        self._session = session
-        policy = Policy(trained.hparams, task, scope='policy')
-        self._queries = tf.placeholder(tf.int32, [batch, task.hparams.query_length])
-        self._uniforms = tf.placeholder(tf.float32, [batch, task.hparams.response_length])
-        self._responses, _ = task.truncate(policy.respond(self._queries, self._uniforms)['responses'])
-        initialize(session, trained.load(session, policy.model) if ranks.is_first else [], ranks)
-
-    def respond(self, queries, uniforms):
-        """Responses [batch, response_length], truncated as they are scored, to queries [batch, query_length]."""
-        return self._session.run(self._responses, {self._queries: queries, self._uniforms: uniforms})
-
-
-def one_line(task: Task, tokens) -> str:
-    """The text of tokens with its newlines shown as ⏎."""
-    return task.encoding.decode(tokens).replace('\n', '⏎')
+def _show(hparams: SampleHParams, index: int, query: str, answers: List[Dict]) -> None:
+    """Print one query with each policy's answer: as lines for a person, or one line of JSON for each answer."""
+    if hparams.jsonl:
+        for answer in answers:
+            print(json.dumps(dict(answer, index=index, query=query), sort_keys=True), flush=True)
+        return
+    width = max(len(answer['policy']) for answer in answers)
+    lines = [one_line(query)]
+    for answer in answers:
+        name = f'{answer["policy"]:{width}} ' if len(answers) > 1 else ''
+        score = f'   [score {answer["score"]:.2f}]' if 'score' in answer else ''
+        lines.append(f'  {name}▸ {one_line(answer["response"])}{score}')
+    print('\n'.join(lines), flush=True)
 
 
-def load_task_hparams(save_dir: str) -> TaskHParams:
-    """The task that the policy in a run folder was trained on."""
-    path = os.path.join(save_dir, HPARAMS_FILE)
-    if not os.path.exists(path):
-        raise FileNotFoundError(f'{save_dir}: not the folder of a policy: there is no {HPARAMS_FILE}')
-    hparams = TrainPolicyHParams()
-    hparams.override_from_json_file(path)
-    return hparams.task
+def one_line(text: str) -> str:
+    """A text with its newlines shown as ⏎."""
+    return text.replace('\n', '⏎')
+
+
+def _queries(hparams: SampleHParams, task: Task, seed: int, ranks: Ranks) -> Iterator[Tuple[int, List[int]]]:
+    """This rank's samples: the index of each among those of all ranks, and the tokens of its query."""
+    prompts = [prompt_tokens(prompt, task, warn=ranks.is_first) for prompt in _prompts(hparams)]
+    total = hparams.nsamples or len(prompts)
+    mine = itertools.count(ranks.rank, ranks.size)
+    if total:
+        mine = itertools.takewhile(lambda index: index < total, mine)
+    if prompts:
+        return ((index, prompts[index % len(prompts)]) for index in mine)
+    stream = task.query_stream('test', seed, ranks)
+    return ((index, stream.next_batch(1)[0]) for index in mine)
+
+
+def _prompts(hparams: SampleHParams) -> List[str]:
+    """The prompts that were given; none: the queries are the data set's."""
+    if hparams.prompt is not None:
+        return [hparams.prompt]
+    if hparams.prompt_file is None:
+        return []
+    path = os.path.expanduser(hparams.prompt_file)
+    if path.endswith('.jsonl'):
+        return list(LineFile(path, parse_json_line))
+    with open(path, encoding='utf-8') as file:
+        return [file.read().rstrip('\n')]
+
+
+def prompt_tokens(prompt: str, task: Task, warn: bool = True) -> List[int]:
+    """A person's prompt as a query of the task: its last `query_length` tokens, padded on the right.
+
+    It ends as the task's queries do, with `end_text`. ValueError for an empty one. With `warn`, standard error tells
+    when tokens had to be left out.
+    """
+    if not prompt:
+        raise ValueError('the prompt is empty: give --prompt a text')
+    end, length = task.hparams.end_text or '', task.hparams.query_length
+    tokens = task.encoding.encode(prompt if prompt.endswith(end) else prompt + end)
+    if len(tokens) > length and warn:
+        note = f'note: a prompt of {len(tokens)} tokens is cut to its last {length}, the query_length of the task'
+        print(note, file=sys.stderr)
+    tokens = tokens[-length:]
+    return tokens + [task.padding_token] * (length - len(tokens))
+
+
+def _batches(items: Iterator, size: int) -> Iterator[List]:
+    """The items in lists of `size`; the last may be shorter."""
+    return iter(lambda: list(itertools.islice(items, size)), [])

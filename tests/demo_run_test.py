@@ -19,28 +19,34 @@ def test_a_short_demo_ends_with_its_table(tmp_path):
     run = str(tmp_path / 'short')
     assert sorted(os.listdir(run)) == [
         'evaluation.json',
+        'evaluation_samples.jsonl',
         'policy',
+        'report.html',
         'reward_model',
+        'samples.jsonl',
         'tb',
         'train_policy_hparams.json',
     ]
     for title in (
         'Samples before fine-tuning:',
         'Samples after fine-tuning:',
-        'judged by VADER',
-        'judged by ridge',
+        'better than initial: VADER',
+        'better than initial: ridge',
     ):
         assert title in output
     with open(os.path.join(run, 'evaluation.json')) as f:
-        figures = json.load(f)
-    accuracy = float(re.search(r'picks what people rated highest +([0-9.]+)%', output).group(1)) / 100
-    assert abs(accuracy - figures['reward_accuracy']) < 1e-3
+        results = json.load(f)
+    reward = results['reward_model']
+    accuracy = float(re.search(r'agrees with people +([0-9.]+) %', output).group(1)) / 100
+    assert abs(accuracy - reward['accuracy']) < 1e-3
+    assert reward['interval'][0] < accuracy < reward['interval'][1]
     # A model of English knows something of sentiment after ten steps: better than 25 % by over 3 standard errors.
     assert accuracy > 0.3
-    assert 0.4 < figures['vader_accuracy'] < 0.6  # people's choices agree with an independent judge
+    assert 0.4 < reward['vader_accuracy'] < 0.6  # people's choices agree with an independent judge
     # One small step of PPO has hardly moved the policy: neither does better than the other.
-    assert abs(figures['fine-tuned/kl']) < 1 and abs(figures['initial/kl']) < 1e-3
-    assert 0.3 < figures['more_positive/score'] < 0.7
+    initial, tuned = results['policies']['policies']['initial'], results['policies']['policies']['short']
+    assert abs(tuned['kl']) < 1 and abs(initial['kl']) < 1e-3
+    assert set(tuned['wins']) == set(initial['judges']) and 0.3 < tuned['wins']['score']['share'] < 0.7
     # The vocabulary travels with the models, so the run folder can be sampled anywhere.
     status, output, errors = launch('sample', f'--save_dir={run}', '--nsamples=2', '--temperature=0.7', '--seed=1')
     assert (status, errors, output.count('▸')) == (0, '', 2)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from lm_human_preferences import sample_policy, train_lm, train_policy, train_reward
+from lm_human_preferences.hyperparameters import SampleHParams
 from lm_human_preferences.language.trained_models import find_model, find_reward_model
 from lm_human_preferences.utils.checkpoints import latest_checkpoint
 from lm_human_preferences.utils.tf_versions import tf
@@ -208,7 +209,7 @@ def test_samples_are_printed(tmp_path, capsys):
     capsys.readouterr()
     printed = {}
     for savescope in ('policy', 'ref_policy', 'policy'):
-        sample_policy.sample(run, savescope=savescope, seed=3, batch_size=4, nsamples=6)
+        sample_policy.sample(SampleHParams(save_dir=run, savescope=savescope, seed=3, batch_size=4, nsamples=6))
         again = printed.get(savescope)
         printed[savescope] = capsys.readouterr().out
         assert again in (None, printed[savescope])
@@ -218,4 +219,4 @@ def test_samples_are_printed(tmp_path, capsys):
     # The scope chooses the weights: at a learning rate this high the policy has left the initial model.
     assert printed['policy'] != printed['ref_policy']
     with pytest.raises(ValueError, match='no model under nobody/'):
-        sample_policy.sample(run, savescope='nobody', nsamples=1)
+        sample_policy.sample(SampleHParams(save_dir=run, savescope='nobody', nsamples=1))

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import re
-from typing import Sequence
+from typing import Sequence, Tuple
 
 import ftfy
 
@@ -31,6 +31,9 @@ class Stories(Sequence):
 
     def __getitem__(self, index: int) -> str:
         """Return a cleaned story. FileNotFoundError if its file is missing."""
+        return clean(self._read(index))
+
+    def _read(self, index: int) -> str:
         url = self._urls[index]
         site = 'dailymail' if 'dailymail.co.uk' in url else 'cnn'
         name = hashlib.sha1(url.encode('utf-8')).hexdigest() + '.story'
@@ -38,13 +41,29 @@ class Stories(Sequence):
         if not os.path.exists(path):
             raise FileNotFoundError(f'{path} not found: the story of {url} is missing from the cnndm data set')
         with open(path, encoding='utf-8', errors='replace') as f:
-            return clean(f.read())
+            return f.read()
+
+
+class Highlights(Stories):
+    """What the editors put beside the stories as their summaries, one a line."""
+
+    def __getitem__(self, index: int) -> str:
+        """Return a story's highlights. FileNotFoundError if its file is missing."""
+        return '\n'.join(ftfy.fix_text(part).strip() for part in self._read(index).split('@highlight')[1:])
 
 
 def texts(mode: str) -> Sequence[str]:
     """Return the stories of `mode`, found in datasets/cnndm of the cache folder."""
-    part = {'valid': 'val'}.get(mode, mode)
-    return Stories(os.path.join(cache_dir(), 'datasets', 'cnndm'), part)
+    return Stories(*_place(mode))
+
+
+def references(mode: str) -> Sequence[str]:
+    """Return the highlights of the stories of `mode`."""
+    return Highlights(*_place(mode))
+
+
+def _place(mode: str) -> Tuple[str, str]:
+    return os.path.join(cache_dir(), 'datasets', 'cnndm'), {'valid': 'val'}.get(mode, mode)
 
 
 def clean(story: str) -> str:

@@ -3,7 +3,7 @@
 import array
 import json
 import os
-from typing import Callable, Sequence
+from typing import Callable, Optional, Sequence
 
 import numpy as np
 
@@ -14,7 +14,7 @@ HELD_OUT_EVERY = 20
 class LineFile(Sequence):
     """The lines of a file that are not blank, read when asked for: memory holds only their places."""
 
-    def __init__(self, path: str, parse: Callable[[str], str] = str):
+    def __init__(self, path: str, parse: Callable[[str], Optional[str]] = str):
         """`parse` turns a line without its end into a text; its ValueError is reported with the place."""
         self.path = path
         self._parse = parse
@@ -65,6 +65,19 @@ def json_texts(path: str, mode: str) -> Sequence[str]:
     return _part(path, mode, '.jsonl', parse_json_line)
 
 
+def json_references(path: str, mode: str) -> Sequence[Optional[str]]:
+    """Return for each text of `json_texts` the string `reference` beside it, None where there is none."""
+    return _part(path, mode, '.jsonl', _parse_reference)
+
+
+def _parse_reference(line: str) -> Optional[str]:
+    item = json.loads(line)
+    reference = item.get('reference') if isinstance(item, dict) else None
+    if not isinstance(reference, (str, type(None))):
+        raise ValueError('"reference" is not a string')
+    return reference
+
+
 def parse_json_line(line: str) -> str:
     """Return the text of a line of JSON: a string, or an object with a string `text`."""
     try:
@@ -78,7 +91,7 @@ def parse_json_line(line: str) -> str:
     return item
 
 
-def _part(path: str, mode: str, suffix: str, parse: Callable[[str], str]) -> Sequence[str]:
+def _part(path: str, mode: str, suffix: str, parse: Callable[[str], Optional[str]]) -> Sequence[str]:
     """Return the texts of `mode`: of the folder's file MODE.suffix, or those of one file set apart for it."""
     path = os.path.expanduser(path)
     if os.path.isdir(path):

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from typing import Sequence
+from typing import Dict, List, Optional, Sequence
 
 import ftfy
 
@@ -25,15 +25,27 @@ class Posts(Sequence):
 
 def texts(mode: str) -> Sequence[str]:
     """Return the posts of `mode`, found in tldr/ of the cache folder; `test` has those of `valid`."""
+    return Posts([post['content'] for post in _load(mode)])
+
+
+def references(mode: str) -> Sequence[Optional[str]]:
+    """Return the authors' own summaries of the posts of `mode`, None where the file has none."""
+    return [post.get('summary') for post in _load(mode)]
+
+
+def _load(mode: str) -> List[Dict]:
     name = '{}-subset.json'.format('train' if mode == 'train' else 'valid')
     path = os.path.join(cache_dir(), 'tldr', name)
     if not os.path.exists(path):
         raise FileNotFoundError(f'{path} not found: put the published {name} of the tldr data set there')
     with open(path, encoding='utf-8') as f:
         try:
-            return Posts([post['content'] for post in json.load(f)])
-        except (ValueError, TypeError, KeyError):
-            raise ValueError(f'{path}: not a JSON list of objects with a "content"') from None
+            posts = json.load(f)
+        except ValueError:
+            posts = None
+    if not isinstance(posts, list) or not all(isinstance(post, dict) and 'content' in post for post in posts):
+        raise ValueError(f'{path}: not a JSON list of objects with a "content"')
+    return posts
 
 
 def clean(post: str) -> str:

@@ -2,7 +2,7 @@
 
 import importlib
 import string
-from typing import List, Optional, Sequence
+from typing import List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -39,6 +39,19 @@ def get_texts(name: str, mode: str) -> Sequence[str]:
     if name == 'test':
         return RandomLetters(MODES.index(mode))
     raise ValueError(f'unknown data set {name!r}: must be one of {", ".join(NAMES)}')
+
+
+def get_references(name: str, mode: str) -> Optional[Sequence[Optional[str]]]:
+    """Return what people responded to the texts of a data set, in the order of `get_texts`, where they did.
+
+    None for a data set without such responses, an item None for a text without.
+    """
+    kind, _, path = name.partition(':')
+    if kind == 'jsonl' and path:
+        return text_files.json_references(path, mode)
+    if name in ('cnndm', 'tldr'):
+        return importlib.import_module(f'lm_human_preferences.datasets.{name}').references(mode)
+    return None
 
 
 class RandomLetters(Sequence):
@@ -151,25 +164,27 @@ class QueryStream:
 
         ValueError if the texts have none, saying which token they lack.
         """
-        return np.array([self._next_query() for _ in range(n)], np.int32).reshape(n, self._query_length)
+        return np.array([self.next_query()[1] for _ in range(n)], np.int32).reshape(n, self._query_length)
 
-    def _next_query(self) -> List[int]:
+    def next_query(self) -> Tuple[int, List[int]]:
+        """Return the next query and, first, the place of its text in the data set."""
         tried = min(len(self._texts), MAX_TEXTS_WITHOUT_QUERY)
         for _ in range(tried):
-            text = self._next_text()
+            index = self._next_index()
+            text = self._texts[index]
             query = tokenize_query(text, self._encoding, self._query_length, self._start_text, self._end_text)
             if query is not None:
-                return query
+                return index, query
         raise ValueError(f'{tried} texts in a row of the data set {self._dataset!r} have no query: {self._fault(text)}')
 
-    def _next_text(self) -> str:
+    def _next_index(self) -> int:
         place = self._rank + self.position * self._num_ranks
         self.position += 1
         passes, index = divmod(place, len(self._texts))
         if passes != self._pass:
             self._pass = passes
             self._order = np.random.RandomState([self._seed, passes]).permutation(len(self._texts))
-        return self._texts[int(self._order[index])]
+        return int(self._order[index])
 
     def _fault(self, text: str) -> str:
         """Say why `text` has no query."""

@@ -24,14 +24,20 @@ PUBLISHED_MODELS = ('124M', '355M', '774M', '1558M')
 class TrainedModel:
     """A model on disk; `folder` None stands for the built-in `test` model, whose weights are random."""
 
-    def __init__(self, folder: Optional[str], savescope: str = 'policy'):
+    def __init__(self, folder: Optional[str], savescope: str = 'policy', checkpoint: Optional[str] = None):
+        """`checkpoint`: the path prefix of one in the folder; None: the latest."""
         self.folder = folder
         self.savescope = savescope
+        self._checkpoint = checkpoint
         self._random = None
         if folder is None:
             self.hparams = ModelHParams(n_vocab=27, n_ctx=8, n_embd=7, n_head=1, n_layer=2)
         else:
             self.hparams = load_model_hparams(folder)
+
+    def at(self, checkpoint: str) -> 'TrainedModel':
+        """The same model as it is in another checkpoint of its folder."""
+        return TrainedModel(self.folder, self.savescope, checkpoint)
 
     def encoding(self) -> Encoding:
         """The model's vocabulary."""
@@ -55,7 +61,7 @@ class TrainedModel:
         """
         if self.folder is None:
             return self._load_random(session, model)
-        path = latest_checkpoint(self.folder)
+        path = self._checkpoint or latest_checkpoint(self.folder)
         reader = tf.train.load_checkpoint(path)
         shapes = reader.get_variable_to_shape_map()
         prefix = self._prefix(path, shapes)

@@ -25,6 +25,7 @@ class Field(NamedTuple):
 
     kind: type  # bool, int, float, str, or the class of a group
     optional: bool  # whether it may be None: a scalar without a value, a group that is off
+    many: bool = False  # whether it holds a list of such values
 
     @property
     def is_group(self) -> bool:
@@ -32,12 +33,14 @@ class Field(NamedTuple):
 
     def __str__(self) -> str:
         name = 'on/off' if self.is_group else self.kind.__name__
+        if self.many:
+            return f'list of {name}'
         return f'{name} or None' if self.optional and not self.is_group else name
 
 
 @dataclass
 class HParams:
-    """Base class of groups. Fields are bool, int, float, str, another group, or Optional of these."""
+    """Base class of groups. Fields are bool, int, float, str, another group, Optional of these, or a List of str."""
 
     @classmethod
     def tree(cls) -> Dict[str, Field]:
@@ -121,7 +124,7 @@ class HParams:
             if value is None:
                 if not field.optional:
                     raise TypeError(f'{full_name} is not set: give --{full_name}=VALUE ({field})')
-            elif not _holds(field.kind, value):
+            elif not _holds(field, value):
                 raise TypeError(f'{full_name} should be {field}, not {type(value).__name__} ({value!r})')
             elif field.is_group:
                 value.validate(prefix=full_name + '.')
@@ -172,7 +175,8 @@ def _tree(cls: type) -> Dict[str, Field]:
         kind, optional = hints[field.name], False
         if getattr(kind, '__origin__', None) is typing.Union:
             (kind,), optional = [arg for arg in kind.__args__ if arg is not type(None)], True
-        tree[field.name] = Field(kind, optional)
+        many = getattr(kind, '__origin__', None) is list
+        tree[field.name] = Field(kind.__args__[0] if many else kind, optional, many)
         if tree[field.name].is_group:
             tree.update({f'{field.name}.{child}': below for child, below in _tree(kind).items()})
     return tree
@@ -196,7 +200,10 @@ def _flatten(nested: Dict[str, Any], tree: Dict[str, Field], prefix: str = '') -
     return flat
 
 
-def _holds(kind: type, value: Any) -> bool:
+def _holds(field: Field, value: Any) -> bool:
+    if field.many:
+        return isinstance(value, list) and all(_holds(Field(field.kind, False), item) for item in value)
+    kind = field.kind
     if kind is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool)
     return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
@@ -217,6 +224,8 @@ def _parse(name: str, field: Field, text: str) -> Any:
         return text
     if field.optional and text == 'None':
         return None
+    if field.many:
+        return text.split(',') if text else []
     if field.kind is str:
         return text
     try:

@@ -1,6 +1,6 @@
 """Random numbers of a run: one seed for all ranks, and each rank's own generator."""
 
-from typing import Callable, Optional
+from typing import Callable, Optional, Sequence
 
 import numpy as np
 
@@ -18,3 +18,12 @@ def uniform_generator(seed: int, ranks: Ranks) -> Callable[..., np.ndarray]:
     """A function of a shape that draws uniform float32 numbers in [0, 1), apart for each rank."""
     generator = np.random.RandomState((seed + 100003 * ranks.rank) % 2**32)
     return lambda *shape: generator.random_sample(shape).astype(np.float32)
+
+
+def uniforms_of_samples(seed: int, indices: Sequence[int], length: int) -> np.ndarray:
+    """Uniform float32 numbers [len(indices), length] in [0, 1); each row depends on the seed and its index alone.
+
+    So sample 7 is the same text whatever batch, or rank, it is in.
+    """
+    rows = [np.random.RandomState([seed, index]).random_sample(length) for index in indices]
+    return np.array(rows, np.float32).reshape(len(rows), length)

@@ -1,0 +1,116 @@
+"""Measure policies against each other on held-out queries, and a reward model on people's labels.
+
+The figures go to the terminal as tables, and to `evaluation.json` in the run's folder, where the report finds them.
+"""
+
+import json
+import os
+from typing import Any, Dict, List, Optional
+
+from lm_human_preferences.evaluation import policies as policy_evaluation
+from lm_human_preferences.evaluation import reward_models, tables
+from lm_human_preferences.hyperparameters import EvaluateHParams
+from lm_human_preferences.label_types import get_label_type, label_schema
+from lm_human_preferences.labels import find, load_labels
+from lm_human_preferences.language.trained_models import TrainedModel, find_reward_model
+from lm_human_preferences.lm_tasks import Task
+from lm_human_preferences.run_folder import INITIAL, RunFolder, find_policies
+from lm_human_preferences.samples import HELD_OUT_FILE, sample_rows, write_samples
+from lm_human_preferences.utils.files import write_json
+from lm_human_preferences.utils.progress import say
+
+RESULTS_FILE = 'evaluation.json'
+
+
+def evaluate(hparams: EvaluateHParams) -> None:
+    """Measure what `hparams` ask for, print the tables and write the figures into the run's folder."""
+    run = RunFolder(hparams.run or next(name for name in hparams.policies if name != INITIAL))
+    reward_model = find_reward_model(hparams.reward_model) if hparams.reward_model else run.reward_model()
+    if hparams.labels is None and not run.has_policy:
+        raise ValueError(f'{run.path} has a reward model and no policy: give the --labels to measure it on')
+    if hparams.labels is not None:
+        result = measure_reward_model(run, reward_model, hparams)
+        say(f'\nReward model on {hparams.labels}\n{tables.aligned(tables.reward_rows(result))}')
+        save_results(run.path, reward_model=result)
+    if hparams.policies or hparams.labels is None:
+        result = measure_policies(run, reward_model, hparams)
+        say(f'\nPolicies on {result["queries"]} held-out queries\n{tables.aligned(tables.policy_rows(result))}')
+        save_results(run.path, policies=result)
+
+
+def measure_reward_model(run: RunFolder, reward_model: TrainedModel, hparams: EvaluateHParams) -> Dict[str, Any]:
+    """The figures of a reward model on the label file of `hparams`, at the end and along its training."""
+    trained_on = run.reward_hparams
+    type_name = hparams.label_type or (trained_on.labels.type if trained_on else None)
+    if type_name is None:
+        raise ValueError('label_type is not set: give --label_type=best_of_4 or whichever type the labels are')
+    label_type = get_label_type(type_name)
+    task = Task(run.task, reward_model.encoding())
+    schema = label_schema(label_type, task.hparams.query_length, task.hparams.response_length)
+    path = find(hparams.labels)
+    labels = load_labels(path, schema, hparams.num_labels or None, task.encoding)
+    rewards = reward_models.label_rewards(reward_model, task, label_type.sample_names, labels, hparams.batch_size)
+    result = dict(reward_models.figures(rewards, labels), source=hparams.labels)
+    if 'best' in labels:
+        result['agreement'] = reward_models.agreement(rewards, labels, _votes(path, len(rewards), rewards.shape[1]))
+    if trained_on is not None and hparams.reward_model is None:
+        result['by_labels'] = []
+        for step, trained in reward_models.kept_checkpoints(reward_model, hparams.checkpoints):
+            rewards = reward_models.label_rewards(trained, task, label_type.sample_names, labels, hparams.batch_size)
+            figures = reward_models.figures(rewards, labels)
+            figures.pop('calibration', None)
+            result['by_labels'].append(dict(figures, labels=step * trained_on.batch_size))
+    return result
+
+
+def measure_policies(
+    run: RunFolder,
+    reward_model: TrainedModel,
+    hparams: EvaluateHParams,
+    judges: Optional[Dict[str, policy_evaluation.Judge]] = None,
+) -> Dict[str, Any]:
+    """The figures of the policies of `hparams` on held-out queries; their first responses are kept for the report."""
+    names = hparams.policies or [INITIAL, run.path]
+    policies = find_policies(names, run)
+    task_hparams = run.task
+    if hparams.temperature is not None:
+        task_hparams.policy.temperature = hparams.temperature
+    task_hparams.query_dataset = hparams.query_dataset or task_hparams.query_dataset
+    task = Task(task_hparams, policies[0].trained.encoding())
+    if not reward_model.encoding().same_tokens(task.encoding):
+        raise ValueError(f'the reward model and {policies[0].name} have different vocabularies')
+    held_out = policy_evaluation.held_out_queries(task, hparams.part, hparams.queries, hparams.seed)
+    reference = next((p.trained for p in policies if p.name == INITIAL), None) or run.policy('ref_policy')
+    answers = policy_evaluation.answers_of(
+        policies, reference, reward_model, task, held_out, hparams.batch_size, hparams.seed, judges
+    )
+    rows: List[Dict[str, Any]] = []
+    for name, answer in answers.items():
+        rollout = dict(answer._asdict(), queries=held_out.queries, scores=answer.scores[policy_evaluation.SCORE])
+        rows += sample_rows(name, rollout, task.encoding)
+    write_samples(os.path.join(run.path, HELD_OUT_FILE), rows)
+    return policy_evaluation.figures(answers, held_out, task.padding_token)
+
+
+def read_results(folder: str) -> Dict[str, Any]:
+    """The figures of a run's evaluations so far; none where there was no evaluation."""
+    path = os.path.join(folder, RESULTS_FILE)
+    if not os.path.exists(path):
+        return {}
+    with open(path, encoding='utf-8') as file:
+        return json.load(file)
+
+
+def save_results(folder: str, **sections: Dict[str, Any]) -> None:
+    """Add sections to the figures of a run, in place of earlier ones of the same name."""
+    write_json(os.path.join(folder, RESULTS_FILE), {**read_results(folder), **sections})
+
+
+def _votes(path: str, count: int, samples: int) -> List[Optional[List[int]]]:
+    """The `votes` of the first `count` labels of a file: each a list of the choices that people made, or None."""
+    with open(path, encoding='utf-8') as file:
+        votes = [label.get('votes') for label in json.load(file)[:count]]
+    for i, vote in enumerate(votes):
+        if vote is not None and not (isinstance(vote, list) and all(choice in range(samples) for choice in vote)):
+            raise ValueError(f'{path}: entry {i}: votes should be a list of choices, 0 to {samples - 1}, not {vote!r}')
+    return votes
