@@ -7,9 +7,7 @@ trees of hyperparameters parse and check the text.
 import contextlib
 import os
 import re
-import shutil
 import sys
-import tempfile
 import traceback
 from dataclasses import dataclass
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
@@ -17,7 +15,8 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 import fire
 from fire.decorators import SetParseFn
 
-from lm_human_preferences import experiments, rank
+from lm_human_preferences import experiments, mpiexec, rank
+from lm_human_preferences.hosts import Host, num_ranks, parse_hosts, read_hostfile, take_gpu
 from lm_human_preferences.hyperparameters import TREES
 from lm_human_preferences.utils.errors import UserError, did_you_mean, user_message
 from lm_human_preferences.utils.files import write_json
@@ -53,16 +52,39 @@ class Flags(HParams):
 class RankFlags(Flags):
     """Flags of the commands that run on several ranks."""
 
-    mpi: Optional[int] = None  # number of ranks; None: one for each GPU
+    mpi: Optional[int] = None  # number of ranks; None: one for each slot of the hosts, or each GPU
+    hosts: Optional[str] = None  # host1:8,host2:8; None: this host
+    hostfile: Optional[str] = None  # the same, one a line
 
     def validate(self, prefix: str = '') -> None:
         super().validate(prefix)
         if self.mpi is not None and self.mpi < 1:
             raise ValueError(f'{prefix}mpi must be 1 or more, not {self.mpi}')
+        if self.hosts is not None and self.hostfile is not None:
+            raise ValueError(f'{prefix}hosts and {prefix}hostfile are both given: give one')
 
-    @property
-    def num_ranks(self) -> int:
-        return rank.default_num_ranks() if self.mpi is None else self.mpi
+    def placement(self) -> 'Placement':
+        """The ranks that the flags ask for."""
+        if self.hostfile is not None:
+            hosts = read_hostfile(self.hostfile)
+        else:
+            hosts = [] if self.hosts is None else parse_hosts(self.hosts)
+        return Placement(num_ranks(self.mpi, hosts), hosts)
+
+
+class Placement(NamedTuple):
+    """How many ranks there are, and on which hosts; on this one when there are no hosts."""
+
+    num_ranks: int
+    hosts: List[Host]
+
+    def run(self, command: str, hparams: HParams, show_traceback: bool) -> None:
+        """Do a command's work in that many processes: this one if it is alone."""
+        if self.num_ranks == 1 and not self.hosts:
+            take_gpu()
+            rank.run(command, hparams)
+        else:
+            mpiexec.start(command, hparams, self.num_ranks, self.hosts, show_traceback)
 
 
 @dataclass
@@ -181,19 +203,19 @@ def _train(command: str, experiment: Optional[str], name: Optional[str], extra: 
         launch.override_from_str_dict(own)
         launch.validate()
         trials = experiments.load(experiment).trials(command, overrides)
-        num_ranks = launch.num_ranks
+        placement = launch.placement()
         runs = []
         for trial in trials:
             folder = os.path.join(os.path.expanduser(launch.save_dir), name, trial.descriptor).rstrip('/')
             trial.hparams.run.save_dir = folder
-            trial.hparams.validate(num_ranks=num_ranks)
+            trial.hparams.validate(num_ranks=placement.num_ranks)
             runs.append(Run(folder, trial.hparams))
     for number, run in enumerate(runs, start=1):
         if launch.dry_run:
-            print(f'trial {number} of {len(runs)}: {command} in {run.folder} on {num_ranks} rank(s)')
+            print(f'trial {number} of {len(runs)}: {command} in {run.folder} on {placement.num_ranks} rank(s)')
             run.hparams.dump()
         else:
-            _run(command, run, num_ranks, launch.traceback)
+            _run(command, run, placement, launch.traceback)
 
 
 def _run_tool(command: str, words: Tuple[str, ...], flags: Dict[str, str]) -> None:
@@ -206,18 +228,10 @@ def _run_tool(command: str, words: Tuple[str, ...], flags: Dict[str, str]) -> No
         hparams.override_from_str_dict(texts)
         launch.validate()
         hparams.validate()
+        placement = launch.placement() if isinstance(launch, RankFlags) else Placement(1, [])
     if command == 'sample' and hparams.prompt == '-':
         hparams.prompt = sys.stdin.read().rstrip('\n')
-    num_ranks = launch.num_ranks if isinstance(launch, RankFlags) else 1
-    if num_ranks == 1:
-        rank.run(command, hparams)
-        return
-    folder = tempfile.mkdtemp(prefix=f'{command}-')
-    try:
-        write_json(rank.hparams_file(folder, command), hparams.to_nested_dict())
-        rank.start(command, folder, num_ranks, launch.traceback)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    placement.run(command, hparams, launch.traceback)
 
 
 def _launch_flags(command: str) -> Flags:
@@ -236,16 +250,13 @@ def _name_words(command: str, words: Tuple[str, ...], hparams: HParams) -> Dict[
     return dict(zip(names, words))
 
 
-def _run(command: str, run: Run, num_ranks: int, show_traceback: bool) -> None:
+def _run(command: str, run: Run, placement: Placement, show_traceback: bool) -> None:
     try:
         os.makedirs(run.folder, exist_ok=True)
         write_json(rank.hparams_file(run.folder, command), run.hparams.to_nested_dict())
     except OSError as error:
         raise UserError(f'cannot write to {run.folder}: {error.strerror}; give another --save_dir') from error
-    if num_ranks == 1:
-        rank.run(command, run.hparams)
-    else:
-        rank.start(command, run.folder, num_ranks, show_traceback)
+    placement.run(command, run.hparams, show_traceback)
     if command == 'train_policy' and run.hparams.task.query_dataset == 'demo':
         # Imported late: it loads TensorFlow.
         from lm_human_preferences.demo import evaluation

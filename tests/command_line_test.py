@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from lm_human_preferences import rank
+from lm_human_preferences import hosts
 
 LAUNCH = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'launch.py')
 EXPERIMENTS = ('sentiment', 'descriptiveness', 'cnndm', 'tldr', 'demo')
@@ -177,7 +177,7 @@ def test_help():
 )
 def test_a_rank_for_each_visible_gpu(devices, ranks, monkeypatch):
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', devices)
-    assert rank.default_num_ranks() == ranks
+    assert hosts.num_ranks(None, []) == ranks
 
 
 @pytest.mark.skipif(importlib.util.find_spec('mpi4py') is not None, reason='mpi4py is installed')
@@ -189,13 +189,12 @@ def test_ranks_without_mpi4py(tmp_path):
 
 @pytest.mark.skipif(importlib.util.find_spec('mpi4py') is None, reason='needs mpi4py')
 def test_an_error_of_the_ranks_is_one_line(tmp_path):
-    (tmp_path / 'train_reward_hparams.json').write_text('[]')
     lines = [
         'import sys',
-        'from lm_human_preferences import rank',
+        'from lm_human_preferences import hyperparameters, mpiexec',
         'try:',
-        '    rank.start("train_reward", sys.argv[1], 2)',
-        'except rank.UserError as error:',
+        '    mpiexec.start("sample", hyperparameters.SampleHParams(save_dir=sys.argv[1]), 2)',
+        'except mpiexec.UserError as error:',
         '    print(error)',
     ]
     process = subprocess.Popen(
@@ -206,5 +205,4 @@ def test_an_error_of_the_ranks_is_one_line(tmp_path):
     )
     out, err = process.communicate(timeout=300)
     assert (process.returncode, err.decode()) == (0, '')
-    path = tmp_path / 'train_reward_hparams.json'
-    assert out.decode() == f'{path} should hold a JSON object, not list\n'
+    assert out.decode() == f'{tmp_path}: not the folder of a policy: there is no train_policy_hparams.json\n'

@@ -1,0 +1,99 @@
+"""Where the ranks of a run are: hosts with their slots, and the GPUs of each host."""
+
+import os
+import platform
+import re
+import subprocess
+from typing import List, NamedTuple, Optional
+
+from lm_human_preferences.utils.errors import UserError
+
+
+class Host(NamedTuple):
+    """A machine that takes `slots` ranks."""
+
+    name: str
+    slots: int
+
+
+def parse_hosts(text: str) -> List[Host]:
+    """Hosts from `host1:8,host2:8`; a host without a number has one slot. UserError where it is not of that form."""
+    return [_parse_host(entry, entry, f'--hosts {text!r}') for entry in text.split(',')]
+
+
+def read_hostfile(path: str) -> List[Host]:
+    """Hosts from a file, one a line: `host1:8` or `host1 slots=8`, with # before a comment."""
+    with open(path, encoding='utf-8') as file:
+        lines = [line.split('#')[0].strip() for line in file]
+    hosts = [_parse_host(re.sub(r'\s+slots\s*=\s*', ':', line), line, path) for line in lines if line]
+    if not hosts:
+        raise UserError(f'{path}: no host in it; write one a line, as host1:8')
+    return hosts
+
+
+def _parse_host(entry: str, shown: str, source: str) -> Host:
+    match = re.match(r'([A-Za-z0-9._-]+)(?::([1-9][0-9]*))?\Z', entry.strip())
+    if not match or match.group(1).startswith('-'):
+        raise UserError(f'{source}: {shown!r} is not a host with its slots, as host1:8')
+    return Host(match.group(1), int(match.group(2) or 1))
+
+
+def num_ranks(mpi: Optional[int], hosts: List[Host]) -> int:
+    """How many ranks there are: `mpi`, else one for each slot, or without hosts one for each GPU, or one.
+
+    UserError where there are more than slots, or without hosts than GPUs if there is any.
+    """
+    if hosts:
+        slots = sum(host.slots for host in hosts)
+        if mpi is not None and mpi > slots:
+            raise UserError(f'--mpi={mpi} is more than the hosts have slots: {slots}; add hosts, or slots as host1:8')
+        return slots if mpi is None else mpi
+    gpus = visible_gpus()
+    if mpi is not None:
+        _check_gpus(mpi, gpus)
+    return max(1, len(gpus)) if mpi is None else mpi
+
+
+def visible_gpus() -> List[str]:
+    """The GPUs of this host that are ours, as CUDA names them.
+
+    VISIBLE_DEVICES chooses them, as indices or identifiers apart by commas; without it CUDA_VISIBLE_DEVICES does, and
+    without that they are all that there are.
+    """
+    chosen = os.environ.get('VISIBLE_DEVICES', os.environ.get('CUDA_VISIBLE_DEVICES'))
+    if chosen is None:
+        return [str(i) for i in range(_count_gpus())]
+    devices = [device.strip() for device in chosen.split(',')]
+    invalid = next((i for i, device in enumerate(devices) if not device or device.startswith('-')), len(devices))
+    return devices[:invalid]  # CUDA ignores what follows an invalid entry
+
+
+def take_gpu(local_rank: int = 0, local_size: int = 1) -> None:
+    """Leave this process one GPU: its own among the `local_size` ranks of this host. For before TensorFlow starts.
+
+    UserError when there are fewer GPUs than ranks, unless there is none.
+    """
+    gpus = visible_gpus()
+    _check_gpus(local_size, gpus)
+    if 'CUDA_VISIBLE_DEVICES' not in os.environ:
+        os.environ.setdefault('CUDA_DEVICE_ORDER', 'PCI_BUS_ID')  # as nvidia-smi counts
+    if gpus or 'VISIBLE_DEVICES' in os.environ:
+        os.environ['CUDA_VISIBLE_DEVICES'] = gpus[local_rank] if gpus else ''
+
+
+def _check_gpus(ranks: int, gpus: List[str]) -> None:
+    if gpus and ranks > len(gpus):
+        raise UserError(
+            f'{ranks} ranks on {platform.node()}, which has {len(gpus)} GPU(s) for them: '
+            f'give --mpi={len(gpus)}, or VISIBLE_DEVICES= (with no value) to use none'
+        )
+
+
+def _count_gpus() -> int:
+    try:
+        listing = subprocess.run(
+            ['nvidia-smi', '-L'], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=30
+        ).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    return sum(line.startswith(b'GPU ') for line in listing.splitlines())

