@@ -6,7 +6,7 @@ Each weight matrix of one block, and the embedding as output head, is multiplied
 products of its gradient do it, by TensorFlow itself, operands in memory.
 """
 
-from typing import Dict, List, NamedTuple
+from typing import List, NamedTuple
 
 from measuring import json_line, model_size, parser, seconds, table
 

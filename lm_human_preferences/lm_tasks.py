@@ -21,9 +21,12 @@ class Task:
         self.prefix = encoding.encode(hparams.query_prefix)
         self.suffix = encoding.encode(hparams.query_suffix)
 
-    def query_stream(self, mode: str, seed: int, ranks: Ranks) -> QueryStream:
-        """This rank's endless stream of queries from the part `mode` (train, valid, test) of the task's data set."""
-        return QueryStream.of_task(self.hparams, mode, self.encoding, seed, ranks.rank, ranks.size)
+    def query_stream(self, mode: str, seed: int, ranks: Ranks, position: int = 0) -> QueryStream:
+        """This rank's endless stream of queries from the part `mode` (train, valid, test) of the task's data set.
+
+        One that goes on from the `position` that another had.
+        """
+        return QueryStream.of_task(self.hparams, mode, self.encoding, seed, ranks.rank, ranks.size, position)
 
     @property
     def context_length(self) -> int:

@@ -16,13 +16,29 @@ from lm_human_preferences.language.encodings import Encoding
 from lm_human_preferences.language.model import Model
 from lm_human_preferences.language.sample import token_logprobs
 from lm_human_preferences.language.trained_models import find_model, initialize, save_model_folder
-from lm_human_preferences.utils.checkpoints import CheckpointWriter
+from lm_human_preferences.utils.checkpoint_files import forget_after
+from lm_human_preferences.utils.checkpoints import Checkpoints, CheckpointWriter
 from lm_human_preferences.utils.optimizer import minimize
 from lm_human_preferences.utils.progress import progress, say
 from lm_human_preferences.utils.ranks import Ranks
-from lm_human_preferences.utils.seeds import shared_seed
 from lm_human_preferences.utils.summaries import SummaryWriter
 from lm_human_preferences.utils.tf_versions import new_session, tf
+
+TRAINING_CHECKPOINTS_KEPT = 2
+
+
+class Dropout:
+    """Dropout whose choices follow from a seed, [2] int64, so that a resumed run makes the same ones."""
+
+    def __init__(self, seed: tf.Tensor):
+        self._seed = seed
+        self._uses = 0
+
+    def __call__(self, x: tf.Tensor, rate: float) -> tf.Tensor:
+        """Set entries of `x` to 0 with the probability `rate`, and scale the others up; apart at each place of use."""
+        self._uses += 1
+        uniforms = tf.random.stateless_uniform(tf.shape(x), self._seed * [1, 2**32] + [0, self._uses])
+        return tf.where(uniforms >= rate, x / (1 - rate), tf.zeros_like(x))
 
 
 class LmTrainer:
@@ -33,8 +49,9 @@ class LmTrainer:
         self.model = Model(model_hparams, scope='model')
         self._tokens = tf.placeholder(tf.int32, [self.batch, hparams.sequence_length + 1], name='tokens')
         self._lr = tf.placeholder(tf.float32, [], name='lr')
-        self._train_loss = self._loss(dropout=True)
-        self._held_out_loss = self._loss(dropout=False)
+        self._dropout_seed = tf.placeholder(tf.int64, [2], name='dropout_seed')
+        self._train_loss = self._loss(Dropout(self._dropout_seed))
+        self._held_out_loss = self._loss(None)
         variables = list(self.model.variables.values())
         step = minimize(self._train_loss, variables, self._lr, ranks, scope='lm_adam')
         with tf.control_dependencies([step]):
@@ -49,9 +66,10 @@ class LmTrainer:
         states = self.model(self._tokens[:, :-1], dropout=dropout)
         return -tf.reduce_mean(token_logprobs(self.model.logits(states.hidden), self._tokens[:, 1:]))
 
-    def step(self, session: tf.Session, tokens: np.ndarray, lr: float) -> float:
+    def step(self, session: tf.Session, tokens: np.ndarray, lr: float, dropout_seed: Sequence[int] = (0, 0)) -> float:
         """One step of Adam on tokens [batch, sequence_length + 1]; returns the loss in nats per token."""
-        return session.run((self._train_loss, self._train_op), {self._tokens: tokens, self._lr: lr})[0]
+        feed = {self._tokens: tokens, self._lr: lr, self._dropout_seed: dropout_seed}
+        return session.run((self._train_loss, self._train_op), feed)[0]
 
     def loss(self, session: tf.Session, tokens: np.ndarray) -> float:
         """The mean loss on tokens [batch, sequence_length + 1], nats per token, without dropout."""
@@ -101,12 +119,21 @@ def learning_rate(hparams: HParams, step: int, num_steps: int) -> float:
     return hparams.lr * warm * (1 - step / num_steps)
 
 
+def is_patience_out(hparams: HParams, epochs_since_best: int) -> bool:
+    """Whether training stops because the held-out loss has not come down for `patience` epochs."""
+    return 0 < hparams.patience <= epochs_since_best
+
+
 def train(hparams: HParams) -> None:
-    """Train a language model as `hparams` say and save it under `run.save_dir`/model."""
+    """Train a language model as `hparams` say and save it under `run.save_dir`/model.
+
+    `run.save_dir`/training holds what it takes to go on: the model in training may not be the best one.
+    """
     ranks = Ranks()
     hparams.validate(num_ranks=ranks.size)
-    seed = shared_seed(hparams.run.seed, ranks)
     save_dir = hparams.run.save_dir if ranks.is_first else None
+    checkpoints = Checkpoints(os.path.join(save_dir, 'training') if save_dir else None, hparams, ranks)
+    seed = checkpoints.seed
     texts = training_texts(hparams.dataset, 'train')
 
     initial_model = find_model(hparams.initial_model) if hparams.initial_model else None
@@ -126,45 +153,62 @@ def train(hparams: HParams) -> None:
         f'vocabulary of {encoding.n_vocab}',
         ranks.is_first,
     )
+    num_steps = hparams.epochs * train_tokens.num_batches
+    best = checkpoints.state.get('best_loss')
+    epochs_since_best = checkpoints.state.get('epochs_since_best', 0)
+    if checkpoints.step >= num_steps or is_patience_out(hparams, epochs_since_best):
+        say(f'the language model in {hparams.run.save_dir} is finished: {checkpoints.step} steps', ranks.is_first)
+        return
 
     with tf.Graph().as_default() as graph, new_session(graph, ranks.threads()) as session:
-        tf.set_random_seed(seed + 100003 * ranks.rank)
+        tf.set_random_seed(seed)
         dropping = dict.fromkeys(('embd_pdrop', 'attn_pdrop', 'resid_pdrop'), hparams.dropout)
         trainer = LmTrainer(hparams, dataclasses.replace(model_hparams, **dropping), ranks)
         folder = os.path.join(save_dir, 'model') if save_dir else None
         if folder:
             save_model_folder(folder, model_hparams, encoding)
-        checkpoints = CheckpointWriter(folder, list(trainer.model.variables.values()))
-        summaries = SummaryWriter(os.path.join(save_dir, 'tb', 'lm') if save_dir else None)
-        loaded = initial_model.load(session, trainer.model) if initial_model and ranks.is_first else []
+            forget_after(folder, checkpoints.step)
+        best_model = CheckpointWriter(folder, list(trainer.model.variables.values()))
+        summaries = SummaryWriter(os.path.join(save_dir, 'tb', 'lm') if save_dir else None, checkpoints.step)
+        loaded = checkpoints.restore(session, tf.global_variables(), keep=TRAINING_CHECKPOINTS_KEPT)
+        if initial_model and ranks.is_first and checkpoints.step == 0:
+            loaded += initial_model.load(session, trainer.model)
         initialize(session, loaded, ranks)
         graph.finalize()
 
         mine = slice(ranks.rank, None, ranks.size)
         held_out = held_out_tokens.epoch(np.random.RandomState(seed))
-        random = np.random.RandomState(seed)
-        num_steps = hparams.epochs * train_tokens.num_batches
-        step, best, epochs_since_best = 0, np.inf, 0
-        bar = progress(None, 'language model', ranks.is_first, total=num_steps)
-        for epoch in range(1, hparams.epochs + 1):
-            losses = []
-            for batch in train_tokens.epoch(random):
-                losses.append(trainer.step(session, batch[mine], learning_rate(hparams, step, num_steps)))
-                if step % hparams.run.log_interval == 0:
-                    summaries.write({'loss': float(ranks.mean(losses[-1]))}, step)
-                step += 1
-                bar.update()
-            held_out_loss = float(ranks.mean(np.mean([trainer.loss(session, batch[mine]) for batch in held_out])))
-            summaries.write({'held_out_loss': held_out_loss}, step)
-            say(
-                f'epoch {epoch}/{hparams.epochs}  loss {np.mean(losses):.4f}  held-out loss {held_out_loss:.4f}',
-                ranks.is_first,
-            )
-            epochs_since_best += 1
-            if held_out_loss < best:
-                best, epochs_since_best = held_out_loss, 0
-                checkpoints.save(session, step)
-            if hparams.patience and epochs_since_best >= hparams.patience:
+        loss_sum = checkpoints.state.get('loss_sum', 0.0)  # of the epoch so far
+        epoch = None
+        bar = progress(range(checkpoints.step, num_steps), 'language model', ranks.is_first)
+        for step in bar:
+            if epoch != step // train_tokens.num_batches:
+                epoch = step // train_tokens.num_batches
+                batches = train_tokens.epoch(np.random.RandomState([seed, epoch]))
+            batch = batches[step % train_tokens.num_batches][mine]
+            dropout_seed = (seed + 100003 * ranks.rank, step)
+            loss = trainer.step(session, batch, learning_rate(hparams, step, num_steps), dropout_seed)
+            loss_sum += float(loss)
+            stats = {'loss': float(ranks.mean(loss))} if step % hparams.run.log_interval == 0 else {}
+            if (step + 1) % train_tokens.num_batches == 0:
+                losses = [trainer.loss(session, batch[mine]) for batch in held_out]
+                held_out_loss = stats['held_out_loss'] = float(ranks.mean(np.mean(losses)))
+                mean_loss = loss_sum / train_tokens.num_batches
+                say(
+                    f'epoch {epoch + 1}/{hparams.epochs}  loss {mean_loss:.4f}  held-out loss {held_out_loss:.4f}',
+                    ranks.is_first,
+                )
+                loss_sum = 0.0
+                epochs_since_best += 1
+                if best is None or held_out_loss < best:
+                    best, epochs_since_best = held_out_loss, 0
+                    best_model.save(session, step + 1)
+            if stats:
+                summaries.write(stats, step)
+            own = dict(best_loss=best, epochs_since_best=epochs_since_best, loss_sum=loss_sum)
+            if step + 1 == num_steps or is_patience_out(hparams, epochs_since_best):
+                checkpoints.finish(session, step + 1, **own)
                 break
+            checkpoints.after_step(session, step + 1, **own)
         bar.close()
         summaries.close()

@@ -6,8 +6,6 @@ model, and take a few epochs of clipped policy and value updates on those episod
 
 import copy
 import os
-import tempfile
-import time
 from typing import Dict
 
 import numpy as np
@@ -24,12 +22,12 @@ from lm_human_preferences.lm_tasks import Task
 from lm_human_preferences.policy import Policy
 from lm_human_preferences.ppo import Rollouts, adaptive_kl_coef, ppo_loss, token_rewards
 from lm_human_preferences.rewards import RewardModel
-from lm_human_preferences.utils.checkpoints import CheckpointWriter
+from lm_human_preferences.utils.checkpoints import Checkpoints
 from lm_human_preferences.utils.exchange import mean_over_batch
 from lm_human_preferences.utils.optimizer import minimize, run_with_stats
 from lm_human_preferences.utils.progress import progress, say
-from lm_human_preferences.utils.ranks import Ranks
-from lm_human_preferences.utils.seeds import shared_seed, uniform_generator
+from lm_human_preferences.utils.ranks import Ranks, shared_temporary_folder
+from lm_human_preferences.utils.seeds import step_generator
 from lm_human_preferences.utils.summaries import SummaryWriter, brief
 from lm_human_preferences.utils.tf_versions import new_session, tf
 
@@ -169,7 +167,7 @@ def train(hparams: HParams) -> None:
         train_new_reward_model(hparams, save_dir)
         fine_tune(hparams, save_dir, ranks)
     else:
-        with tempfile.TemporaryDirectory() as folder:
+        with shared_temporary_folder(ranks) as folder:
             train_new_reward_model(hparams, folder)
             fine_tune(hparams, folder, ranks)
 
@@ -177,8 +175,13 @@ def train(hparams: HParams) -> None:
 def fine_tune(hparams: HParams, trained_reward_model: str, ranks: Ranks) -> None:
     """The PPO run against the reward model at `trained_reward_model`."""
     ppo = hparams.ppo
-    seed = shared_seed(hparams.run.seed, ranks)
+    num_steps = max(1, ppo.total_episodes // ppo.batch_size)
     save_dir = hparams.run.save_dir if ranks.is_first else None
+    folder = os.path.join(save_dir, 'policy') if save_dir else None
+    checkpoints = Checkpoints(folder, hparams, ranks)
+    if checkpoints.step >= num_steps:
+        say(f'the policy in {hparams.run.save_dir} is finished: {checkpoints.step} steps', ranks.is_first)
+        return
     initial_model = find_model(hparams.task.policy.initial_model)
     reward_source = find_reward_model(trained_reward_model)
     encoding = initial_model.encoding()
@@ -188,42 +191,37 @@ def fine_tune(hparams: HParams, trained_reward_model: str, ranks: Ranks) -> None
             f'task.policy.initial_model {hparams.task.policy.initial_model}'
         )
     task = Task(hparams.task, encoding)
-    queries = task.query_stream('train', seed, ranks)
-    uniforms = uniform_generator(seed, ranks)
-    shuffler = np.random.RandomState((seed + 100003 * ranks.rank) % 2**32)
+    queries = task.query_stream('train', checkpoints.seed, ranks, checkpoints.position)
 
     with tf.Graph().as_default() as graph, new_session(graph, ranks.threads()) as session:
-        tf.set_random_seed(seed)
+        tf.set_random_seed(checkpoints.seed)
         trainer = PPOTrainer(hparams, task, initial_model.hparams, reward_source.hparams, ranks)
-        folder = os.path.join(save_dir, 'policy') if save_dir else None
         if folder:
             save_model_folder(folder, initial_model.hparams, encoding)
-        checkpoints = CheckpointWriter(folder, tf.global_variables())
-        summaries = SummaryWriter(os.path.join(save_dir, 'tb', 'ppo') if save_dir else None)
-        loaded = []
-        if ranks.is_first:
+        summaries = SummaryWriter(os.path.join(save_dir, 'tb', 'ppo') if save_dir else None, checkpoints.step)
+        loaded = checkpoints.restore(session, tf.global_variables())
+        if ranks.is_first and checkpoints.step == 0:
             loaded += initial_model.load(session, trainer.policy.model)
             loaded += initial_model.load(session, trainer.ref_policy.model)
             loaded += trainer.reward_model.load(session, reward_source)
         initialize(session, loaded, ranks)
         graph.finalize()
 
-        kl_coef = hparams.rewards.kl_coef
-        num_steps = max(1, ppo.total_episodes // ppo.batch_size)
-        start = time.time()
-        bar = progress(range(num_steps), 'ppo', ranks.is_first)
+        kl_coef = checkpoints.state.get('kl_coef', hparams.rewards.kl_coef)
+        bar = progress(range(checkpoints.step, num_steps), 'ppo', ranks.is_first)
         for step in bar:
+            random = step_generator(checkpoints.seed, ranks, step)
             rollout = trainer.rollout(
                 session,
                 queries.next_batch(trainer.batch),
-                uniforms(trainer.batch, hparams.task.response_length),
+                random.random_sample([trainer.batch, hparams.task.response_length]),
             )
             rewards, penalties = token_rewards(rollout['logprobs'], rollout['ref_logprobs'], rollout['scores'], kl_coef)
             episodes = Rollouts(
                 rollout['queries'], rollout['responses'], rollout['logprobs'], rollout['values'], rewards
             )
             lr = ppo.lr * (1 - step / num_steps)
-            stats = trainer.train_on(session, episodes, lr, shuffler)
+            stats = trainer.train_on(session, episodes, lr, random)
 
             stats.update(objective_stats(rollout, penalties, kl_coef))
             stats = ranks.mean_stats(stats)
@@ -234,7 +232,7 @@ def fine_tune(hparams: HParams, trained_reward_model: str, ranks: Ranks) -> None
                     kl_coef, stats['objective/kl'], adaptive.target, ppo.batch_size, adaptive.horizon
                 )
 
-            stats.update(elapsed_stats(step + 1, hparams, time.time() - start))
+            stats.update(elapsed_stats(step + 1, hparams, checkpoints.seconds()))
             bar.set_postfix_str(brief(stats, FIGURES_SHOWN))
             if step % hparams.run.log_interval == 0 or step == num_steps - 1:
                 summaries.write(stats, step)
@@ -243,7 +241,7 @@ def fine_tune(hparams: HParams, trained_reward_model: str, ranks: Ranks) -> None
                 show_samples('Samples before fine-tuning:', rollout, encoding)
             if step == num_steps - 1 and ranks.is_first:
                 show_samples('Samples after fine-tuning:', rollout, encoding)
-            if hparams.run.save_interval and (step + 1) % hparams.run.save_interval == 0 and step + 1 < num_steps:
-                checkpoints.save(session, step + 1)
-        checkpoints.save(session, num_steps)
+            if step + 1 < num_steps:
+                checkpoints.after_step(session, step + 1, queries.position, kl_coef=kl_coef)
+        checkpoints.finish(session, num_steps, queries.position, kl_coef=kl_coef)
         summaries.close()

@@ -16,12 +16,12 @@ from lm_human_preferences.language.trained_models import find_model, initialize,
 from lm_human_preferences.lm_tasks import Task
 from lm_human_preferences.policy import Policy
 from lm_human_preferences.rewards import RewardModel, normalizing_gain_bias
-from lm_human_preferences.utils.checkpoints import CheckpointWriter
+from lm_human_preferences.utils.checkpoints import Checkpoints
 from lm_human_preferences.utils.exchange import mean_over_batch
 from lm_human_preferences.utils.optimizer import minimize, run_with_stats
 from lm_human_preferences.utils.progress import progress, say
 from lm_human_preferences.utils.ranks import Ranks
-from lm_human_preferences.utils.seeds import shared_seed, uniform_generator
+from lm_human_preferences.utils.seeds import step_generator
 from lm_human_preferences.utils.summaries import SummaryWriter, brief
 from lm_human_preferences.utils.tf_versions import new_session, tf
 
@@ -77,14 +77,14 @@ class RewardTrainer:
 class Normalizer:
     """Sets the reward model's gain and bias by its rewards on samples of the initial policy."""
 
-    def __init__(self, trainer: RewardTrainer, session: tf.Session, queries: QueryStream, uniforms, ranks: Ranks):
+    def __init__(self, trainer: RewardTrainer, session: tf.Session, queries: QueryStream, seed: int, ranks: Ranks):
         self._trainer = trainer
         self._session = session
         self._queries = queries
-        self._uniforms = uniforms
+        self._seed = seed
         self._ranks = ranks
 
-    def measure(self, samples: int, stage: str):
+    def _measure(self, samples, stage, random):
         """Mean and standard deviation of the rewards of at least `samples` samples, over all ranks."""
         trainer = self._trainer
         length = trainer.hparams.task.response_length
@@ -93,22 +93,26 @@ class Normalizer:
             trainer.sample_rewards(
                 self._session,
                 self._queries.next_batch(trainer.rollout_batch),
-                self._uniforms(trainer.rollout_batch, length),
+                random.random_sample([trainer.rollout_batch, length]),
             )
             for _ in progress(range(batches), stage, self._ranks.is_first)
         ]
         mean, mean_of_squares = self._ranks.mean([np.mean(rewards), np.mean(np.square(rewards, dtype=np.float64))])
         return mean, np.sqrt(max(mean_of_squares - mean**2, 0))
 
-    def normalize(self, target_mean: float, target_std: float, stage: str) -> None:
-        """Give the rewards of the initial policy's samples the target's mean and standard deviation."""
+    def normalize(self, target_mean: float, target_std: float, stage: str, step: int) -> None:
+        """Give the rewards of the initial policy's samples the target's mean and standard deviation.
+
+        `stage` is its name for people; the samples have the random numbers of `step`.
+        """
         hparams = self._trainer.hparams
+        random = step_generator(self._seed, self._ranks, step)
         self._set(1.0, 0.0)
-        mean, std = self.measure(hparams.normalize_samples, stage)
+        mean, std = self._measure(hparams.normalize_samples, stage, random)
         self._set(*normalizing_gain_bias(mean, std, target_mean, target_std))
         line = f'{stage}: rewards had mean {mean:.3f}, std {std:.3f}; now {target_mean:.3f}, {target_std:.3f}'
         if hparams.debug_normalize:
-            line += ' (measured anew: {:.3f}, {:.3f})'.format(*self.measure(hparams.debug_normalize, stage))
+            line += ' (measured anew: {:.3f}, {:.3f})'.format(*self._measure(hparams.debug_normalize, stage, random))
         say(line, self._ranks.is_first)
 
     def _set(self, gain, bias):
@@ -120,8 +124,13 @@ def train(hparams: HParams) -> None:
     """Train a reward model as `hparams` say and save it under `run.save_dir`/reward_model."""
     ranks = Ranks()
     hparams.validate(num_ranks=ranks.size)
-    seed = shared_seed(hparams.run.seed, ranks)
     save_dir = hparams.run.save_dir if ranks.is_first else None
+    folder = os.path.join(save_dir, 'reward_model') if save_dir else None
+    checkpoints = Checkpoints(folder, hparams, ranks)
+    if checkpoints.finished:
+        say(f'the reward model in {hparams.run.save_dir} is finished: {checkpoints.step} steps', ranks.is_first)
+        return
+    seed = checkpoints.seed
 
     initial_model = find_model(hparams.task.policy.initial_model)
     encoding = initial_model.encoding()
@@ -129,33 +138,32 @@ def train(hparams: HParams) -> None:
     label_type = get_label_type(hparams.labels.type)
     schema = label_schema(label_type, hparams.task.query_length, hparams.task.response_length)
     labels = load_labels(hparams.labels.source, schema, hparams.labels.num_train, encoding)
-    queries = task.query_stream('train', seed, ranks)
+    queries = task.query_stream('train', seed, ranks, checkpoints.position)
 
     with tf.Graph().as_default() as graph, new_session(graph, ranks.threads()) as session:
         tf.set_random_seed(seed)
         trainer = RewardTrainer(hparams, task, initial_model.hparams, ranks)
-        folder = os.path.join(save_dir, 'reward_model') if save_dir else None
         if folder:
             save_model_folder(folder, initial_model.hparams, encoding)
-        saved = [v for v in tf.global_variables() if not v.name.startswith('ref_policy/')]
-        checkpoints = CheckpointWriter(folder, saved)
-        summaries = SummaryWriter(os.path.join(save_dir, 'tb', 'reward_model') if save_dir else None)
-        loaded = []
-        if ranks.is_first:
-            loaded += initial_model.load(session, trainer.ref_policy.model)
+        summaries = SummaryWriter(os.path.join(save_dir, 'tb', 'reward_model') if save_dir else None, checkpoints.step)
+        loaded = initial_model.load(session, trainer.ref_policy.model) if ranks.is_first else []
+        loaded += checkpoints.restore(
+            session, [v for v in tf.global_variables() if not v.name.startswith('ref_policy/')]
+        )
+        if ranks.is_first and checkpoints.step == 0:
             loaded += initial_model.load(session, trainer.reward_model.model)
         initialize(session, loaded, ranks)
         graph.finalize()
 
-        normalizer = Normalizer(trainer, session, queries, uniform_generator(seed, ranks), ranks)
-        if hparams.normalize_before:
+        normalizer = Normalizer(trainer, session, queries, seed, ranks)
+        if hparams.normalize_before and checkpoints.step == 0:
             target_mean, target_std = label_type.target_moments(labels) or (0.0, 1.0)
-            normalizer.normalize(target_mean, target_std, 'normalize before')
+            normalizer.normalize(target_mean, target_std, 'normalize before', step=0)
 
         # One pass in an order that all ranks share; each rank takes its stride of every batch.
         order = np.random.RandomState(seed).permutation(hparams.labels.num_train)
         num_steps = hparams.labels.num_train // hparams.batch_size
-        bar = progress(range(num_steps), 'reward model', ranks.is_first)
+        bar = progress(range(checkpoints.step, num_steps), 'reward model', ranks.is_first)
         for step in bar:
             batch = order[step * hparams.batch_size : (step + 1) * hparams.batch_size][ranks.rank :: ranks.size]
             lr = hparams.lr * (1 - step / num_steps)
@@ -164,11 +172,11 @@ def train(hparams: HParams) -> None:
                 stats = ranks.mean_stats(stats)
                 summaries.write(stats, step)
                 bar.set_postfix_str(brief(stats, ['loss', 'accuracy', 'correlation']))
-            if hparams.run.save_interval and (step + 1) % hparams.run.save_interval == 0 and step + 1 < num_steps:
-                checkpoints.save(session, step + 1)
+            if step + 1 < num_steps:
+                checkpoints.after_step(session, step + 1, queries.position)
 
         if hparams.normalize_after:
-            normalizer.normalize(0.0, 1.0, 'normalize after')
-        checkpoints.save(session, num_steps)
+            normalizer.normalize(0.0, 1.0, 'normalize after', step=num_steps)
+        checkpoints.finish(session, num_steps, queries.position)
         summaries.close()
     ranks.wait_for_all()  # whoever reads the model next finds it whole

@@ -7,7 +7,7 @@ import os
 from typing import Any, Dict, List
 
 from lm_human_preferences.utils.errors import UserError
-from lm_human_preferences.utils.files import sync_folder
+from lm_human_preferences.utils.files import sync
 
 Entry = Dict[str, Any]
 
@@ -33,7 +33,7 @@ class Journal:
             self._file.close()
             raise
         if is_new:
-            sync_folder(os.path.dirname(self.path))
+            sync(os.path.dirname(self.path))
 
     def append(self, *entries: Entry) -> None:
         """Add entries, all or none of them. OSError where the disk is full."""

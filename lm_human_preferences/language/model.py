@@ -10,12 +10,14 @@ the response, the reward model at the last one. Variables bear the names of Open
 """
 
 import math
-from typing import NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
 from lm_human_preferences.hyperparameters import ModelHParams
 from lm_human_preferences.utils.tf_versions import tf
+
+Dropout = Callable[[tf.Tensor, float], tf.Tensor]  # of activations at a rate
 
 
 class Past(NamedTuple):
@@ -83,7 +85,7 @@ class Model:
         past: Optional[Past] = None,
         attend: Optional[np.ndarray] = None,
         read: Optional[Sequence[int]] = None,
-        dropout: bool = False,
+        dropout: Optional[Dropout] = None,
     ) -> States:
         """Run the transformer.
 
@@ -96,7 +98,7 @@ class Model:
             before it. A text that branches into several continuations is read in one go with `branching(…)`.
           read: the positions whose output is wanted, in a call without past: `hidden` is [batch, len(read), n_embd].
             The last block is computed for these alone. None: all.
-          dropout: drop at the rates of the hyperparameters (supervised language-model training only).
+          dropout: drops at the rates of the hyperparameters (supervised language-model training only).
         """
         with tf.name_scope(self.scope.replace('/', '_')):
             if padding_token is None:
@@ -186,7 +188,7 @@ class Model:
 
     @staticmethod
     def _drop(x, rate, dropout):
-        return tf.nn.dropout(x, rate=rate) if dropout and rate > 0 else x
+        return dropout(x, rate) if dropout and rate > 0 else x
 
 
 def branching(stem: int, branches: int, length: int) -> np.ndarray:

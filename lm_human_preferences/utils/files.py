@@ -29,7 +29,7 @@ def written_whole(path: str, mode: str = 'w') -> Iterator[IO]:
         with contextlib.suppress(OSError):
             os.unlink(partial)
         raise
-    sync_folder(os.path.dirname(path))
+    sync(os.path.dirname(path))
 
 
 def write_json(path: str, content: Any, indent: int = 2) -> None:
@@ -44,9 +44,9 @@ def _umask() -> int:
     return mask
 
 
-def sync_folder(folder: str) -> None:
-    """Make the names of new and renamed files in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: str) -> None:
+    """Make what was written to a file, or renamed in a folder, durable."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):  # some network file systems cannot
             os.fsync(descriptor)

@@ -3,8 +3,11 @@
 A single process needs no MPI at all. Started by `mpiexec`, the ranks exchange plain buffers through mpi4py.
 """
 
+import contextlib
 import os
-from typing import Dict, Sequence
+import shutil
+import tempfile
+from typing import Dict, Iterator, Sequence
 
 import numpy as np
 
@@ -85,3 +88,17 @@ class Ranks:
         if self.size == 1:
             return 0
         return max(1, len(os.sched_getaffinity(0)) // self.local_size)
+
+
+@contextlib.contextmanager
+def shared_temporary_folder(ranks: Ranks) -> Iterator[str]:
+    """A private folder that the first rank makes and removes; all ranks get its path."""
+    folder = tempfile.mkdtemp() if ranks.is_first else ''
+    try:
+        path = np.zeros(4096, np.uint8)
+        path[: len(os.fsencode(folder))] = np.frombuffer(os.fsencode(folder), np.uint8)
+        yield os.fsdecode(ranks.broadcast(path).tobytes().rstrip(b'\0'))
+        ranks.wait_for_all()
+    finally:
+        if folder:
+            shutil.rmtree(folder)

@@ -6,6 +6,8 @@ import numpy as np
 
 from lm_human_preferences.utils.ranks import Ranks
 
+_STEPS = 1  # sets the numbers of steps apart from those of the streams of queries, which have the same seed
+
 
 def shared_seed(seed: Optional[int], ranks: Ranks) -> int:
     """The given seed, or one drawn anew and shared by all ranks."""
@@ -27,3 +29,11 @@ def uniforms_of_samples(seed: int, indices: Sequence[int], length: int) -> np.nd
     """
     rows = [np.random.RandomState([seed, index]).random_sample(length) for index in indices]
     return np.array(rows, np.float32).reshape(len(rows), length)
+
+
+def step_generator(seed: int, ranks: Ranks, step: int) -> np.random.RandomState:
+    """The random numbers of this rank for one step of a run.
+
+    They follow from seed, rank and step alone: a run that goes on after a pause needs no generator's state.
+    """
+    return np.random.RandomState([(seed + 100003 * ranks.rank) % 2**32, step, _STEPS])

@@ -1,27 +1,91 @@
 """Statistics of a run, as TensorBoard's event files and as lines on the terminal."""
 
-from typing import Dict, Optional, Sequence
+import contextlib
+import glob
+import os
+import re
+import socket
+import time
+from typing import Dict, Iterator, Optional, Sequence
 
+from lm_human_preferences.utils.errors import UserError
 from lm_human_preferences.utils.tf_versions import tf
+
+_PREFIX = 'events.out.tfevents.'
 
 
 class SummaryWriter:
-    """Writes scalars to an event file in `folder`; to nothing when that is None."""
+    """Writes scalars to the one event file of `folder`; to nothing when that is None.
 
-    def __init__(self, folder: Optional[str]):
-        self._writer = tf.summary.FileWriter(folder) if folder else None
+    A run that goes on at `first_step` keeps what is there of earlier steps, and drops later ones: it will reach them
+    again. The kept ones are copied to a new file that replaces the old one as a whole, under a later name, which is
+    what a TensorBoard that has the folder open looks for.
+    """
+
+    def __init__(self, folder: Optional[str], first_step: int = 0):
+        self._folder = folder
+        self._writer = None
+        if not folder:
+            return
+        os.makedirs(folder, exist_ok=True)
+        for partial in glob.glob(os.path.join(glob.escape(folder), '.*.partial')):
+            os.unlink(partial)
+        old = sorted(name for name in os.listdir(folder) if name.startswith(_PREFIX))
+        stamp = int(time.time())
+        if old:
+            stamp = max(stamp, int(re.match(r'[0-9]*', old[-1][len(_PREFIX) :]).group() or 0) + 1)
+        name = f'{_PREFIX}{stamp:010d}.{socket.gethostname()}'
+        partial = os.path.join(folder, f'.{name}.partial')
+        with self._full_disk_told():
+            self._writer = tf.io.TFRecordWriter(partial)
+            self._add(file_version='brain.Event:2')
+            # Tells a TensorBoard that has read the old file to forget it.
+            self._add(session_log=tf.SessionLog(status=tf.SessionLog.START))
+            if old:  # the last holds all before it
+                for event in _statistics(os.path.join(folder, old[-1])):
+                    if event.step < first_step:
+                        self._writer.write(event.SerializeToString())
+            self._writer.flush()
+        os.replace(partial, os.path.join(folder, name))
+        for before in old:
+            os.unlink(os.path.join(folder, before))
 
     def write(self, stats: Dict[str, float], step: int) -> None:
-        """Record each number under its tag."""
+        """Record each number under its tag. UserError where the disk is full."""
         if self._writer is None:
             return
         values = [tf.Summary.Value(tag=tag, simple_value=value) for tag, value in sorted(stats.items())]
-        self._writer.add_summary(tf.Summary(value=values), step)
-        self._writer.flush()
+        with self._full_disk_told():
+            self._add(step=step, summary=tf.Summary(value=values))
+            self._writer.flush()
 
     def close(self) -> None:
         if self._writer is not None:
             self._writer.close()
+
+    def _add(self, **event):
+        self._writer.write(tf.Event(wall_time=time.time(), **event).SerializeToString())
+
+    @contextlib.contextmanager
+    def _full_disk_told(self):
+        try:
+            yield
+        except tf.errors.OpError as error:
+            raise UserError(
+                f'cannot write statistics to {self._folder}: {error.message.splitlines()[0]}; '
+                'make room, and the same command goes on from the last checkpoint'
+            ) from error
+
+
+def _statistics(path: str) -> Iterator[tf.Event]:
+    """The statistics in an event file, up to where its writer was killed."""
+    try:
+        for record in tf.io.tf_record_iterator(path):
+            event = tf.Event.FromString(record)
+            if event.HasField('summary'):
+                yield event
+    except tf.errors.DataLossError:
+        return
 
 
 def brief(stats: Dict[str, float], tags: Sequence[str]) -> str:
