@@ -21,7 +21,7 @@ from lm_human_preferences.utils.optimizer import minimize
 from lm_human_preferences.utils.progress import progress, say
 from lm_human_preferences.utils.ranks import Ranks
 from lm_human_preferences.utils.seeds import shared_seed
-from lm_human_preferences.utils.summaries import SummaryWriter
+from lm_human_preferences.utils.summaries import SummaryWriter, brief
 from lm_human_preferences.utils.tf_versions import new_session, tf
 
 
@@ -151,7 +151,10 @@ def train(hparams: HParams) -> None:
             for batch in train_tokens.epoch(random):
                 losses.append(trainer.step(session, batch[mine], learning_rate(hparams, step, num_steps)))
                 if step % hparams.run.log_interval == 0:
-                    summaries.write({'loss': float(ranks.mean(losses[-1]))}, step)
+                    stats = {'loss': float(ranks.mean(losses[-1]))}
+                    summaries.write(stats, step)
+                    bar.set_postfix_str(brief(stats, ['loss']))
+                    say(f'language model step {step + 1}/{num_steps}  {brief(stats, ["loss"])}', ranks.is_first)
                 step += 1
                 bar.update()
             held_out_loss = float(ranks.mean(np.mean([trainer.loss(session, batch[mine]) for batch in held_out])))
