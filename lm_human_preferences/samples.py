@@ -41,6 +41,13 @@ def sample_rows(policy: str, rollout: Dict[str, np.ndarray], encoding: Encoding,
     return rows
 
 
+def keep_samples(folder: str, policy: str, rollout: Dict[str, np.ndarray], encoding: Encoding) -> None:
+    """Write the first responses of a rollout into a run's folder, beside those of other policies to these queries."""
+    path = os.path.join(folder, SAMPLES_FILE)
+    others = [row for row in read_samples(path) if row['policy'] != policy]
+    write_samples(path, others + sample_rows(policy, rollout, encoding))
+
+
 def token_texts(encoding: Encoding, tokens: Sequence[int]) -> List[str]:
     """The text of each token; of a character that several tokens spell, the last of them has it all."""
     texts, pending = [], []

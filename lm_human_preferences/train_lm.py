@@ -21,7 +21,7 @@ from lm_human_preferences.utils.checkpoints import Checkpoints, CheckpointWriter
 from lm_human_preferences.utils.optimizer import minimize
 from lm_human_preferences.utils.progress import progress, say
 from lm_human_preferences.utils.ranks import Ranks
-from lm_human_preferences.utils.summaries import SummaryWriter
+from lm_human_preferences.utils.summaries import SummaryWriter, brief
 from lm_human_preferences.utils.tf_versions import new_session, tf
 
 TRAINING_CHECKPOINTS_KEPT = 2
@@ -189,7 +189,12 @@ def train(hparams: HParams) -> None:
             dropout_seed = (seed + 100003 * ranks.rank, step)
             loss = trainer.step(session, batch, learning_rate(hparams, step, num_steps), dropout_seed)
             loss_sum += float(loss)
-            stats = {'loss': float(ranks.mean(loss))} if step % hparams.run.log_interval == 0 else {}
+            stats = {}
+            if step % hparams.run.log_interval == 0:
+                stats['loss'] = float(ranks.mean(loss))
+                figures = brief(stats, ['loss'])
+                bar.set_postfix_str(figures)
+                say(f'language model step {step + 1}/{num_steps}  {figures}', ranks.is_first)
             if (step + 1) % train_tokens.num_batches == 0:
                 losses = [trainer.loss(session, batch[mine]) for batch in held_out]
                 held_out_loss = stats['held_out_loss'] = float(ranks.mean(np.mean(losses)))

@@ -6,7 +6,7 @@ model, and take a few epochs of clipped policy and value updates on those episod
 
 import copy
 import os
-from typing import Dict
+from typing import Dict, List
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from lm_human_preferences.lm_tasks import Task
 from lm_human_preferences.policy import Policy
 from lm_human_preferences.ppo import Rollouts, adaptive_kl_coef, ppo_loss, token_rewards
 from lm_human_preferences.rewards import RewardModel
+from lm_human_preferences.samples import keep_samples
 from lm_human_preferences.utils.checkpoints import Checkpoints
 from lm_human_preferences.utils.exchange import mean_over_batch
 from lm_human_preferences.utils.optimizer import minimize, run_with_stats
@@ -32,6 +33,7 @@ from lm_human_preferences.utils.summaries import SummaryWriter, brief
 from lm_human_preferences.utils.tf_versions import new_session, tf
 
 SAMPLES_SHOWN = 4
+TEXTS_EVERY = 10  # log intervals
 FIGURES_SHOWN = ('objective/score', 'objective/kl', 'objective/entropy')
 
 
@@ -136,15 +138,20 @@ def elapsed_stats(step: int, hparams: HParams, seconds: float) -> Dict[str, floa
     }
 
 
-def show_samples(title: str, rollout: Dict[str, np.ndarray], encoding) -> None:
-    """Print a few queries and responses with score and KL."""
-    say(f'\n{title}')
+def sample_lines(rollout: Dict[str, np.ndarray], encoding) -> List[str]:
+    """A few queries and responses with score and KL, one a line."""
+    lines = []
     for i in range(min(SAMPLES_SHOWN, len(rollout['queries']))):
         query = encoding.decode(rollout['queries'][i]).replace('\n', '⏎')
         response = encoding.decode(rollout['truncated'][i]).replace('\n', '⏎')
         kl = float((rollout['logprobs'][i] - rollout['ref_logprobs'][i]).sum())
-        say(f'  {query} ▸ {response}   [score {rollout["scores"][i]:.2f}, KL {kl:.1f}]')
-    say('')
+        lines.append(f'{query} ▸ {response}   [score {rollout["scores"][i]:.2f}, KL {kl:.1f}]')
+    return lines
+
+
+def show_samples(title: str, rollout: Dict[str, np.ndarray], encoding) -> None:
+    """Print a few queries and responses with score and KL."""
+    say('\n'.join(['', title, *(f'  {line}' for line in sample_lines(rollout, encoding)), '']))
 
 
 def train_new_reward_model(hparams: HParams, save_dir: str) -> None:
@@ -235,13 +242,26 @@ def fine_tune(hparams: HParams, trained_reward_model: str, ranks: Ranks) -> None
             stats.update(elapsed_stats(step + 1, hparams, checkpoints.seconds()))
             bar.set_postfix_str(brief(stats, FIGURES_SHOWN))
             if step % hparams.run.log_interval == 0 or step == num_steps - 1:
+                if step % (TEXTS_EVERY * hparams.run.log_interval) == 0 or step == num_steps - 1:
+                    summaries.write_texts('samples', sample_lines(rollout, encoding), step)
+                summaries.write_histogram('objective/scores', rollout['scores'], step)
                 summaries.write(stats, step)
                 say(f'step {step + 1}/{num_steps}  {brief(stats, FIGURES_SHOWN)}', ranks.is_first)
             if step == 0 and ranks.is_first:
                 show_samples('Samples before fine-tuning:', rollout, encoding)
+                if save_dir:
+                    keep_samples(save_dir, 'initial', rollout, encoding)
             if step == num_steps - 1 and ranks.is_first:
                 show_samples('Samples after fine-tuning:', rollout, encoding)
             if step + 1 < num_steps:
                 checkpoints.after_step(session, step + 1, queries.position, kl_coef=kl_coef)
+        if save_dir:
+            # What the policy now makes of the first step's queries, by the same random numbers.
+            first_queries = task.query_stream('train', checkpoints.seed, ranks).next_batch(trainer.batch)
+            random = step_generator(checkpoints.seed, ranks, step=0)
+            rollout = trainer.rollout(
+                session, first_queries, random.random_sample([trainer.batch, hparams.task.response_length])
+            )
+            keep_samples(save_dir, 'fine-tuned', rollout, encoding)
         checkpoints.finish(session, num_steps, queries.position, kl_coef=kl_coef)
         summaries.close()

@@ -171,7 +171,9 @@ def train(hparams: HParams) -> None:
             if step % hparams.run.log_interval == 0 or step == num_steps - 1:
                 stats = ranks.mean_stats(stats)
                 summaries.write(stats, step)
-                bar.set_postfix_str(brief(stats, ['loss', 'accuracy', 'correlation']))
+                figures = brief(stats, ['loss', 'accuracy', 'correlation'])
+                bar.set_postfix_str(figures)
+                say(f'reward model step {step + 1}/{num_steps}  {figures}', ranks.is_first)
             if step + 1 < num_steps:
                 checkpoints.after_step(session, step + 1, queries.position)
 

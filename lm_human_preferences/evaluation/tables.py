@@ -40,7 +40,8 @@ def policy_rows(result: Dict[str, Any]) -> List[List[str]]:
     """The table of policies: a heading (with '' first), then rows of title and one cell for each policy."""
     policies = result['policies']
     rows = [['', *policies]]
-    rows += [[title, *(cell(figures) for figures in policies.values())] for title, cell in _rows(policies)]
+    for title, cell in _rows(policies):
+        rows.append([title, *(cell(figures).replace('-', '−') for figures in policies.values())])
     judges = sorted(next(iter(policies.values()))['judges'], key=_score_first)
     for judge in judges:
         cells = [percent(figures['wins'][judge]) if 'wins' in figures else '' for figures in policies.values()]

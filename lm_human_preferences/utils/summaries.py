@@ -8,9 +8,12 @@ import socket
 import time
 from typing import Dict, Iterator, Optional, Sequence
 
+import numpy as np
+
 from lm_human_preferences.utils.errors import UserError
 from lm_human_preferences.utils.tf_versions import tf
 
+HISTOGRAM_BINS = 30
 _PREFIX = 'events.out.tfevents.'
 
 
@@ -55,13 +58,42 @@ class SummaryWriter:
         if self._writer is None:
             return
         values = [tf.Summary.Value(tag=tag, simple_value=value) for tag, value in sorted(stats.items())]
-        with self._full_disk_told():
-            self._add(step=step, summary=tf.Summary(value=values))
-            self._writer.flush()
+        self._write(values, step)
+
+    def write_texts(self, tag: str, texts: Sequence[str], step: int) -> None:
+        """Record texts, which TensorBoard shows as Markdown, one below the other."""
+        if self._writer is None:
+            return
+        plugin = tf.SummaryMetadata.PluginData(plugin_name='text')
+        tensor = tf.make_tensor_proto([text.encode('utf-8') for text in texts], tf.string)
+        value = tf.Summary.Value(tag=tag, metadata=tf.SummaryMetadata(plugin_data=plugin), tensor=tensor)
+        self._write([value], step)
+
+    def write_histogram(self, tag: str, values: np.ndarray, step: int) -> None:
+        """Record how the finite ones of `values` are spread."""
+        values = np.asarray(values, np.float64)[np.isfinite(values)]
+        if self._writer is None or not len(values):
+            return
+        counts, edges = np.histogram(values, bins=HISTOGRAM_BINS)
+        histogram = tf.HistogramProto(
+            min=values.min(),
+            max=values.max(),
+            num=len(values),
+            sum=values.sum(),
+            sum_squares=(values**2).sum(),
+            bucket_limit=edges[1:],
+            bucket=counts,
+        )
+        self._write([tf.Summary.Value(tag=tag, histo=histogram)], step)
 
     def close(self) -> None:
         if self._writer is not None:
             self._writer.close()
+
+    def _write(self, values, step):
+        with self._full_disk_told():
+            self._add(step=step, summary=tf.Summary(value=values))
+            self._writer.flush()
 
     def _add(self, **event):
         self._writer.write(tf.Event(wall_time=time.time(), **event).SerializeToString())

@@ -1,0 +1,159 @@
+"""Charts as inline SVG, coloured by the page's style sheet.
+
+A chart is drawn for a column of about 340 pixels, which is a phone's width and a third of a desktop's.
+"""
+
+import math
+from typing import List, NamedTuple, Optional, Sequence, Tuple
+
+import numpy as np
+
+WIDTH, HEIGHT = 340, 190
+LEFT, RIGHT, TOP, BOTTOM = 40, 8, 10, 22  # margins
+MOST_POINTS = 240  # of a line: finer detail is lost on the screen
+
+
+class Line(NamedTuple):
+    """One line of a chart."""
+
+    color: int  # which of the style sheet's colours
+    x: np.ndarray  # [n]
+    y: np.ndarray  # [n]
+    low: Optional[np.ndarray] = None  # [n], with `high` a band around it
+    high: Optional[np.ndarray] = None
+
+
+def line_chart(label: str, lines: Sequence[Line], smooth: bool = True) -> str:
+    """An SVG of lines over a shared x axis; numbers that are not finite are left out.
+
+    Args:
+      label: what a screen reader says.
+      smooth: draw a long noisy line faintly, with its moving average over it.
+    """
+    lines = [_thinned(line) for line in map(_finite, lines) if len(line.x)]
+    if not lines:
+        return ''
+    heights = [edge for line in lines for edge in (line.y, line.low, line.high) if edge is not None]
+    frame = _Frame(
+        _span(min(line.x[0] for line in lines), max(line.x[-1] for line in lines)),
+        _padded(min(h.min() for h in heights), max(h.max() for h in heights)),
+    )
+    parts = frame.axes()
+    for line in lines:
+        if line.low is not None:
+            edge = list(zip(line.x, line.high)) + list(zip(line.x[::-1], line.low[::-1]))
+            parts.append(f'<path class="band c{line.color}" d="{frame.path(edge)}Z"/>')
+    for line in lines:
+        window = len(line.x) // 25 if smooth and line.low is None else 1
+        if window > 1:
+            parts.append(f'<path class="line faint c{line.color}" d="{frame.path(zip(line.x, line.y))}"/>')
+        averaged = _moving_average(line.y, window) if window > 1 else line.y
+        parts.append(f'<path class="line c{line.color}" d="{frame.path(zip(line.x, averaged))}"/>')
+        x, y = frame.place(line.x[-1], averaged[-1])
+        parts.append(f'<circle class="dot c{line.color}" cx="{x:.1f}" cy="{y:.1f}" r="2.5"/>')
+    return _svg(label, parts)
+
+
+def reliability_chart(label: str, bins: Sequence[dict]) -> str:
+    """Accuracy against confidence: on the diagonal a model is as sure as it is right. Larger dots hold more choices."""
+    frame = _Frame((0.0, 1.0), (0.0, 1.0))
+    parts = frame.axes()
+    parts.append(f'<path class="diagonal" d="{frame.path([(0, 0), (1, 1)])}"/>')
+    total = sum(b['count'] for b in bins)
+    for b in bins:
+        x, y = frame.place(b['confidence'], b['accuracy'])
+        radius = 2 + 8 * math.sqrt(b['count'] / total)
+        tip = f'{b["count"]} choices: sure of {b["confidence"]:.0%}, right in {b["accuracy"]:.0%}'
+        parts.append(f'<circle class="dot c0" cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}"><title>{tip}</title></circle>')
+    return _svg(label, parts)
+
+
+class _Frame:
+    """The area in which data are drawn, and its axes."""
+
+    def __init__(self, x_range: Tuple[float, float], y_range: Tuple[float, float]):
+        self._x, self._y = x_range, y_range
+
+    def place(self, x: float, y: float) -> Tuple[float, float]:
+        """Where a point of the data is, in the units of the SVG."""
+        across = (x - self._x[0]) / (self._x[1] - self._x[0])
+        up = (y - self._y[0]) / (self._y[1] - self._y[0])
+        return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM)
+
+    def path(self, points) -> str:
+        return 'M' + 'L'.join('{:.1f} {:.1f}'.format(*self.place(x, y)) for x, y in points)
+
+    def axes(self) -> List[str]:
+        parts = []
+        for tick in ticks(*self._y, 4):
+            _, y = self.place(self._x[0], tick)
+            parts.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
+            parts.append(f'<text class="tick" x="{LEFT - 6}" y="{y + 3:.1f}" text-anchor="end">{number(tick)}</text>')
+        for tick in ticks(*self._x, 5):
+            x, _ = self.place(tick, self._y[0])
+            anchor = 'end' if x > WIDTH - 24 else 'middle'
+            parts.append(
+                f'<text class="tick" x="{x:.1f}" y="{HEIGHT - 6}" text-anchor="{anchor}">{number(tick)}</text>'
+            )
+        return parts
+
+
+def ticks(low: float, high: float, most: int) -> List[float]:
+    """Round numbers from `low` to `high`, evenly apart, about as many as `most` and not many more."""
+    rough = (high - low) / most
+    magnitude = 10.0 ** math.floor(math.log10(rough))
+    step = magnitude * next(factor for factor in (1, 2, 5, 10) if magnitude * factor >= rough * 0.999)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [round(i * step, 12) for i in range(first, last + 1)]
+
+
+def number(value: float) -> str:
+    """A number as short as an axis wants it: 0.25, 12k, 1e-5."""
+    for size, suffix in ((1e6, 'M'), (1e3, 'k')):
+        if abs(value) >= size:
+            return f'{value / size:.3g}{suffix}'
+    if value and abs(value) < 1e-3:
+        return f'{value:.2g}'.replace('e-0', 'e-').replace('-', '−')
+    return f'{value:.3g}'.replace('-', '−')
+
+
+def _svg(label: str, parts: Sequence[str]) -> str:
+    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
+
+
+def _span(low: float, high: float) -> Tuple[float, float]:
+    return (low, high) if high > low else (low - 0.5, high + 0.5)
+
+
+def _padded(low: float, high: float) -> Tuple[float, float]:
+    """A range with a little air above and below; of one number, a range around it."""
+    if high - low <= 1e-9 * max(abs(low), abs(high)):
+        half = abs(low) / 2 or 0.5
+        return low - half, high + half
+    air = 0.06 * (high - low)
+    # A quantity that is never negative, such as a loss or a share, should not seem to be.
+    return (low - air if low < 0 or low > 2 * air else 0.0), high + air
+
+
+def _finite(line: Line) -> Line:
+    columns = [np.asarray(c, float) for c in line[1:] if c is not None]
+    keep = np.all([np.isfinite(c) for c in columns], axis=0)
+    return Line(line.color, *(None if c is None else np.asarray(c, float)[keep] for c in line[1:]))
+
+
+def _thinned(line: Line) -> Line:
+    """The means of neighbouring points, so many together that few enough are left."""
+    together = -(-len(line.x) // MOST_POINTS)
+    if together < 2:
+        return line
+    starts = np.arange(0, len(line.x), together)
+    counts = np.diff(np.append(starts, len(line.x)))
+    return Line(line.color, *(None if c is None else np.add.reduceat(c, starts) / counts for c in line[1:]))
+
+
+def _moving_average(y: np.ndarray, window: int) -> np.ndarray:
+    """Means of `window` neighbours on either side, fewer at the ends."""
+    sums = np.concatenate([[0], np.cumsum(y)])
+    place = np.arange(len(y))
+    first, last = np.maximum(place - window, 0), np.minimum(place + window + 1, len(y))
+    return (sums[last] - sums[first]) / (last - first)
