@@ -205,4 +205,7 @@ def test_an_error_of_the_ranks_is_one_line(tmp_path):
     )
     out, err = process.communicate(timeout=300)
     assert (process.returncode, err.decode()) == (0, '')
-    assert out.decode() == f'{tmp_path}: not the folder of a policy: there is no train_policy_hparams.json\n'
+    assert (
+        out.decode()
+        == f'{tmp_path}: not the folder of a run: there is no train_policy_hparams.json or train_reward_hparams.json\n'
+    )

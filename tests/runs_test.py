@@ -142,4 +142,4 @@ def test_an_error_in_a_run_is_one_line(experiment, tmp_path, ranks):
 
 def test_sampling_needs_a_run(tmp_path):
     status, _, errors = launch('sample', f'--save_dir={tmp_path}', '--nsamples=1')
-    assert status == 2 and 'not the folder of a policy' in errors and len(errors.splitlines()) == 1
+    assert status == 2 and 'not the folder of a run' in errors and len(errors.splitlines()) == 1
