@@ -3,8 +3,9 @@
 from typing import Dict
 
 from lm_human_preferences.hyperparameters import ModelHParams
+from lm_human_preferences.language.distributions import logprobs_and_entropies
 from lm_human_preferences.language.model import Model
-from lm_human_preferences.language.sample import sample_sequence, token_logprobs
+from lm_human_preferences.language.sample import sample_sequence
 from lm_human_preferences.lm_tasks import Task
 from lm_human_preferences.utils.tf_versions import tf
 
@@ -52,14 +53,5 @@ class Policy:
             read=range(first, first + responses.shape.as_list()[1]),
         ).hidden
         logits = self.model.logits(hidden) / self.temperature
-        return dict(
-            logprobs=token_logprobs(logits, responses),
-            entropies=entropy(logits),
-            values=self.model.scalar_head('value', hidden),
-        )
-
-
-def entropy(logits: tf.Tensor) -> tf.Tensor:
-    """Entropy [...] in nats of the distributions given by `logits` [..., n_vocab]."""
-    mean_logit = tf.reduce_sum(tf.nn.softmax(logits) * logits, axis=-1)
-    return tf.reduce_logsumexp(logits, axis=-1) - mean_logit
+        logprobs, entropies = logprobs_and_entropies(logits, responses)
+        return dict(logprobs=logprobs, entropies=entropies, values=self.model.scalar_head('value', hidden))

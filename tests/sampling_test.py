@@ -5,8 +5,9 @@ import pytest
 
 from lm_human_preferences.hyperparameters import ModelHParams, TaskHParams
 from lm_human_preferences.language.encodings import test_encoding as letters
+from lm_human_preferences.language.distributions import draw, token_logprobs
 from lm_human_preferences.language.model import Model
-from lm_human_preferences.language.sample import sample_sequence, token_logprobs, tokens_at
+from lm_human_preferences.language.sample import sample_sequence
 from lm_human_preferences.lm_tasks import Task
 from lm_human_preferences.policy import Policy
 from lm_human_preferences.utils.tf_versions import new_session, tf
@@ -81,7 +82,7 @@ def test_reading_in_two_parts_equals_reading_at_once(session, random):
     model = Model(HPARAMS)
     tokens = random.randint(0, 27, (4, 10)).astype(np.int32)
     first = model(tf.constant(tokens[:, :6]))
-    second = model(tf.constant(tokens[:, 6:]), past=first.past)
+    second = model(tf.constant(tokens[:, 6:]), past=first.past.with_room(4))
     sharpen(session)
     parts, whole = session.run((tf.concat([first.hidden, second.hidden], axis=1), model(tf.constant(tokens)).hidden))
     np.testing.assert_allclose(parts, whole, rtol=1e-4, atol=1e-5)
@@ -129,7 +130,7 @@ def test_tokens_are_drawn_as_often_as_they_are_probable(session):
     probabilities = np.array([0.5, 0.0, 0.3, 0.2], np.float32)
     uniforms = tf.constant(np.random.RandomState(0).random_sample(draws), tf.float32)
     logits = tf.tile(tf.log(tf.constant(probabilities[np.newaxis])), [draws, 1])
-    counts = np.bincount(session.run(tokens_at(logits, uniforms)), minlength=4)
+    counts = np.bincount(session.run(draw(tf.nn.softmax(logits), uniforms)), minlength=4)
     assert counts[1] == 0
     np.testing.assert_allclose(counts / draws, probabilities, atol=0.015)
 
@@ -139,7 +140,7 @@ def test_the_largest_and_smallest_uniform_numbers_give_possible_tokens(session, 
     possible = random.randint(0, 5000, (64, 30))
     np.put_along_axis(logits, possible, random.randn(64, 30), axis=1)
     for uniform in (0.0, 1.0):
-        tokens = session.run(tokens_at(tf.constant(logits), tf.constant(np.full(64, uniform), tf.float32)))
+        tokens = session.run(draw(tf.nn.softmax(logits), tf.constant(np.full(64, uniform), tf.float32)))
         assert all(token in row for token, row in zip(tokens, possible))
 
 

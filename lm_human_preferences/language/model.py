@@ -21,10 +21,18 @@ Dropout = Callable[[tf.Tensor, float], tf.Tensor]  # of activations at a rate
 
 
 class Past(NamedTuple):
-    """What attention needs of the tokens already read."""
+    """What attention needs of the tokens already read, perhaps with room for tokens to come."""
 
-    keys_values: Sequence[Tuple[tf.Tensor, tf.Tensor]]  # of each layer, [batch, n_head, past, head_dim]
-    real: tf.Tensor  # [batch, past] bool: False where the token was padding
+    keys_values: Sequence[Tuple[tf.Tensor, tf.Tensor]]  # of each layer, [batch, n_head, size, head_dim]
+    real: tf.Tensor  # [batch, size] bool: False where the token was padding
+    length: tf.Tensor  # int32: the positions in use; later ones are room
+
+    def with_room(self, tokens: int) -> 'Past':
+        """The same past with room for so many real tokens: of a fixed size while they are read one after another."""
+        room = [[0, 0], [0, 0], [0, tokens], [0, 0]]
+        keys_values = tuple((tf.pad(keys, room), tf.pad(values, room)) for keys, values in self.keys_values)
+        real = tf.pad(self.real, [[0, 0], [0, tokens]], constant_values=True)
+        return Past(keys_values, real, self.length)
 
 
 class States(NamedTuple):
@@ -47,6 +55,8 @@ class Model:
         self.variables = {}  # name within the scope (`h0/ln_1/g`) -> variable
         with tf.variable_scope(scope):
             self._create_variables()
+        # Read once for all calls, and outside their loops.
+        self.weights = {name: variable.read_value() for name, variable in self.variables.items()}
 
     def _create_variables(self):
         width, layers = self.hparams.n_embd, self.hparams.n_layer
@@ -93,9 +103,10 @@ class Model:
           tokens: [batch, sequence] int32.
           padding_token: the id that marks padding. A padded position is not attended to, does not advance positions,
             and its output is that of the last real token at or before it. None: every token is real.
-          past: of a call on the tokens before these, which are then all real.
-          attend: [sequence, past + sequence] bool, which positions may look at which. None: each at itself and at all
-            before it. A text that branches into several continuations is read in one go with `branching(…)`.
+          past: of a call on the tokens before these, which are then all real; with room for them.
+          attend: [sequence, sequence] bool, which positions may look at which, in a call without past. None: each at
+            itself and at all before it. A text that branches into several continuations is read in one go with
+            `branching(…)`.
           read: the positions whose output is wanted, in a call without past: `hidden` is [batch, len(read), n_embd].
             The last block is computed for these alone. None: all.
           dropout: drops at the rates of the hyperparameters (supervised language-model training only).
@@ -106,11 +117,13 @@ class Model:
             else:
                 real = tf.not_equal(tokens, padding_token)
                 tokens = tf.where(real, tokens, tf.zeros_like(tokens))
-            all_real = real if past is None else tf.concat([past.real, real], axis=1)
-            visible = _visible(all_real, _length(tokens), attend)  # [batch, sequence, past + sequence]
+            start = 0 if past is None else past.length
+            all_real = real if past is None else past.real
+            visible = _visible(all_real, start, _length(tokens), attend)  # [batch, sequence, size of the past]
             positions = tf.reduce_sum(tf.cast(visible, tf.int32), axis=-1) - tf.cast(real, tf.int32)
+            places = None if past is None else self._places_in_past(tokens, start)
 
-            x = tf.gather(self.variables['wte'], tokens) + tf.gather(self.variables['wpe'], positions)
+            x = tf.gather(self.weights['wte'], tokens) + tf.gather(self.weights['wpe'], positions)
             x = self._drop(x, self.hparams.embd_pdrop, dropout)
             # Added to the attention scores; so large that float32 keeps nothing of the score beside it.
             hide = tf.cast(tf.logical_not(visible), x.dtype)[:, tf.newaxis] * -1e10
@@ -121,7 +134,7 @@ class Model:
                     f'h{layer}/',
                     x,
                     hide,
-                    past=None if past is None else past.keys_values[layer],
+                    past=None if past is None else (past.keys_values[layer], places),
                     rows=rows if read is not None and layer == self.hparams.n_layer - 1 else None,
                     dropout=dropout,
                 )
@@ -129,24 +142,26 @@ class Model:
             hidden = self._layer_norm('ln_f', x)
             if rows is not None and read is None:
                 hidden = _take(hidden, rows)
-            return States(hidden, Past(tuple(keys_values), all_real))
+            return States(hidden, Past(tuple(keys_values), all_real, start + _length(tokens)))
 
     def logits(self, hidden: tf.Tensor) -> tf.Tensor:
         """Next-token logits [..., n_vocab] of hidden states [..., n_embd], by the transposed token embedding."""
         width, vocabulary = self.hparams.n_embd, self.hparams.n_vocab
-        logits = tf.matmul(tf.reshape(hidden, [-1, width]), self.variables['wte'], transpose_b=True)
+        logits = tf.matmul(tf.reshape(hidden, [-1, width]), self.weights['wte'], transpose_b=True)
         return tf.reshape(logits, _shape(hidden)[:-1] + [vocabulary])
 
     def scalar_head(self, name: str, hidden: tf.Tensor) -> tf.Tensor:
         """One number [...] for each hidden state [..., n_embd]."""
-        weights, bias = self.variables[f'heads/{name}/w'], self.variables[f'heads/{name}/b']
+        weights, bias = self.weights[f'heads/{name}/w'], self.weights[f'heads/{name}/b']
         return tf.reduce_sum(hidden * weights, axis=-1) + bias
 
     def _block(self, block, x, hide, past, rows, dropout):
         """One transformer block, at `rows` [batch, n] of the positions only, unless that is None."""
         queries, keys, values = self._project(block + 'attn/c_attn', self._layer_norm(block + 'ln_1', x), rows)
         if past is not None:
-            keys, values = tf.concat([past[0], keys], axis=2), tf.concat([past[1], values], axis=2)
+            # Nobody else reads the past, so TensorFlow writes into it where it lies.
+            earlier, places = past
+            keys, values = (tf.tensor_scatter_update(old, places, new) for old, new in zip(earlier, (keys, values)))
         if rows is not None:
             x = _take(x, rows)
             hide = _take(hide[:, 0], rows)[:, tf.newaxis]
@@ -162,13 +177,19 @@ class Model:
         if rows is None:
             parts = tf.split(self._named_linear(name, x), 3, axis=-1)
         else:
-            weights = tf.split(self.variables[name + '/w'], [width, 2 * width], axis=-1)
-            biases = tf.split(self.variables[name + '/b'], [width, 2 * width])
+            weights = tf.split(self.weights[name + '/w'], [width, 2 * width], axis=-1)
+            biases = tf.split(self.weights[name + '/b'], [width, 2 * width])
             keys_values = _linear(x, weights[1], biases[1])
             parts = [_linear(_take(x, rows), weights[0], biases[0])] + tf.split(keys_values, 2, axis=-1)
         return [
             tf.transpose(tf.reshape(part, _shape(part)[:2] + [heads, width // heads]), [0, 2, 1, 3]) for part in parts
         ]
+
+    def _places_in_past(self, tokens, start):
+        """Where keys and values of the tokens belong: [batch, n_head, sequence, 3], indices of batch, head, position."""
+        batch, sequence = _shape(tokens)
+        places = tf.meshgrid(tf.range(batch), tf.range(self.hparams.n_head), start + tf.range(sequence), indexing='ij')
+        return tf.stack(places, axis=-1)
 
     def _attend(self, queries, keys, values, hide, dropout):
         """Scaled dot-product attention, the heads put together: [batch, queries, n_embd]."""
@@ -179,12 +200,12 @@ class Model:
         return tf.reshape(mixed, [batch, sequence, heads * head_dim])
 
     def _named_linear(self, name, x):
-        return _linear(x, self.variables[name + '/w'], self.variables[name + '/b'])
+        return _linear(x, self.weights[name + '/w'], self.weights[name + '/b'])
 
     def _layer_norm(self, name, x):
         centred = x - tf.reduce_mean(x, axis=-1, keepdims=True)
         variance = tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True)
-        return centred * tf.rsqrt(variance + 1e-5) * self.variables[name + '/g'] + self.variables[name + '/b']
+        return centred * tf.rsqrt(variance + 1e-5) * self.weights[name + '/g'] + self.weights[name + '/b']
 
     @staticmethod
     def _drop(x, rate, dropout):
@@ -202,11 +223,10 @@ def branching(stem: int, branches: int, length: int) -> np.ndarray:
     return earlier & ((branch == -1) | (branch == branch[:, np.newaxis]))
 
 
-def _visible(all_real, sequence, attend):
-    """[batch, sequence, past + sequence] bool: which real tokens each position attends to."""
+def _visible(all_real, start, sequence, attend):
+    """[batch, sequence, size] bool: which of `size` real tokens each position from `start` on attends to."""
     if attend is None:
-        total = _length(all_real)
-        attend = tf.range(total) <= tf.range(total - sequence, total)[:, tf.newaxis]
+        attend = tf.range(_length(all_real)) <= start + tf.range(sequence)[:, tf.newaxis]
     return tf.logical_and(all_real[:, tf.newaxis, :], attend)
 
 
@@ -235,8 +255,17 @@ def _linear(x, weights, bias):
     return tf.reshape(y, _shape(x)[:-1] + [n_out])
 
 
+@tf.custom_gradient
 def _gelu(x):
-    return 0.5 * x * (1 + tf.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * tf.square(x))))
+    """0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³))), written as x · sigmoid(…): fewer passes over memory each way."""
+    slope, cubic = 2 * math.sqrt(2 / math.pi), 2 * math.sqrt(2 / math.pi) * 0.044715
+    gate = tf.sigmoid(x * (slope + cubic * tf.square(x)))
+    y = x * gate
+
+    def gradient(dy):
+        return dy * (gate + (y - y * gate) * (slope + 3 * cubic * tf.square(x)))
+
+    return y, gradient
 
 
 def _shape(x):
