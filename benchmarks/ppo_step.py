@@ -3,8 +3,8 @@
     python benchmarks/ppo_step.py --model 124M --batch 8 --query 64 --response 24
     python benchmarks/ppo_step.py --growth      # time and memory against batch, response length and model size
 
-Weights and queries are random. The limit is the time of the needed arithmetic alone (logits at the response only) at the
-rate that `limits.py` measures in the same process.
+Weights and queries are random. The limit is the time of the needed arithmetic alone (logits at the response only) at
+the rate that `limits.py` measures in the same process.
 """
 
 import subprocess

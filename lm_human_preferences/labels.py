@@ -7,6 +7,7 @@ from typing import Any, Dict, List, Optional, Tuple
 import numpy as np
 
 from lm_human_preferences.language.encodings import Encoding
+from lm_human_preferences.utils import storage
 from lm_human_preferences.utils.cache import cache_dir
 
 # Of each field the type and the shape of one label.
@@ -18,9 +19,9 @@ def load_labels(
 ) -> Dict[str, np.ndarray]:
     """Return the first `num` labels (None: all) of a source: {field: [num, …]}.
 
-    `source` is a file (a JSON list of objects) or a folder of such files (*.json, taken in the order of their
-    names), either of which may lie in the cache folder, 'test'
-    (zeros) or 'demo' (people's choices between short texts, best_of_4; `seed` is its alone).
+    `source` is a JSON list of objects in a file (a path, gs://… or https://…, or the name of a published file, below
+    labels/), or a folder of such files (*.json, taken in the order of their names); either may lie in the cache folder.
+    It may also be 'test' (zeros) or 'demo' (people's choices between short texts, best_of_4; `seed` is its alone).
     FileNotFoundError if there is no such file; ValueError naming file, entry and field for labels that do
     not fit the schema.
     """
@@ -70,11 +71,15 @@ def _read_entries(path: str) -> List[Tuple[str, Any]]:
 
 
 def find(source: str) -> str:
-    """Return the path of a label file, or of a folder of them: as given, or inside the cache folder."""
+    """Return the path of a label file (fetched if it is remote or published), or of a local folder of them."""
+    if storage.is_remote(source):
+        return storage.local_file(source)
     places = [os.path.expanduser(source), os.path.join(cache_dir(), source)]
     for path in places:
         if os.path.exists(path):
             return path
+    if source.startswith('labels/'):
+        return storage.local_file(storage.join(storage.LABELS_AND_TEXTS, source))
     raise FileNotFoundError(f'--labels.source: no label file {" or ".join(dict.fromkeys(places))}')
 
 

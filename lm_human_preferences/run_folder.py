@@ -1,10 +1,11 @@
 """What the folder of a run holds: its hyperparameters, its policies and its reward model."""
 
 import os
-from typing import List, NamedTuple, Optional, Sequence, Union
+from typing import List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from lm_human_preferences.hyperparameters import TaskHParams, TrainPolicyHParams, TrainRewardHParams
 from lm_human_preferences.language.trained_models import TrainedModel, find_model, find_reward_model
+from lm_human_preferences.utils import storage
 
 INITIAL = 'initial'  # names the policy that a run's fine-tuning started from
 HPARAMS_FILES = {
@@ -14,16 +15,14 @@ HPARAMS_FILES = {
 
 
 class RunFolder:
-    """The folder of a run of `train_policy` or `train_reward`."""
+    """The folder of a run of `train_policy` or `train_reward`: a path, gs://… or https://…."""
 
     def __init__(self, path: str):
         """FileNotFoundError for a folder that is none of a run."""
         self.path = path
-        found = [name for name in HPARAMS_FILES if os.path.exists(os.path.join(path, name))]
-        if not found:
-            raise FileNotFoundError(f'{path}: not the folder of a run: there is no {" or ".join(HPARAMS_FILES)}')
-        self.hparams: Union[TrainPolicyHParams, TrainRewardHParams] = HPARAMS_FILES[found[0]]()
-        self.hparams.override_from_json_file(os.path.join(path, found[0]))
+        name, file = _hparams_file(path)
+        self.hparams: Union[TrainPolicyHParams, TrainRewardHParams] = HPARAMS_FILES[name]()
+        self.hparams.override_from_json_file(file)
 
     @property
     def name(self) -> str:
@@ -47,13 +46,23 @@ class RunFolder:
         """The policy of the run, or with `ref_policy` the one that it started from."""
         if not self.has_policy:
             raise FileNotFoundError(f'{self.path}: not the folder of a policy: there is no train_policy_hparams.json')
-        return find_model(os.path.join(self.path, 'policy'), savescope)
+        return find_model(storage.join(self.path, 'policy'), savescope)
 
     def reward_model(self) -> TrainedModel:
         """The reward model that the run trained, or was given."""
         if self.has_policy and self.hparams.rewards.trained_model is not None:
             return find_reward_model(self.hparams.rewards.trained_model)
         return find_reward_model(self.path)
+
+
+def _hparams_file(path: str) -> Tuple[str, str]:
+    """Which of HPARAMS_FILES the folder of a run holds, and the local path of that file."""
+    for name in HPARAMS_FILES:
+        try:
+            return name, storage.local_file(storage.join(path, name))
+        except (FileNotFoundError, PermissionError) as error:
+            reason = f' ({error})' if storage.is_remote(path) else ''
+    raise FileNotFoundError(f'{path}: not the folder of a run: there is no {" or ".join(HPARAMS_FILES)}{reason}')
 
 
 class NamedPolicy(NamedTuple):
@@ -80,9 +89,11 @@ def find_policies(names: Sequence[str], run: RunFolder, savescope: str = 'policy
 
 def find_policy(name: str, savescope: str = 'policy') -> TrainedModel:
     """The policy of the run folder `name`, or the language model called so."""
-    if any(os.path.exists(os.path.join(name, file)) for file in HPARAMS_FILES):
-        return RunFolder(name).policy(savescope)
-    return find_model(name, savescope)
+    try:
+        run = RunFolder(name)
+    except FileNotFoundError:
+        return find_model(name, savescope)
+    return run.policy(savescope)
 
 
 def short_names(paths: Sequence[str]) -> List[str]:

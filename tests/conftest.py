@@ -24,6 +24,7 @@ def golden_dir():
 def cache(tmp_path, monkeypatch):
     """An empty cache folder of the test's own."""
     monkeypatch.setenv('LM_HUMAN_PREFERENCES_CACHE', str(tmp_path / 'cache'))
+    (tmp_path / 'cache').mkdir()
     return tmp_path / 'cache'
 
 
@@ -48,6 +49,13 @@ def quick_retries(monkeypatch):
     """Pauses and time limits of a download short enough for a test."""
     monkeypatch.setattr(storage, 'FIRST_PAUSE', 0.01)
     monkeypatch.setattr(transports, 'STALL_SECONDS', 0.5)
+
+
+@pytest.fixture
+def mirror(web, cloud, monkeypatch):
+    """A web server in place of the new home of the data of 2019; their old home has none of it."""
+    monkeypatch.setenv('LM_HUMAN_PREFERENCES_PUBLISHED', web.url + '/')
+    return web
 
 
 class TinyRun:

@@ -1,13 +1,17 @@
 import hashlib
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
-from lm_human_preferences.datasets import cnndm, tldr
+from lm_human_preferences.datasets import cnndm, places, tldr
 from lm_human_preferences.language import encodings
 from lm_human_preferences.language.datasets import QueryStream, get_texts, tokenize_query
 
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 LETTERS = encodings.test_encoding()
 PAD = 27
 
@@ -72,6 +76,92 @@ def test_bad_jsonl_line(tmp_path, line, reason):
     (tmp_path / 'train.jsonl').write_text('"good"\n' + line + '\n')
     with pytest.raises(ValueError, match=f'train.jsonl: line at byte 7: {reason}'):
         list(get_texts(f'jsonl:{tmp_path}', 'train'))
+
+
+def test_remote_files_of_texts(cache, web, cloud):
+    web.files['/all.txt'] = b'one\ntwo\n'
+    assert list(get_texts(f'text:{web.url}/all.txt', 'train')) == ['one', 'two']
+    cloud.put('texts/valid.jsonl', '"held out"')
+    assert list(get_texts('jsonl:gs://bucket/texts', 'valid')) == ['held out']
+    with pytest.raises(
+        FileNotFoundError, match='gs://bucket/texts/train.jsonl: not found.*the folder needs train, valid'
+    ):
+        get_texts('jsonl:gs://bucket/texts', 'train')
+
+
+def texts_of(places, content):
+    return [content[start:end].decode() for start, end in places]
+
+
+@pytest.mark.parametrize('chunk', [3, 7, 1 << 20])
+def test_places_in_a_json_list(tmp_path, monkeypatch, chunk):
+    monkeypatch.setattr(places, 'CHUNK_BYTES', chunk)
+    items = [{'content': 'é]\u2028 "[', 'n': [1, {'a': None}]}, 12, 'x', -1.5e3, [], {}, '日本 😀\\']
+    for separators in ((',', ':'), (' ,\r\n\t', ' : ')):
+        content = (' [ ' + json.dumps(items, ensure_ascii=False, separators=separators)[1:] + '\n').encode()
+        (tmp_path / 'list.json').write_bytes(content)
+        found = list(places.json_list(str(tmp_path / 'list.json')))
+        assert [json.loads(text) for text in texts_of(found, content)] == items
+    for content, count in (('[]', 0), (' [ ] ', 0), ('[1]', 1)):
+        (tmp_path / 'list.json').write_text(content)
+        assert len(list(places.json_list(str(tmp_path / 'list.json')))) == count
+
+
+@pytest.mark.parametrize('content', ['', '{}', '[', '[1', '[1,', '[1,]', '[1 2]', '[1, oops]', '["a'])
+def test_what_is_no_json_list(tmp_path, content):
+    (tmp_path / 'list.json').write_text(content)
+    with pytest.raises(ValueError, match='list.json: not a JSON list'):
+        list(places.json_list(str(tmp_path / 'list.json')))
+
+
+def test_places_of_a_large_file_are_found_once(lines, cache, monkeypatch):
+    small = list(get_texts(f'text:{lines}', 'train'))
+    monkeypatch.setattr(places, 'SMALL_FILE', 10)
+    looks = []
+
+    def find(path):
+        looks.append(path)
+        return places.lines(path)
+
+    for _ in range(2):
+        found = places.places(str(lines), find)
+        assert isinstance(found, np.memmap) and len(found) == 100
+    assert looks == [str(lines)]
+    assert list(get_texts(f'text:{lines}', 'train')) == small
+    lines.write_text(' \n' * 20)
+    assert len(places.places(str(lines), find)) == 0
+
+
+MEASURE = """
+import re, sys
+from lm_human_preferences.language.datasets import QueryStream
+from lm_human_preferences.language.encodings import test_encoding
+stream = QueryStream(sys.argv[1], 'train', test_encoding(), 4)
+stream.next_batch(1000)
+print(len(stream._texts), re.search(r'VmHWM:\\s+(\\d+) kB', open('/proc/self/status').read()).group(1))
+"""
+
+
+@pytest.mark.skipif(not os.path.exists('/proc/self/status'), reason='this system does not tell a process its memory')
+@pytest.mark.parametrize('kind', ['text', 'jsonl', 'tldr'])
+def test_memory_does_not_grow_with_the_data_set(tmp_path, monkeypatch, kind):
+    """What a process needs at its peak for 1 000 texts, and for 80 MB of them."""
+    write = {'text': '{}\n', 'jsonl': '"{}"\n', 'tldr': ',{{"content": "{}"}}'}[kind].format('abcd' * 100)
+    peaks = []
+    for count in (1000, 200000):
+        monkeypatch.setenv('LM_HUMAN_PREFERENCES_CACHE', str(tmp_path / str(count)))
+        (tmp_path / str(count) / 'tldr').mkdir(parents=True)
+        path = tmp_path / str(count) / 'tldr' / 'train-subset.json'
+        whole = write * count
+        path.write_text('[' + whole[1:] + ']' if kind == 'tldr' else whole)
+        name = kind if kind == 'tldr' else f'{kind}:{path}'
+        command = [sys.executable, '-c', MEASURE, name]
+        env = dict(os.environ, PYTHONPATH=ROOT)
+        done = subprocess.run(command, env=env, stdout=subprocess.PIPE, check=True)
+        texts, peak = map(int, done.stdout.split())
+        assert texts == count * (1 if kind == 'tldr' else 0.9)
+        peaks.append(peak)
+    assert peaks[1] - peaks[0] < 10000  # kilobytes
 
 
 def test_unknown_names():
@@ -149,18 +239,12 @@ def test_random_letters_fit_the_tiniest_task(options):
     assert get_texts('test', 'train')[0] != get_texts('test', 'valid')[0]
 
 
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv('LM_HUMAN_PREFERENCES_CACHE', str(tmp_path))
-    return tmp_path
-
-
-def test_published_sets_name_what_is_missing(cache):
+def test_published_sets_name_what_is_missing(cache, mirror):
     with pytest.raises(FileNotFoundError, match=r'book_passages.train.jsonl not found.*query_dataset=text:PATH'):
         get_texts('books', 'train')
-    with pytest.raises(FileNotFoundError, match=r'all_val.txt not found.*cnndm'):
+    with pytest.raises(FileNotFoundError, match=r'all_val.txt: not found .*put the file at .*all_val.txt'):
         get_texts('cnndm', 'valid')
-    with pytest.raises(FileNotFoundError, match=r'tldr.valid-subset.json not found'):
+    with pytest.raises(FileNotFoundError, match=r'tldr.valid-subset.json: not found'):
         get_texts('tldr', 'test')
 
 
@@ -171,7 +255,7 @@ def test_books(cache):
     assert list(get_texts('books', 'train')) == ['One.\nTwo.', 'Three.']
 
 
-def test_cnndm(cache):
+def test_cnndm(cache, mirror):
     urls = ['http://web.archive.org/cnn.com/a', 'http://web.archive.org/www.dailymail.co.uk/b']
     folder = cache / 'datasets' / 'cnndm'
     (folder / 'url_lists').mkdir(parents=True)
@@ -214,12 +298,33 @@ def test_cnndm_cleaning(story, expected):
     assert cnndm.clean(story) == expected
 
 
+def test_cnndm_is_fetched_story_by_story(cache, mirror):
+    urls = [f'http://web.archive.org/cnn.com/{i}' for i in range(6)]
+    bucket = '/lm-human-preferences/datasets/cnndm'
+    mirror.files[f'{bucket}/url_lists/all_train.txt'] = '\n'.join(urls).encode()
+    for i, url in enumerate(urls):
+        name = hashlib.sha1(url.encode()).hexdigest()
+        mirror.files[f'{bucket}/cache_train/cnn/stories/{name}.story'] = b'a' * (i + 1)
+    queries = QueryStream('cnndm', 'train', LETTERS, 6, rank=1, num_ranks=2)
+    assert len({decoded([tokens])[0] for tokens in queries.next_batch(3)}) == 3
+    stories = [path for path in mirror.bodies if path.endswith('.story')]
+    assert len(stories) == 3  # the other rank's are the other rank's to fetch
+    kept = {len(files) for _, _, files in os.walk(str(cache)) if files}
+    assert kept == {1, 3}  # nothing but the list and the stories
+
+
+def test_tldr_is_fetched(cache, mirror):
+    mirror.files['/lm-human-preferences/tldr/train-subset.json'] = b'[{"content": "a"}, {"content": "b"}]'
+    assert list(get_texts('tldr', 'train')) == list(get_texts('tldr', 'train')) == ['a', 'b']
+    assert mirror.bodies == {'/lm-human-preferences/tldr/train-subset.json': 1}
+
+
 def test_tldr(cache):
     (cache / 'tldr').mkdir()
     posts = [{'content': 'Itâ€™s me.\n\n\n\nHelp. ', 'summary': 'x'}, {'content': 'b'}]
     (cache / 'tldr' / 'valid-subset.json').write_text(json.dumps(posts))
     assert list(get_texts('tldr', 'test')) == ["It's me.\n\nHelp.", 'b']
     (cache / 'tldr' / 'train-subset.json').write_text('[{"text": "a"}]')
-    with pytest.raises(ValueError, match='not a JSON list of objects with a "content"'):
-        get_texts('tldr', 'train')
+    with pytest.raises(ValueError, match='train-subset.json: item at byte 1: not an object with a "content"'):
+        get_texts('tldr', 'train')[0]
     assert tldr.clean('a\n\nb') == 'a\n\nb'

@@ -94,14 +94,13 @@ def test_published_folder_has_no_encoding_file(own, tmp_path):
     assert load_encoding(str(tmp_path)).encode('the cat') == own.encode('the cat')
 
 
-def test_main_comes_from_the_cache(own, tmp_path, monkeypatch):
-    monkeypatch.setenv('LM_HUMAN_PREFERENCES_CACHE', str(tmp_path / 'cache'))
+def test_main_comes_from_the_cache(own, tmp_path, cache, mirror):
     model = tmp_path / 'model'
     model.mkdir()
     (model / 'encoding').write_text('"main"')
-    with pytest.raises(FileNotFoundError, match='encodings.main'):
+    with pytest.raises(FileNotFoundError, match='encodings/main/encoder.json: not found'):
         load_encoding(str(model))
-    folder = tmp_path / 'cache' / 'encodings' / 'main'
+    folder = cache / 'encodings' / 'main'
     own.save(str(folder))
     loaded = load_encoding(str(model))
     assert loaded.name == main_encoding().name == 'main'

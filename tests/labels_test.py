@@ -71,8 +71,23 @@ def test_relative_path_in_the_cache(write, tmp_path, monkeypatch):
     write(entries())
     monkeypatch.setenv('LM_HUMAN_PREFERENCES_CACHE', str(tmp_path))
     assert load('labels.json')['best'].tolist() == [0, 1]
-    with pytest.raises(FileNotFoundError, match='no label file labels/x.json or .*x.json'):
+    with pytest.raises(FileNotFoundError, match='no label file x.json or .*x.json'):
+        load('x.json')
+
+
+def test_published_labels_are_fetched(cache, mirror):
+    mirror.files['/lm-human-preferences/labels/sentiment/offline_5k.json'] = json.dumps(entries()).encode()
+    assert load('labels/sentiment/offline_5k.json')['best'].tolist() == [0, 1]
+    assert (cache / 'labels' / 'sentiment' / 'offline_5k.json').exists()
+    with pytest.raises(FileNotFoundError, match='labels/x.json: not found.*put the file at .*labels/x.json'):
         load('labels/x.json')
+
+
+def test_labels_from_a_bucket_and_a_web_server(cache, web, cloud):
+    web.files['/mine.json'] = json.dumps(entries()).encode()
+    cloud.put('mine.json', json.dumps(entries()[1:]))
+    assert load(f'{web.url}/mine.json')['best'].tolist() == [0, 1]
+    assert load('gs://bucket/mine.json')['best'].tolist() == [1, 0]
 
 
 def test_zeros():

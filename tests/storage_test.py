@@ -307,12 +307,6 @@ def test_cloud_storage_without_the_object(cache, cloud):
 # The data of 2019.
 
 
-@pytest.fixture
-def mirror(web, monkeypatch):
-    monkeypatch.setenv('LM_HUMAN_PREFERENCES_PUBLISHED', web.url + '/')
-    return web
-
-
 def test_moved_buckets_are_found_at_their_new_home(cache, mirror):
     mirror.files['/lm-human-preferences/labels/a.json'] = b'[]'
     mirror.files['/gpt-2/encodings/main/vocab.bpe'] = b'#version'
@@ -323,7 +317,7 @@ def test_moved_buckets_are_found_at_their_new_home(cache, mirror):
     assert len(mirror.requests) == asked  # they never change
 
 
-def test_moved_buckets_are_asked_for_at_both_places(cache, mirror, cloud):
+def test_moved_buckets_are_asked_for_at_both_places(cache, mirror):
     message = r'cannot fetch {}/gpt-2/x: not found \(404\); gs://gpt-2/x: not found \(404\)\. To .* at {}/x$'
     with pytest.raises(FileNotFoundError, match=message.format(mirror.url, cache)):
         storage.local_file('gs://gpt-2/x')

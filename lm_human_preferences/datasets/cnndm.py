@@ -1,13 +1,15 @@
 """News stories of CNN and the Daily Mail (Hermann et al. 2015), for summaries."""
 
 import hashlib
-import os
 import re
-from typing import Sequence, Tuple
+from typing import Sequence
 
 import ftfy
 
-from lm_human_preferences.utils.cache import cache_dir
+from lm_human_preferences.datasets.text_files import LineFile
+from lm_human_preferences.utils import storage
+
+FOLDER = storage.join(storage.LABELS_AND_TEXTS, 'datasets', 'cnndm')
 
 # What may come before a story: "By .", the author on a line of its own; times of publication; a place.
 _BYLINE = re.compile(r"\ABy(?:[ .]*\n+[^\n]*|(?: [A-Z][\w'’-]+){2,4}[ .]*)\n+(?:and [^\n]{1,60}\n+)?")
@@ -16,15 +18,12 @@ _DATELINE = re.compile(r'\A(?:.{0,1000}?\(CNN\) +--|[^\n]{0,100}?\(CNN\))', re.D
 
 
 class Stories(Sequence):
-    """The stories of a list of URLs, read when asked for."""
+    """The stories of a list of URLs, each read (and fetched, if it is not in the cache) when asked for."""
 
-    def __init__(self, folder: str, part: str):
-        url_list = os.path.join(folder, 'url_lists', f'all_{part}.txt')
-        if not os.path.exists(url_list):
-            raise FileNotFoundError(f'{url_list} not found: put the published cnndm data set into {folder}')
-        with open(url_list, encoding='utf-8') as f:
-            self._urls = [line.strip() for line in f if line.strip()]
-        self._folder = os.path.join(folder, f'cache_{part}')
+    def __init__(self, mode: str):
+        part = {'valid': 'val'}.get(mode, mode)
+        self._urls = LineFile(storage.local_file(storage.join(FOLDER, 'url_lists', f'all_{part}.txt')), str.strip)
+        self._folder = storage.join(FOLDER, f'cache_{part}')
 
     def __len__(self) -> int:
         return len(self._urls)
@@ -37,9 +36,10 @@ class Stories(Sequence):
         url = self._urls[index]
         site = 'dailymail' if 'dailymail.co.uk' in url else 'cnn'
         name = hashlib.sha1(url.encode('utf-8')).hexdigest() + '.story'
-        path = os.path.join(self._folder, site, 'stories', name)
-        if not os.path.exists(path):
-            raise FileNotFoundError(f'{path} not found: the story of {url} is missing from the cnndm data set')
+        try:
+            path = storage.local_file(storage.join(self._folder, site, 'stories', name))
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f'the story of {url} is missing from the cnndm data set: {error}') from None
         with open(path, encoding='utf-8', errors='replace') as f:
             return f.read()
 
@@ -53,17 +53,13 @@ class Highlights(Stories):
 
 
 def texts(mode: str) -> Sequence[str]:
-    """Return the stories of `mode`, found in datasets/cnndm of the cache folder."""
-    return Stories(*_place(mode))
+    """Return the stories of `mode`; they lie in datasets/cnndm of the cache folder."""
+    return Stories(mode)
 
 
 def references(mode: str) -> Sequence[str]:
     """Return the highlights of the stories of `mode`."""
-    return Highlights(*_place(mode))
-
-
-def _place(mode: str) -> Tuple[str, str]:
-    return os.path.join(cache_dir(), 'datasets', 'cnndm'), {'valid': 'val'}.get(mode, mode)
+    return Highlights(mode)
 
 
 def clean(story: str) -> str:

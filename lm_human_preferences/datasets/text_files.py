@@ -1,58 +1,64 @@
-"""Texts of the user, one a line of a file."""
+"""Texts of the user, one a line of a file; the file may be remote."""
 
-import array
 import json
 import os
 from typing import Callable, Optional, Sequence
+from urllib.parse import urlsplit
 
-import numpy as np
+from lm_human_preferences.datasets.places import lines, places
+from lm_human_preferences.utils import storage
 
 # Of a single file, one line in twenty is held out as `valid` and another one as `test`.
 HELD_OUT_EVERY = 20
 
 
 class LineFile(Sequence):
-    """The lines of a file that are not blank, read when asked for: memory holds only their places."""
+    """The lines of a file that are not blank, read when asked for."""
 
     def __init__(self, path: str, parse: Callable[[str], Optional[str]] = str):
         """`parse` turns a line without its end into a text; its ValueError is reported with the place."""
         self.path = path
         self._parse = parse
-        self._starts = array.array('q')
-        place = 0
-        with open(path, 'rb') as f:
-            for line in f:
-                if line.strip():
-                    self._starts.append(place)
-                place += len(line)
+        self._places = places(path, lines)
 
     def __len__(self) -> int:
-        return len(self._starts)
+        return len(self._places)
 
     def __getitem__(self, index: int) -> str:
         """Return a text. ValueError naming file and place for a line that holds none."""
-        start = self._starts[index]
+        start, end = self._places[index]
         with open(self.path, 'rb') as f:
             f.seek(start)
-            line = f.readline().decode('utf-8', errors='replace').rstrip('\r\n')
+            line = f.read(end - start).decode('utf-8', errors='replace').rstrip('\r\n')
         try:
             return self._parse(line)
         except ValueError as e:
             raise ValueError(f'{self.path}: line at byte {start}: {e}') from None
 
 
-class Selection(Sequence):
-    """Some of the items of a sequence, by their indices."""
+class Part(Sequence):
+    """A part of some texts: of every HELD_OUT_EVERY, `test` has the middle one, `valid` the last, `train` the others.
 
-    def __init__(self, items: Sequence[str], indices: Sequence[int]):
-        self._items = items
-        self._indices = indices
+    So a short file has some of each.
+    """
+
+    def __init__(self, texts: Sequence[str], mode: str):
+        first = {'valid': HELD_OUT_EVERY - 1, 'test': HELD_OUT_EVERY // 2 - 1}
+        held_out = {part: range(start, len(texts), HELD_OUT_EVERY) for part, start in first.items()}
+        self._texts = texts
+        self._held_out = held_out.get(mode)
+        self._size = len(texts) - sum(map(len, held_out.values())) if mode == 'train' else len(held_out[mode])
 
     def __len__(self) -> int:
-        return len(self._indices)
+        return self._size
 
     def __getitem__(self, index: int) -> str:
-        return self._items[int(self._indices[index])]
+        if not 0 <= index < self._size:
+            raise IndexError(index)
+        if self._held_out is not None:
+            return self._texts[self._held_out[index]]
+        block, place = divmod(index, HELD_OUT_EVERY - 2)
+        return self._texts[block * HELD_OUT_EVERY + place + (place >= HELD_OUT_EVERY // 2 - 1)]
 
 
 def plain_texts(path: str, mode: str) -> Sequence[str]:
@@ -93,20 +99,24 @@ def parse_json_line(line: str) -> str:
 
 def _part(path: str, mode: str, suffix: str, parse: Callable[[str], Optional[str]]) -> Sequence[str]:
     """Return the texts of `mode`: of the folder's file MODE.suffix, or those of one file set apart for it."""
-    path = os.path.expanduser(path)
-    if os.path.isdir(path):
-        path = os.path.join(path, mode + suffix)
-        if not os.path.exists(path):
-            raise FileNotFoundError(f'{path} not found: the folder needs train, valid and test{suffix}')
-        return LineFile(path, parse)
-    if not os.path.exists(path):
-        raise FileNotFoundError(f'{path} not found: give a file of one text a line, or a folder of such files')
-    lines = LineFile(path, parse)
-    # `valid` are the lines 20, 40, …, `test` the lines 10, 30, …: a short file has some of both.
-    group = np.arange(1, len(lines) + 1) % HELD_OUT_EVERY
-    part = {'valid': group == 0, 'test': group == HELD_OUT_EVERY // 2}
-    part['train'] = ~(part['valid'] | part['test'])
-    indices = np.flatnonzero(part[mode])
-    if not len(indices):
-        raise ValueError(f'{path} has {len(lines)} texts, too few for a part {mode!r}: give {HELD_OUT_EVERY} or more')
-    return Selection(lines, indices)
+    if _is_folder(path):
+        try:
+            return LineFile(storage.local_file(storage.join(path, mode + suffix)), parse)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f'{error}: the folder needs train, valid and test{suffix}') from None
+    try:
+        texts = LineFile(storage.local_file(path), parse)
+    except FileNotFoundError as error:
+        hint = 'give a file of one text a line, or a folder of such files'
+        raise FileNotFoundError(f'{error}: {hint}') from None
+    part = Part(texts, mode)
+    if not len(part):
+        raise ValueError(f'{path} has {len(texts)} texts, too few for a part {mode!r}: give {HELD_OUT_EVERY} or more')
+    return part
+
+
+def _is_folder(path: str) -> bool:
+    """Whether `path` names a folder; of what is remote, a name without an extension does."""
+    if storage.is_remote(path):
+        return not os.path.splitext(urlsplit(path).path)[1]
+    return os.path.isdir(os.path.expanduser(path))

@@ -1,51 +1,56 @@
 """Reddit posts whose authors wrote a summary (Völske et al. 2017), for summaries."""
 
 import json
-import os
 import re
-from typing import Dict, List, Optional, Sequence
+from typing import Dict, Optional, Sequence
 
 import ftfy
 
-from lm_human_preferences.utils.cache import cache_dir
+from lm_human_preferences.datasets.places import json_list, places
+from lm_human_preferences.utils import storage
 
 
 class Posts(Sequence):
-    """Posts, cleaned when asked for."""
+    """Posts, read and cleaned when asked for."""
 
-    def __init__(self, posts: Sequence[str]):
-        self._posts = posts
+    def __init__(self, mode: str):
+        name = '{}-subset.json'.format('train' if mode == 'train' else 'valid')
+        self._path = storage.local_file(storage.join(storage.LABELS_AND_TEXTS, 'tldr', name))
+        self._places = places(self._path, json_list)
 
     def __len__(self) -> int:
-        return len(self._posts)
+        return len(self._places)
 
     def __getitem__(self, index: int) -> str:
-        return clean(self._posts[index])
+        """Return a cleaned post. ValueError naming file and place for an item that is none."""
+        return clean(self._read(index)['content'])
+
+    def _read(self, index: int) -> Dict:
+        start, end = self._places[index]
+        with open(self._path, 'rb') as f:
+            f.seek(start)
+            post = json.loads(f.read(end - start).decode('utf-8'))
+        if not isinstance(post, dict) or not isinstance(post.get('content'), str):
+            raise ValueError(f'{self._path}: item at byte {start}: not an object with a "content"')
+        return post
+
+
+class Summaries(Posts):
+    """The authors' own summaries of their posts."""
+
+    def __getitem__(self, index: int) -> Optional[str]:
+        """Return the summary of a post, None where the file has none."""
+        return self._read(index).get('summary')
 
 
 def texts(mode: str) -> Sequence[str]:
-    """Return the posts of `mode`, found in tldr/ of the cache folder; `test` has those of `valid`."""
-    return Posts([post['content'] for post in _load(mode)])
+    """Return the posts of `mode`; they lie in tldr/ of the cache folder. `test` has those of `valid`."""
+    return Posts(mode)
 
 
 def references(mode: str) -> Sequence[Optional[str]]:
-    """Return the authors' own summaries of the posts of `mode`, None where the file has none."""
-    return [post.get('summary') for post in _load(mode)]
-
-
-def _load(mode: str) -> List[Dict]:
-    name = '{}-subset.json'.format('train' if mode == 'train' else 'valid')
-    path = os.path.join(cache_dir(), 'tldr', name)
-    if not os.path.exists(path):
-        raise FileNotFoundError(f'{path} not found: put the published {name} of the tldr data set there')
-    with open(path, encoding='utf-8') as f:
-        try:
-            posts = json.load(f)
-        except ValueError:
-            posts = None
-    if not isinstance(posts, list) or not all(isinstance(post, dict) and 'content' in post for post in posts):
-        raise ValueError(f'{path}: not a JSON list of objects with a "content"')
-    return posts
+    """Return the authors' summaries of the posts of `mode`."""
+    return Summaries(mode)
 
 
 def clean(post: str) -> str:

@@ -19,7 +19,7 @@ MAX_TEXTS_WITHOUT_QUERY = 10000
 
 
 def get_texts(name: str, mode: str) -> Sequence[str]:
-    """Return the texts of a data set in the order of its files; memory is for places, not for the texts.
+    """Return the texts of a data set in the order of its files, each read when asked for.
 
     `name` is one of NAMES, `mode` one of MODES. ValueError for another name or mode, FileNotFoundError for
     missing files.
@@ -183,7 +183,8 @@ class QueryStream:
         passes, index = divmod(place, len(self._texts))
         if passes != self._pass:
             self._pass = passes
-            self._order = np.random.RandomState([self._seed, passes]).permutation(len(self._texts))
+            texts = np.arange(len(self._texts), dtype=np.int32)  # 4 bytes a text are all that grows with the data set
+            self._order = np.random.RandomState([self._seed, passes]).permutation(texts)
         return int(self._order[index])
 
     def _fault(self, text: str) -> str:

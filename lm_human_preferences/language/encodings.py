@@ -12,7 +12,7 @@ from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 
 import regex
 
-from lm_human_preferences.utils.cache import cache_dir
+from lm_human_preferences.utils import storage
 from lm_human_preferences.utils.files import write_json, written_whole
 
 END_OF_TEXT = '<|endoftext|>'
@@ -156,26 +156,25 @@ def test_encoding() -> Encoding:
 
 
 def main_encoding() -> Encoding:
-    """Return GPT-2's encoding (50 257 tokens), read from the cache folder."""
-    folder = os.path.join(cache_dir(), 'encodings', 'main')
-    if not _has_vocabulary(folder):
-        raise FileNotFoundError(
-            f"GPT-2's vocabulary is not in {folder}: put the published {ENCODER_FILE} and {MERGES_FILE} there"
-        )
+    """Return GPT-2's encoding (50 257 tokens), fetched into encodings/main of the cache folder if it is not there."""
+    for name in (ENCODER_FILE, MERGES_FILE):
+        folder = os.path.dirname(storage.local_file(storage.join(storage.MODELS, 'encodings', 'main', name)))
     return _from_folder('main', folder)
 
 
-def load_encoding(folder: str) -> Encoding:
+def load_encoding(folder: str, default: Optional[str] = None) -> Encoding:
     """Load the encoding of a model folder.
 
     The file `encoding` there holds "main", "test" or "own"; without it the folder's own vocabulary files
-    are taken, as in a published GPT-2 model folder.
+    are taken, as in OpenAI's model folders, or if these are missing too, the encoding called `default`.
     """
     path = os.path.join(folder, 'encoding')
     beside = _has_vocabulary(folder)
     if not os.path.exists(path):
         if beside:
             return _from_folder(None, folder)
+        if default == 'main':
+            return main_encoding()
         raise FileNotFoundError(f'{folder}: no encoding: neither {path} nor {ENCODER_FILE} and {MERGES_FILE} there')
     with open(path, encoding='utf-8') as f:
         try:

@@ -186,7 +186,7 @@ class Model:
         ]
 
     def _places_in_past(self, tokens, start):
-        """Where keys and values of the tokens belong: [batch, n_head, sequence, 3], indices of batch, head, position."""
+        """Where the tokens' keys and values belong: [batch, n_head, sequence, 3], batch, head and position."""
         batch, sequence = _shape(tokens)
         places = tf.meshgrid(tf.range(batch), tf.range(self.hparams.n_head), start + tf.range(sequence), indexing='ij')
         return tf.stack(places, axis=-1)

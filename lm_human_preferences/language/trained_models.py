@@ -1,7 +1,7 @@
 """Model folders: a checkpoint with its `hparams.json` and encoding, and how to find and load one.
 
 A name is `test` (random weights, without files), `demo` (the embedded model), the name of a published GPT-2
-(`124M` …) in the cache folder, or the path of a folder: a model's own, or that of a run which holds one.
+(`124M` …), or a folder: a model's own, or that of a run which holds one. A folder is a path, gs://… or https://….
 """
 
 import dataclasses
@@ -14,8 +14,8 @@ import numpy as np
 from lm_human_preferences.hyperparameters import ModelHParams
 from lm_human_preferences.language.encodings import Encoding, load_encoding, test_encoding
 from lm_human_preferences.language.model import Model
-from lm_human_preferences.utils.cache import cache_dir
-from lm_human_preferences.utils.checkpoints import latest_checkpoint
+from lm_human_preferences.language.model_files import local_checkpoint, local_folder, model_folder
+from lm_human_preferences.utils import storage
 from lm_human_preferences.utils.files import write_json
 from lm_human_preferences.utils.ranks import Ranks
 from lm_human_preferences.utils.tf_versions import tf
@@ -25,26 +25,29 @@ PUBLISHED_MODELS = ('124M', '355M', '774M', '1558M')
 
 
 class TrainedModel:
-    """A model on disk; `folder` None stands for the built-in `test` model, whose weights are random."""
+    """A saved model; its `source` (path or URL) None stands for the built-in `test` model, whose weights are random."""
 
-    def __init__(self, folder: Optional[str], savescope: str = 'policy', checkpoint: Optional[str] = None):
+    def __init__(self, source: Optional[str], savescope: str = 'policy', checkpoint: Optional[str] = None):
         """`checkpoint`: the path prefix of one in the folder; None: the latest."""
-        self.folder = folder
+        self.source = source
+        self.folder = None if source is None else local_folder(source)
         self.savescope = savescope
         self._checkpoint = checkpoint
         self._random = None
-        if folder is None:
+        if source is None:
             self.hparams = ModelHParams(n_vocab=27, n_ctx=8, n_embd=7, n_head=1, n_layer=2)
         else:
-            self.hparams = load_model_hparams(folder)
+            self.hparams = load_model_hparams(self.folder)
 
     def at(self, checkpoint: str) -> 'TrainedModel':
         """The same model as it is in another checkpoint of its folder."""
-        return TrainedModel(self.folder, self.savescope, checkpoint)
+        return TrainedModel(self.source, self.savescope, checkpoint)
 
     def encoding(self) -> Encoding:
         """The model's vocabulary."""
-        return test_encoding() if self.folder is None else load_encoding(self.folder)
+        if self.source is None:
+            return test_encoding()
+        return load_encoding(self.folder, default='main' if storage.is_published(self.source) else None)
 
     def load(
         self,
@@ -62,7 +65,7 @@ class TrainedModel:
         Returns:
           the variables that were set.
         """
-        if self.folder is None:
+        if self.source is None:
             return self._load_random(session, model)
         path = self._path()
         reader = tf.train.load_checkpoint(path)
@@ -102,7 +105,7 @@ class TrainedModel:
         return {name: reader.get_tensor(below[name]) for name in sorted(below) if ours.match(name)}
 
     def _path(self) -> str:
-        return self._checkpoint or latest_checkpoint(self.folder)
+        return self._checkpoint or local_checkpoint(self.source)
 
     def _load_random(self, session, model):
         """Random weights, the same for every model that loads them: policy and reference start alike."""
@@ -137,25 +140,13 @@ def find_model(name: str, savescope: str = 'policy') -> TrainedModel:
     if name == 'demo':
         return TrainedModel(DEMO_MODEL, savescope)
     if name in PUBLISHED_MODELS:
-        folder = os.path.join(cache_dir(), 'models', name)
-        if not os.path.exists(os.path.join(folder, 'hparams.json')):
-            raise FileNotFoundError(f'the published model {name} is not in {folder}: put its files there')
-        return TrainedModel(folder, savescope)
-    return TrainedModel(_folder_of(name, savescope, 'model'), savescope)
+        return TrainedModel(storage.join(storage.MODELS, 'models', name), savescope)
+    return TrainedModel(model_folder(name, [savescope, 'model']), savescope)
 
 
 def find_reward_model(name: str) -> TrainedModel:
     """The reward model of the run folder `name`, or in the folder itself; `test`: one with random weights."""
-    return TrainedModel(None if name == 'test' else _folder_of(name, 'reward_model'), 'reward_model')
-
-
-def _folder_of(path, *parts):
-    """The model folder that is one of the `parts` of a run folder, or `path` itself."""
-    folders = [os.path.join(path, part) for part in parts] + [path]
-    for folder in folders:
-        if os.path.exists(os.path.join(folder, 'hparams.json')):
-            return folder
-    raise FileNotFoundError(f'no model at {path}: hparams.json is in none of {", ".join(folders)}')
+    return TrainedModel(None if name == 'test' else model_folder(name, ['reward_model']), 'reward_model')
 
 
 def load_model_hparams(folder: str) -> ModelHParams:

@@ -45,6 +45,11 @@ def is_remote(source: str) -> bool:
     return source.startswith(('gs://', 'http://', 'https://'))
 
 
+def is_published(source: str) -> bool:
+    """Whether `source` is in a bucket of the data of 2019."""
+    return source.startswith('gs://') and gs_parts(source)[0] in MOVED_BUCKETS
+
+
 def join(folder: str, *names: str) -> str:
     """The path of something in a folder, local or remote."""
     if not is_remote(folder):
@@ -91,6 +96,8 @@ def local_file(source: str) -> str:
             # While we waited another process may have fetched it, or have asked whether it is the latest.
             if not _is_final(source, path) and _time_of(_version_file(path)) < asked:
                 _fetch(source, path)
+            if is_published(source):
+                _remove(_version_file(path))  # nobody will ask for it
     except RemoteError:
         raise
     except OSError as error:
@@ -100,13 +107,12 @@ def local_file(source: str) -> str:
 
 def _is_final(source: str, path: str) -> bool:
     """Whether the copy at `path` needs no look at its server: published data, or a file put there by hand."""
-    published = source.startswith('gs://') and gs_parts(source)[0] in MOVED_BUCKETS
-    return os.path.exists(path) and (published or not os.path.exists(_version_file(path)))
+    return os.path.exists(path) and (is_published(source) or not os.path.exists(_version_file(path)))
 
 
 def _places(source: str) -> List[str]:
     """The URLs under which an object may be found, in the order in which to ask."""
-    if not source.startswith('gs://') or gs_parts(source)[0] not in MOVED_BUCKETS:
+    if not is_published(source):
         return [source]
     home = os.environ.get('LM_HUMAN_PREFERENCES_PUBLISHED') or NEW_HOME
     return [home.rstrip('/') + '/' + quote(source[len('gs://') :]), source]
