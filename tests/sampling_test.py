@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from lm_human_preferences.hyperparameters import ModelHParams, TaskHParams
-from lm_human_preferences.language.encodings import test_encoding as letters
 from lm_human_preferences.language.distributions import draw, token_logprobs
+from lm_human_preferences.language.encodings import test_encoding as letters
 from lm_human_preferences.language.model import Model
 from lm_human_preferences.language.sample import sample_sequence
 from lm_human_preferences.lm_tasks import Task
