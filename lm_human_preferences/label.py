@@ -8,7 +8,7 @@ from typing import Optional, Tuple
 from lm_human_preferences import experiments
 from lm_human_preferences.hyperparameters import LabelPageHParams, TaskHParams, TrainPolicyHParams, TrainRewardHParams
 from lm_human_preferences.labeling.agreement import pairwise_agreement
-from lm_human_preferences.labeling.collection import Collection
+from lm_human_preferences.labeling.collection import Collection, task_settings
 from lm_human_preferences.labeling.forms import INSTRUCTIONS, Form, agreement_by_chance, get_form, read_instructions
 from lm_human_preferences.utils.errors import UserError
 
@@ -25,7 +25,7 @@ def label(hparams: LabelPageHParams) -> None:
     paragraphs = read_instructions(instructions) if instructions else [form.ask]
 
     # Imported late: the first loads TensorFlow, and bad flags should be told at once.
-    from lm_human_preferences.labeling.questions import QuestionDraws, sample_questions
+    from lm_human_preferences.labeling.questions import QuestionDraws, ask_policy, responding
     from lm_human_preferences.labeling.server import serving
     from lm_human_preferences.language.trained_models import find_model
     from lm_human_preferences.lm_tasks import Task
@@ -36,7 +36,12 @@ def label(hparams: LabelPageHParams) -> None:
     if not os.path.isdir(os.path.dirname(out)):
         raise UserError(f'out: there is no folder {os.path.dirname(out)}: make it first')
     collection = Collection(
-        out, form, label_settings(task), planned=hparams.num, overlap=hparams.overlap, people=hparams.people
+        out,
+        form,
+        task_settings(task.hparams, task.encoding),
+        planned=hparams.num,
+        overlap=hparams.overlap,
+        people=hparams.people,
     )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
@@ -46,18 +51,16 @@ def label(hparams: LabelPageHParams) -> None:
                 f'  {address}\n\nEverybody gives a name of their own. Ctrl-C ends; the same command goes on.',
                 flush=True,
             )
-            place = (collection.last_question or {}).get('place', 0)
+            num_samples = len(form.sample_names)
             draws = QuestionDraws(
-                task_hparams, hparams.mode, task.encoding, len(form.sample_names), hparams.seed, place
+                task_hparams, hparams.mode, task.encoding, num_samples, hparams.seed, collection.place
             )
             if not collection.all_asked():
-                of_policy = f'{hparams.policy} {hparams.savescope}'
-                batches = sample_questions(
-                    policy, task, draws, len(form.sample_names), hparams.batch_size, policy=of_policy
-                )
-                while not collection.all_asked():
-                    collection.add(next(batches)[: hparams.num - len(collection.questions)])
-                batches.close()
+                named = dict(policy=f'{hparams.policy} {hparams.savescope}')
+                with responding(policy, task, hparams.batch_size * num_samples) as respond:
+                    while not collection.all_asked():
+                        more = ask_policy(respond, draws, num_samples, hparams.batch_size, **named)
+                        collection.add(more[: hparams.num - len(collection.questions)])
             told = False
             while True:
                 complete = collection.is_complete
@@ -106,16 +109,6 @@ def _type_of_reward_run(folder: str) -> Optional[str]:
     run = TrainRewardHParams()
     run.override_from_json_file(path)
     return run.labels.type
-
-
-def label_settings(task) -> dict:
-    """What must stay the same for labels to belong into one file."""
-    return dict(
-        query_length=task.hparams.query_length,
-        response_length=task.hparams.response_length,
-        n_vocab=task.encoding.n_vocab,
-        padding_token=task.padding_token,
-    )
 
 
 def summary(collection: Collection, form: Form) -> str:
