@@ -6,10 +6,9 @@ from typing import Any, Callable, Dict, Iterator, List
 import numpy as np
 
 from lm_human_preferences.language.datasets import QueryStream
-from lm_human_preferences.language.trained_models import TrainedModel, initialize
+from lm_human_preferences.language.trained_models import TrainedModel
 from lm_human_preferences.lm_tasks import Task
 from lm_human_preferences.policy import Policy
-from lm_human_preferences.utils.ranks import Ranks
 from lm_human_preferences.utils.tf_versions import new_session, tf
 
 # Of queries [n, query_length] and uniform numbers [n, response_length], a policy's responses as they are scored.
@@ -63,6 +62,8 @@ def responding(source: TrainedModel, task: Task, batch: int) -> Iterator[Respond
         queries = tf.placeholder(tf.int32, [batch, hparams.query_length])
         uniforms = tf.placeholder(tf.float32, [batch, hparams.response_length])
         responses, _ = task.truncate(policy.respond(queries, uniforms)['responses'])
-        initialize(session, source.load(session, policy.model), Ranks())
+        # Not `initialize`, which would wait for other ranks: only the first asks.
+        session.run(tf.global_variables_initializer())
+        source.load(session, policy.model)
         graph.finalize()
         yield lambda *given: session.run(responses, dict(zip((queries, uniforms), given)))
