@@ -13,15 +13,18 @@ and normalized as in the offline case, which is the limit N_r = N_r⁰.
 import copy
 import os
 import shutil
-from typing import Optional
+from typing import Callable, Optional
+
+import numpy as np
 
 from lm_human_preferences import train_reward
-from lm_human_preferences.hyperparameters import TrainPolicyHParams
+from lm_human_preferences.hyperparameters import TrainPolicyHParams, TrainRewardHParams
 from lm_human_preferences.labeling.buyer import LabelBuyer
 from lm_human_preferences.labeling.questions import Respond
+from lm_human_preferences.utils import preemption
+from lm_human_preferences.utils.checkpoint_files import last_state
 from lm_human_preferences.utils.progress import say
 from lm_human_preferences.utils.ranks import Ranks
-from lm_human_preferences.utils.seeds import shared_seed
 
 
 class Schedule:
@@ -60,18 +63,18 @@ class OnlineRewardModel:
     """
 
     def __init__(self, hparams: TrainPolicyHParams, folder: str, ranks: Ranks):
-        self._hparams = hparams
         self._new = hparams.rewards.train_new_model
+        self._episodes_per_step = hparams.ppo.batch_size
         self._folder = folder
         self._ranks = ranks
         schedule = self._new.labels.schedule
         self._schedule = Schedule(
             schedule.initial, self._new.labels.num_train, schedule.retrainings, hparams.ppo.total_episodes
         )
-        self._seed = shared_seed(hparams.run.seed, ranks)
+        self._seed = hparams.run.seed
         self._buyer: Optional[LabelBuyer] = None
         if ranks.is_first:
-            self._buyer = LabelBuyer(self._new, self._labels_folder, self._schedule.budget, self._seed)
+            self._buyer = LabelBuyer(self._new, self._labels_folder, self._schedule.budget, self._seed or 0)
 
     def __enter__(self) -> 'OnlineRewardModel':
         return self
@@ -85,45 +88,78 @@ class OnlineRewardModel:
         return os.path.join(self._folder, 'online', 'labels')
 
     def train_first(self) -> None:
-        """Train the reward model that the first episode needs, on labels about the initial policy."""
+        """Train the reward model that the first episode needs, on labels about the initial policy.
+
+        In a run that goes on after its first episodes it is not needed.
+        """
+        resumed = bool(last_state(os.path.join(self._folder, 'policy'))) if self._buyer else False
+        if self._ranks.broadcast(np.array(resumed)):
+            return
         if self._buyer:
             with self._buyer.asking_initial_policy() as questions:
-                self._buyer.wait_for(self._schedule.wanted(0), questions)
+                self._buyer.ask(self._schedule.wanted(0), questions)
+        self._wait(self._schedule.wanted(0), save=None)
         self._train(self._schedule.training(0))
 
-    def refresh(self, step: int, respond: Respond, batch: int) -> bool:
-        """See to the labels that are wanted before a step; True if the reward model was trained anew for it.
+    def refresh(self, step: int, respond: Respond, batch: int, save: Callable[[], None]) -> bool:
+        """See to the labels that are wanted before a step; True if another reward model is in force from then on.
 
-        `respond` gives the current policy's responses to `batch` queries.
+        Args:
+          respond: gives the current policy's responses to any number of queries; best to as many as `batch`.
+          save: writes a checkpoint of the step; called by all ranks before a wait for people, which may take days.
         """
-        per_step = self._hparams.ppo.batch_size
+        episodes = step * self._episodes_per_step
         if self._buyer:
-            self._buyer.wait_for(
-                self._schedule.wanted(step * per_step), lambda: self._buyer.ask(respond, batch, f'step {step}')
+            self._buyer.ask(
+                self._schedule.wanted(episodes), lambda: self._buyer.questions(respond, batch, f'step {step}')
             )
-        training = self._schedule.training(step * per_step)
-        if step == 0 or training == self._schedule.training((step - 1) * per_step):
+        self._wait(self._schedule.wanted(episodes), save if step else None)
+        training = self._schedule.training(episodes)
+        if step == 0 or training == self._schedule.training(episodes - self._episodes_per_step):
             return False
         self._train(training)
         return True
 
+    def _wait(self, labels: int, save: Optional[Callable[[], None]]) -> None:
+        """Return when so many labels are there; a process that is asked to end in the meantime does so."""
+        lacking = self._buyer.lacks(labels) if self._buyer else False
+        if not self._ranks.broadcast(np.array(lacking)):
+            return
+        if save:
+            save()
+        if self._buyer:
+            self._buyer.wait_for(labels)
+        if self._ranks.mean(preemption.requested()) > 0:
+            raise preemption.Preempted()
+
     def _train(self, training: int) -> None:
-        """Train the reward model from the start on all labels that it should have by now."""
+        """Have at RUN/reward_model the one that was trained, from the start, on all labels it should have by now."""
         new = copy.deepcopy(self._new)
         labels = self._schedule.labels(training)
         new.labels.num_train = labels // new.batch_size * new.batch_size
         new.labels.source, new.labels.schedule = self._labels_folder, None
         first_seed = self._seed if new.run.seed is None else new.run.seed
-        new.run.seed = (first_seed + training - self._schedule.training(0)) % 2**31
+        if first_seed is not None:
+            new.run.seed = (first_seed + training - self._schedule.training(0)) % 2**31
         new.run.save_dir = os.path.join(self._folder, 'online', f'training-{training}')
+        if self._ranks.broadcast(np.array(self._is_there(new) if self._buyer else False)):
+            return
         say(f'reward model: training {training} on {new.labels.num_train} labels', self._ranks.is_first)
         if self._buyer:
             os.makedirs(new.run.save_dir, exist_ok=True)
             self._buyer.save()
         self._ranks.wait_for_all()
         train_reward.train(new)
-        if self._ranks.is_first:
-            current = os.path.join(self._folder, 'reward_model')
-            shutil.rmtree(current, ignore_errors=True)
-            os.rename(os.path.join(new.run.save_dir, 'reward_model'), current)
+        if self._buyer:
+            shutil.rmtree(self._current, ignore_errors=True)
+            os.rename(os.path.join(new.run.save_dir, 'reward_model'), self._current)
         self._ranks.wait_for_all()
+
+    @property
+    def _current(self) -> str:
+        return os.path.join(self._folder, 'reward_model')
+
+    def _is_there(self, new: TrainRewardHParams) -> bool:
+        """Whether a process before this one has put the outcome of a training in its place."""
+        state = last_state(self._current) or {}
+        return bool(state.get('finished')) and state['hparams']['labels'] == new.labels.to_nested_dict()

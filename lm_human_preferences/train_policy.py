@@ -235,7 +235,8 @@ def fine_tune(
         kl_coef = checkpoints.state.get('kl_coef', hparams.rewards.kl_coef)
         bar = progress(range(checkpoints.step, num_steps), 'ppo', ranks.is_first)
         for step in bar:
-            if online and online.refresh(step, functools.partial(trainer.respond, session), trainer.batch):
+            save = functools.partial(checkpoints.save, session, step, queries.position, kl_coef=kl_coef)
+            if online and online.refresh(step, functools.partial(trainer.respond, session), trainer.batch, save):
                 loaded = trainer.reward_model.load(session, find_reward_model(trained_reward_model))
                 ranks.broadcast_variables(session, loaded)
             random = step_generator(checkpoints.seed, ranks, step)

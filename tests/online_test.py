@@ -1,5 +1,7 @@
 """Labels bought while the policy trains."""
 
+import collections
+import importlib
 import importlib.util
 import json
 import os
@@ -36,8 +38,15 @@ REWARD = {
     'normalize_before': True,
     'normalize_after': True,
 }
+SCHEDULE = {'initial': 16, 'labeler': 'online_labeler:most_es', 'retrainings': 2}
 LABELER = """
+judged, limit = 0, None
+
 def most_es(query, samples):
+    global judged
+    judged += 1
+    if limit is not None and judged > limit:
+        raise InterruptedError
     return max(range(len(samples)), key=lambda i: samples[i].count('e'))
 
 def number(query, samples):
@@ -45,18 +54,32 @@ def number(query, samples):
 """
 
 
-@pytest.fixture
-def hparams(tmp_path, monkeypatch):
-    """Of a run with labels by `labeler:most_es`; (hyperparameters, those of its labels)."""
-    (tmp_path / 'labeler.py').write_text(LABELER)
-    monkeypatch.syspath_prepend(str(tmp_path))
+@pytest.fixture(scope='module')
+def labeler(tmp_path_factory):
+    """The module of a labeler, to be found by its name."""
+    folder = tmp_path_factory.mktemp('labeler')
+    (folder / 'online_labeler.py').write_text(LABELER)
+    sys.path.insert(0, str(folder))
+    yield importlib.import_module('online_labeler')
+    sys.path.remove(str(folder))
+
+
+def online_hparams(folder, **schedule):
     hparams = train_policy.HParams()
     hparams.override_from_nested_dict(SETTINGS)
     hparams.override_from_nested_dict({'rewards': {'train_new_model': REWARD}})
-    hparams.run.save_dir = str(tmp_path / 'run')
+    hparams.run.save_dir = str(folder)
     labels = hparams.rewards.train_new_model.labels
-    labels.override_from_nested_dict({'schedule': {'initial': 16, 'labeler': 'labeler:most_es', 'retrainings': 3}})
+    labels.override_from_nested_dict({'schedule': dict(SCHEDULE, **schedule)})
     return hparams, labels
+
+
+@pytest.fixture(scope='module')
+def uninterrupted(labeler, tmp_path_factory):
+    """The folder of a run to its end."""
+    hparams, _ = online_hparams(tmp_path_factory.mktemp('online') / 'run')
+    train_policy.train(hparams)
+    return tmp_path_factory.getbasetemp() / os.path.relpath(hparams.run.save_dir, str(tmp_path_factory.getbasetemp()))
 
 
 def read(path):
@@ -92,37 +115,48 @@ def test_the_papers_schedule():
     assert {(offline.wanted(n), offline.training(n)) for n in range(0, episodes, 99999)} == {(5000, 19)}
 
 
-def test_labels_are_bought_as_the_policy_trains(hparams, tmp_path, capsys):
-    hparams, labels = hparams
-    train_policy.train(hparams)
-    printed = capsys.readouterr().out
-    trainings = [line for line in printed.splitlines() if line.startswith('reward model: training')]
-    # l(n) is 16, 30, 42, 52, … at the steps; the trainings are at 16, 28, 40 and 52, in whole batches of 8.
-    assert [line.split('training ')[1] for line in trainings] == [
-        f'{k} on {n} labels' for k, n in enumerate([16, 24, 40, 48])
-    ]
-    assert printed.count('normalize after: rewards had') == 4
-    run = tmp_path / 'run'
-    entries = read(run / 'online' / 'labels' / '1-bought.json')
-    assert len(entries) == 52
-    decode = 'abcdefghijklmnopqrstuvwxyz.'
+def test_labels_are_bought_as_the_policy_trains(uninterrupted):
+    # l(n) is 16, 30, 42, … before the six steps; the trainings are at 16, 32 and 48 labels.
+    entries = read(uninterrupted / 'online' / 'labels' / '1-bought.json')
+    assert len(entries) == 48
+    letters = 'abcdefghijklmnopqrstuvwxyz.'
     for entry in entries:
-        samples = [''.join(decode[token] for token in entry[f'sample{i}']) for i in range(4)]
+        samples = [''.join(letters[token] for token in entry[f'sample{i}']) for i in range(4)]
         assert entry['best'] == int(np.argmax([sample.count('e') for sample in samples]))
-    policies = [entry['policy'] for entry in journal(run) if entry['kind'] == 'question']
-    assert policies[:16] == ['initial'] * 16 and set(policies[16:]) == {'step 1', 'step 2', 'step 3'}
-    assert sorted(os.listdir(str(run / 'online'))) == ['labels', 'training-0', 'training-1', 'training-2', 'training-3']
+    policies = [entry['policy'] for entry in journal(uninterrupted) if entry['kind'] == 'question']
+    assert collections.Counter(policies) == {'initial': 16, 'step 1': 16, 'step 2': 12, 'step 3': 4}
+    trainings = sorted(os.listdir(str(uninterrupted / 'online')))
+    assert trainings == ['labels', 'training-0', 'training-1', 'training-2']
     # PPO ended with the last of the reward models, which is the run's.
-    last = variables(latest_checkpoint(str(run / 'reward_model')))
-    used = variables(latest_checkpoint(str(run / 'policy')), 'reward_model/')
+    last = variables(latest_checkpoint(str(uninterrupted / 'reward_model')))
+    used = variables(latest_checkpoint(str(uninterrupted / 'policy')), 'reward_model/')
     assert set(used) == set(last) and len(used) > 20
     for name in used:
         np.testing.assert_array_equal(used[name], last[name])
-    assert os.path.basename(latest_checkpoint(str(run / 'reward_model'))) == 'model.ckpt-6'  # 48 labels, 8 a step
+    assert latest_checkpoint(str(uninterrupted / 'reward_model')).endswith('model.ckpt-6')  # 48 labels, 8 a step
 
 
-def test_all_labels_at_first_is_the_offline_case(hparams, tmp_path):
-    hparams, labels = hparams
+def test_an_interrupted_run_ends_as_one_that_was_not(uninterrupted, labeler, tmp_path):
+    hparams, _ = online_hparams(tmp_path / 'run')
+    hparams.run.save_interval = 1
+    labeler.judged = 0
+    for labeler.limit in (10, 40):  # among the first labels, and in the third step
+        with pytest.raises(InterruptedError):
+            train_policy.train(hparams)
+    labeler.limit = None
+    train_policy.train(hparams)
+    assert labeler.judged == 48 + 2
+    folder = ('online', 'labels', '1-bought.json')
+    assert read(tmp_path.joinpath('run', *folder)) == read(uninterrupted.joinpath(*folder))
+    ends = [variables(latest_checkpoint(str(run / 'policy'))) for run in (uninterrupted, tmp_path / 'run')]
+    assert set(ends[0]) == set(ends[1])
+    for name in ends[0]:
+        np.testing.assert_allclose(ends[0][name], ends[1][name], rtol=0, atol=1e-6, err_msg=name)
+
+
+def test_all_labels_at_first_is_the_offline_case(labeler, tmp_path):
+    hparams, labels = online_hparams(tmp_path / 'run', initial=64)
+    hparams.ppo.total_episodes = 32
     random = np.random.RandomState(0)
     entries = []
     for _ in range(64):
@@ -130,7 +164,6 @@ def test_all_labels_at_first_is_the_offline_case(hparams, tmp_path):
         entries.append(dict(samples, query=random.randint(0, 27, 2).tolist(), best=int(random.randint(4))))
     (tmp_path / 'given.json').write_text(json.dumps(entries))
     labels.source = str(tmp_path / 'given.json')
-    labels.schedule.initial = 64
     ends = []
     for name in ('online', 'offline'):
         hparams.run.save_dir = str(tmp_path / name)
@@ -142,32 +175,32 @@ def test_all_labels_at_first_is_the_offline_case(hparams, tmp_path):
         np.testing.assert_allclose(ends[0][name], ends[1][name], rtol=0, atol=1e-5, err_msg=name)
 
 
-def test_initial_labels_of_a_file_come_first(hparams, tmp_path):
-    hparams, labels = hparams
+def test_initial_labels_of_a_file_come_first(labeler, tmp_path):
+    hparams, labels = online_hparams(tmp_path / 'run', retrainings=1)
+    hparams.ppo.total_episodes = 32
     entry = dict(query=[1, 2], sample0=[1, 1, 1], sample1=[2, 2, 2], sample2=[3, 3, 3], sample3=[4, 4, 4], best=3)
     (tmp_path / 'given.json').write_text(json.dumps([entry] * 20))
     labels.source = str(tmp_path / 'given.json')
     train_policy.train(hparams)
     folder = tmp_path / 'run' / 'online' / 'labels'
-    assert read(folder / '0-initial.json') == [entry] * 16 and len(read(folder / '1-bought.json')) == 36
+    assert read(folder / '0-initial.json') == [entry] * 16 and len(read(folder / '1-bought.json')) == 24
     assert 'initial' not in {entry.get('policy') for entry in journal(tmp_path / 'run')}
 
 
 @pytest.mark.parametrize(
-    'labeler, message',
+    'name, message',
     [
         ('no_module:f', "labeler no_module:f: No module named 'no_module': is its folder in PYTHONPATH?"),
-        ('labeler:nothing', 'the module labeler has no function nothing'),
+        ('online_labeler:nothing', 'the module online_labeler has no function nothing'),
     ],
 )
-def test_labelers_that_are_not_there(hparams, labeler, message):
+def test_labelers_that_are_not_there(labeler, name, message):
     with pytest.raises(UserError, match=message.replace('?', r'\?')):
-        find_labeler(labeler)
+        find_labeler(name)
 
 
-def test_answers_that_are_no_labels(hparams):
-    hparams, labels = hparams
-    labels.schedule.labeler = 'labeler:number'
+def test_answers_that_are_no_labels(labeler, tmp_path):
+    hparams, _ = online_hparams(tmp_path / 'run', labeler='online_labeler:number')
     with pytest.raises(UserError, match="labeler:number gave 'two': it must be the place of the best sample, 0 to 3"):
         train_policy.train(hparams)
 
@@ -181,8 +214,8 @@ def test_answers_that_are_no_labels(hparams):
         ({'schedule': None}, 'source labeler needs .*labels.schedule=on'),
     ],
 )
-def test_bad_schedules(hparams, settings, message):
-    hparams, labels = hparams
+def test_bad_schedules(settings, message):
+    hparams, labels = online_hparams('run')
     labels.override_from_nested_dict(settings)
     with pytest.raises(ValueError, match=message):
         hparams.validate()
@@ -251,8 +284,8 @@ def test_the_trainer_waits_for_people(tmp_path):
 @pytest.mark.skipif(importlib.util.find_spec('mpi4py') is None, reason='needs mpi4py')
 def test_on_two_ranks(tmp_path):
     (tmp_path / 'tiny.yaml').write_text(DEFINITION.replace('TYPE', 'best_of_4'))
-    (tmp_path / 'labeler.py').write_text(LABELER)
-    process = launch(tmp_path / 'tiny.yaml', '--mpi=2', '--labeler', 'labeler:most_es')
+    (tmp_path / 'online_labeler.py').write_text(LABELER)
+    process = launch(tmp_path / 'tiny.yaml', '--mpi=2', '--labeler', SCHEDULE['labeler'])
     output, errors = process.communicate(timeout=300)
     assert (process.returncode, errors.decode()) == (0, '')
     assert output.decode().count('reward model: training 1 on 16 labels') == 1

@@ -16,6 +16,7 @@ from lm_human_preferences.labeling.server import serving
 from lm_human_preferences.labels import load_labels
 from lm_human_preferences.language.trained_models import find_model
 from lm_human_preferences.lm_tasks import Task
+from lm_human_preferences.utils import preemption
 from lm_human_preferences.utils.errors import UserError
 from lm_human_preferences.utils.files import write_json
 from lm_human_preferences.utils.progress import say
@@ -69,19 +70,26 @@ class LabelBuyer:
         """Write the labels that are there to the folder."""
         self._collection.write_labels()
 
-    def wait_for(self, labels: int, questions: Callable[[], List[Question]]) -> None:
-        """Return when there are at least so many labels in all, asking what `questions` gives as far as needed."""
-        bought = labels - self._given
+    def ask(self, labels: int, questions: Callable[[], List[Question]]) -> None:
+        """Ask what `questions` gives until it makes for so many labels in all; a program answers at once."""
         ahead = self._schedule.ahead if self._labeler is None else 0
-        while self._collection.asked < min(bought + ahead, self._bought):
+        while self._collection.asked < min(labels - self._given + ahead, self._bought):
             self._collection.add(questions())
         if self._labeler is not None:
             self._answer()
-        while self._collection.num_answers < bought:
-            say(f'waiting for labels: {self._collection.num_answers} of {bought} are there')
-            self._collection.wait(lambda: self._collection.num_answers >= bought, seconds=60)
 
-    def ask(self, respond: Respond, batch: int, policy: str) -> List[Question]:
+    def lacks(self, labels: int) -> bool:
+        """Whether there are fewer labels than this in all."""
+        return self._collection.num_answers < labels - self._given
+
+    def wait_for(self, labels: int) -> None:
+        """Return when there are so many labels in all, or when this process is asked to end."""
+        lacking = self._collection.num_answers
+        say(f'waiting for people: {lacking} of {labels - self._given} labels are there')
+        while self.lacks(labels) and not preemption.requested():
+            self._collection.wait(lambda: not self.lacks(labels), seconds=1)
+
+    def questions(self, respond: Respond, batch: int, policy: str) -> List[Question]:
         """Questions about one batch of what a policy responds; `policy` is kept with them."""
         num_samples = len(self._form.sample_names)
         return ask_policy(respond, self._draws, num_samples, max(1, batch // num_samples), policy=policy)
@@ -97,7 +105,7 @@ class LabelBuyer:
             def questions():
                 if not respond:
                     respond.append(stack.enter_context(responding(self._initial_model, self._task, batch)))
-                return self.ask(respond[0], batch, 'initial')
+                return self.questions(respond[0], batch, 'initial')
 
             yield questions
 

@@ -58,6 +58,7 @@ def responding(source: TrainedModel, task: Task, batch: int) -> Iterator[Respond
     """The policy at `source`, as a function that responds to `batch` queries at a time."""
     hparams = task.hparams
     with tf.Graph().as_default() as graph, new_session(graph) as session:
+        tf.set_random_seed(0)  # for the built-in model, whose weights are random
         policy = Policy(source.hparams, task)
         queries = tf.placeholder(tf.int32, [batch, hparams.query_length])
         uniforms = tf.placeholder(tf.float32, [batch, hparams.response_length])
