@@ -95,6 +95,7 @@ class TrainFlags(RankFlags):
     save_dir: str = None
     mode: str = 'local'
     dry_run: bool = False
+    labeler: Optional[str] = None  # of train_policy: rewards.train_new_model.labels.schedule.labeler
 
     def validate(self, prefix: str = '') -> None:
         super().validate(prefix)
@@ -203,6 +204,10 @@ def _train(command: str, experiment: Optional[str], name: Optional[str], extra: 
         own, overrides = _split(flags, TrainFlags, TREES[command])
         launch.override_from_str_dict(own)
         launch.validate()
+        if launch.labeler is not None:
+            if command != 'train_policy':
+                raise ValueError(f'--labeler is for train_policy, which buys labels, not for {command}')
+            overrides['rewards.train_new_model.labels.schedule.labeler'] = launch.labeler
         trials = experiments.load(experiment).trials(command, overrides)
         placement = launch.placement()
         runs = []

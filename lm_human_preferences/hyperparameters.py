@@ -19,6 +19,7 @@ PROBABILITY: Rule = (lambda value: 0 < value <= 1, 'above 0 and at most 1')
 DROPOUT_RATE: Rule = (lambda value: 0 <= value < 1, '0 or above and below 1')
 TEXT: Rule = (bool, 'a text')
 NOT_EMPTY: Rule = (lambda value: bool(value.strip()), 'a name or path')
+PORT: Rule = (lambda value: 0 <= value < 65536, 'between 0 and 65535')
 SEED: Rule = (lambda value: 0 <= value < 2**31, 'between 0 and 2147483647')
 
 
@@ -93,12 +94,38 @@ class TaskHParams(HParams):
 
 
 @dataclass
+class LabelScheduleHParams(HParams):
+    """Buying labels on the policy's samples while it trains (section 2.3 of the paper)."""
+
+    initial: int = None  # labels before the first episode: of labels.source, or with the source `labeler` bought too
+    labeler: str = 'page'  # who answers: people on the label page, or MODULE:FUNCTION
+    retrainings: int = 19  # of the reward model, after the first training
+    ahead: int = 1000  # questions that wait for people, so that they need not wait
+    overlap: float = 0.0  # the share of questions that several people answer
+    people: int = 5  # how many of them
+    instructions: Optional[str] = None  # for people: a name or a file
+    port: int = 0  # of the label page; 0: any that is free
+
+    def validate(self, prefix: str = '') -> None:
+        super().validate(prefix)
+        _check(self, prefix, 'initial', POSITIVE)
+        _check(self, prefix, 'retrainings ahead', NOT_NEGATIVE)
+        _check(self, prefix, 'instructions', NOT_EMPTY)
+        _check(self, prefix, 'overlap', UNIT_INTERVAL)
+        _check(self, prefix, 'people', (lambda value: value >= 2, '2 or more'))
+        _check(self, prefix, 'port', PORT)
+        if self.labeler != 'page' and not re.match(r'[A-Za-z_][\w.]*:[A-Za-z_]\w*\Z', self.labeler):
+            raise ValueError(f'{prefix}labeler must be page or MODULE:FUNCTION, not {self.labeler!r}')
+
+
+@dataclass
 class LabelHParams(HParams):
     """The human judgements a reward model learns from."""
 
     type: str = None
     num_train: int = None
     source: str = None
+    schedule: Optional[LabelScheduleHParams] = None  # off: all labels are there before the policy trains
 
     def validate(self, prefix: str = '') -> None:
         super().validate(prefix)
@@ -134,6 +161,14 @@ class TrainRewardHParams(HParams):
         num_train, batch_size = f'{prefix}labels.num_train', f'{prefix}batch_size'
         _check_divides(num_train, self.labels.num_train, batch_size, self.batch_size)
         _check_divides(batch_size, self.batch_size, 'the number of ranks', num_ranks)
+        schedule = self.labels.schedule
+        if schedule is not None and not self.batch_size <= schedule.initial <= self.labels.num_train:
+            raise ValueError(
+                f'{prefix}labels.schedule.initial ({schedule.initial}) must be at least {batch_size} '
+                f'({self.batch_size}) and at most {num_train} ({self.labels.num_train})'
+            )
+        if self.labels.source == 'labeler' and schedule is None:
+            raise ValueError(f'{prefix}labels.source labeler needs {prefix}labels.schedule=on')
 
 
 @dataclass
@@ -394,7 +429,7 @@ class LabelPageHParams(HParams):
         _check(self, prefix, 'mode', (lambda value: value in ('train', 'valid', 'test'), 'train, valid or test'))
         _check(self, prefix, 'scale', (lambda value: 2 <= value <= 9, 'between 2 and 9'))
         _check(self, prefix, 'seed', SEED)
-        _check(self, prefix, 'port', (lambda value: 0 <= value < 65536, 'between 0 and 65535'))
+        _check(self, prefix, 'port', PORT)
 
 
 # What a run may be given anew when it goes on: how often it reports and saves, and how long it is.

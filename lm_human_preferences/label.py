@@ -3,13 +3,18 @@
 import os
 import signal
 import sys
-from typing import Optional, Tuple
+from typing import List, Optional, Tuple
 
 from lm_human_preferences import experiments
-from lm_human_preferences.hyperparameters import LabelPageHParams, TaskHParams, TrainPolicyHParams, TrainRewardHParams
+from lm_human_preferences.hyperparameters import LabelPageHParams, TaskHParams
 from lm_human_preferences.labeling.agreement import pairwise_agreement
-from lm_human_preferences.labeling.collection import Collection
+from lm_human_preferences.labeling.collection import Collection, task_settings
 from lm_human_preferences.labeling.forms import INSTRUCTIONS, Form, agreement_by_chance, get_form, read_instructions
+from lm_human_preferences.labeling.questions import QuestionDraws, ask_policy, responding
+from lm_human_preferences.labeling.server import serving
+from lm_human_preferences.language.trained_models import TrainedModel, find_model
+from lm_human_preferences.lm_tasks import Task
+from lm_human_preferences.run_folder import RunFolder
 from lm_human_preferences.utils.errors import UserError
 
 SECONDS_BETWEEN_FILES = 10
@@ -20,52 +25,22 @@ def label(hparams: LabelPageHParams) -> None:
     """Serve the label page until it is stopped (Ctrl-C), then leave the label file at `out`."""
     task_hparams, label_type = find_task(hparams)
     form = get_form(label_type, hparams.scale)
-    named = (hparams.instructions, hparams.experiment, task_hparams.query_dataset)
-    instructions = hparams.instructions or next((name for name in named if name in INSTRUCTIONS), None)
-    paragraphs = read_instructions(instructions) if instructions else [form.ask]
-
-    # Imported late: the first loads TensorFlow, and bad flags should be told at once.
-    from lm_human_preferences.labeling.questions import QuestionDraws, sample_questions
-    from lm_human_preferences.labeling.server import serving
-    from lm_human_preferences.language.trained_models import find_model
-    from lm_human_preferences.lm_tasks import Task
-
+    instructions = find_instructions(hparams, task_hparams, form)
     policy = find_model(hparams.policy, hparams.savescope)
     task = Task(task_hparams, policy.encoding())
     out = os.path.abspath(os.path.expanduser(hparams.out))
     if not os.path.isdir(os.path.dirname(out)):
         raise UserError(f'out: there is no folder {os.path.dirname(out)}: make it first')
-    collection = Collection(
-        out, form, label_settings(task), planned=hparams.num, overlap=hparams.overlap, people=hparams.people
-    )
+    settings = task_settings(task_hparams, task.encoding)
+    collection = Collection(out, form, settings, hparams.num, hparams.overlap, hparams.people)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        with serving(collection, task.encoding, paragraphs, hparams.port) as address:
+        with serving(collection, task.encoding, instructions, hparams.port) as address:
             print(f'{collection.num_answers} of {collection.wanted} answers are there. Answer the others at\n')
-            print(
-                f'  {address}\n\nEverybody gives a name of their own. Ctrl-C ends; the same command goes on.',
-                flush=True,
-            )
-            place = (collection.last_question or {}).get('place', 0)
-            draws = QuestionDraws(
-                task_hparams, hparams.mode, task.encoding, len(form.sample_names), hparams.seed, place
-            )
-            if not collection.all_asked():
-                of_policy = f'{hparams.policy} {hparams.savescope}'
-                batches = sample_questions(
-                    policy, task, draws, len(form.sample_names), hparams.batch_size, policy=of_policy
-                )
-                while not collection.all_asked():
-                    collection.add(next(batches)[: hparams.num - len(collection.questions)])
-                batches.close()
-            told = False
-            while True:
-                complete = collection.is_complete
-                collection.write_labels()
-                if complete and not told:
-                    print(f'All {collection.wanted} answers are there. Ctrl-C ends.', flush=True)
-                told = complete
-                collection.wait(lambda: collection.is_complete and not collection.is_saved, SECONDS_BETWEEN_FILES)
+            print(f'  {address}\n\nEverybody gives a name of their own. Ctrl-C ends; the same command goes on.')
+            sys.stdout.flush()
+            add_questions(collection, hparams, policy, task)
+            write_until_stopped(collection)
     except KeyboardInterrupt:
         pass
     finally:
@@ -74,14 +49,43 @@ def label(hparams: LabelPageHParams) -> None:
         print(summary(collection, form))
 
 
+def add_questions(collection: Collection, hparams: LabelPageHParams, policy: TrainedModel, task: Task) -> None:
+    """Sample the questions that are still to come, while people answer those that are there."""
+    if collection.all_asked():
+        return
+    num_samples = len(collection.form.sample_names)
+    draws = QuestionDraws(task, hparams.mode, num_samples, hparams.seed, collection.place)
+    with responding(policy, task, hparams.batch_size * num_samples) as respond:
+        while not collection.all_asked():
+            more = ask_policy(
+                respond, draws, num_samples, hparams.batch_size, policy=f'{hparams.policy} {hparams.savescope}'
+            )
+            collection.add(more[: hparams.num - len(collection.questions)])
+
+
+def write_until_stopped(collection: Collection) -> None:
+    """Keep the label file fresh."""
+    told = False
+    while True:
+        complete = collection.is_complete
+        collection.write_labels()
+        if complete and not told:
+            print(f'All {collection.wanted} answers are there. Ctrl-C ends.', flush=True)
+        told = complete
+        collection.wait(lambda: collection.is_complete and not collection.is_saved, SECONDS_BETWEEN_FILES)
+
+
 def find_task(hparams: LabelPageHParams) -> Tuple[TaskHParams, str]:
     """The task and the label type: of `experiment`, else of the run that `policy` is, with the flags' changes."""
     if hparams.experiment:
-        experiment = experiments.load(hparams.experiment)
-        trial = experiment.trials('train_reward', {})[0]
+        trial = experiments.load(hparams.experiment).trials('train_reward', {})[0]
         task, label_type = trial.hparams.task, trial.hparams.labels.type
     else:
-        task, label_type = _of_run(hparams.policy)
+        try:
+            run = RunFolder(hparams.policy)
+        except FileNotFoundError as error:
+            raise UserError(f'{error}, which would tell the task: give --experiment=NAME too') from error
+        task, label_type = run.task, _label_type(run)
     if hparams.queries:
         task.query_dataset = hparams.queries
     if hparams.temperature:
@@ -89,33 +93,21 @@ def find_task(hparams: LabelPageHParams) -> Tuple[TaskHParams, str]:
     return task, hparams.type or label_type or 'best_of_4'
 
 
-def _of_run(folder: str) -> Tuple[TaskHParams, Optional[str]]:
-    path = os.path.join(folder, 'train_policy_hparams.json')
-    if os.path.exists(path):
-        run = TrainPolicyHParams()
-        run.override_from_json_file(path)
-        new_model = run.rewards.train_new_model
-        return run.task, new_model.labels.type if new_model else _type_of_reward_run(run.rewards.trained_model)
-    raise UserError(f'{folder} is not the folder of a run, which would tell the task: give --experiment=NAME too')
-
-
-def _type_of_reward_run(folder: str) -> Optional[str]:
-    path = os.path.join(folder, 'train_reward_hparams.json')
-    if not os.path.exists(path):
+def _label_type(run: RunFolder) -> Optional[str]:
+    """The type of the labels behind a run, None where it is not known."""
+    if run.reward_hparams is not None:
+        return run.reward_hparams.labels.type
+    try:
+        return _label_type(RunFolder(run.hparams.rewards.trained_model))
+    except FileNotFoundError:
         return None
-    run = TrainRewardHParams()
-    run.override_from_json_file(path)
-    return run.labels.type
 
 
-def label_settings(task) -> dict:
-    """What must stay the same for labels to belong into one file."""
-    return dict(
-        query_length=task.hparams.query_length,
-        response_length=task.hparams.response_length,
-        n_vocab=task.encoding.n_vocab,
-        padding_token=task.padding_token,
-    )
+def find_instructions(hparams: LabelPageHParams, task: TaskHParams, form: Form) -> List[str]:
+    """What people are told: as asked for, else of the experiment or the data set, else the question alone."""
+    known = [name for name in (hparams.experiment, task.query_dataset) if name in INSTRUCTIONS]
+    names = [hparams.instructions] if hparams.instructions else known
+    return read_instructions(names[0]) if names else [form.ask]
 
 
 def summary(collection: Collection, form: Form) -> str:

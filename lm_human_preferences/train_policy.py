@@ -4,9 +4,11 @@ Each step: sample responses to a batch of queries, score them, charge for the KL
 model, and take a few epochs of clipped policy and value updates on those episodes.
 """
 
+import contextlib
 import copy
+import functools
 import os
-from typing import Dict, List
+from typing import Dict, List, Optional
 
 import numpy as np
 
@@ -19,6 +21,7 @@ from lm_human_preferences.language.trained_models import (
     save_model_folder,
 )
 from lm_human_preferences.lm_tasks import Task
+from lm_human_preferences.online import OnlineRewardModel
 from lm_human_preferences.policy import Policy
 from lm_human_preferences.ppo import Rollouts, adaptive_kl_coef, ppo_loss, token_rewards
 from lm_human_preferences.rewards import RewardModel
@@ -92,6 +95,15 @@ class PPOTrainer:
         """
         rollout = session.run(self._rollout, {self._queries: queries, self._uniforms: uniforms})
         return dict(rollout, queries=queries)
+
+    def respond(self, session: tf.Session, queries: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
+        """Responses as they are scored, [n, response_length], to any number of queries [n, query_length]."""
+        responses = []
+        for start in range(0, len(queries), self.batch):
+            rows = np.arange(start, start + self.batch) % len(queries)  # the last batch is filled up with rows again
+            feed = {self._queries: queries[rows], self._uniforms: uniforms[rows]}
+            responses.append(session.run(self._rollout['truncated'], feed))
+        return np.concatenate(responses)[: len(queries)]
 
     def update(self, session: tf.Session, rollouts: Rollouts, lr: float) -> Dict[str, float]:
         """One step of Adam on a minibatch of episodes; returns its statistics."""
@@ -168,19 +180,25 @@ def train(hparams: HParams) -> None:
     ranks = Ranks()
     hparams.validate(num_ranks=ranks.size)
     save_dir = hparams.run.save_dir
-    if hparams.rewards.train_new_model is None:
+    new_model = hparams.rewards.train_new_model
+    if new_model is None:
         fine_tune(hparams, hparams.rewards.trained_model, ranks)
-    elif save_dir:
-        train_new_reward_model(hparams, save_dir)
-        fine_tune(hparams, save_dir, ranks)
-    else:
-        with shared_temporary_folder(ranks) as folder:
+        return
+    with contextlib.ExitStack() as stack:
+        folder = save_dir or stack.enter_context(shared_temporary_folder(ranks))
+        online = None
+        if new_model.labels.schedule is None:
             train_new_reward_model(hparams, folder)
-            fine_tune(hparams, folder, ranks)
+        else:
+            online = stack.enter_context(OnlineRewardModel(hparams, folder, ranks))
+            online.train_first()
+        fine_tune(hparams, folder, ranks, online)
 
 
-def fine_tune(hparams: HParams, trained_reward_model: str, ranks: Ranks) -> None:
-    """The PPO run against the reward model at `trained_reward_model`."""
+def fine_tune(
+    hparams: HParams, trained_reward_model: str, ranks: Ranks, online: Optional[OnlineRewardModel] = None
+) -> None:
+    """The PPO run against the reward model at `trained_reward_model`, which `online` trains anew as labels come."""
     ppo = hparams.ppo
     num_steps = max(1, ppo.total_episodes // ppo.batch_size)
     save_dir = hparams.run.save_dir if ranks.is_first else None
@@ -217,6 +235,10 @@ def fine_tune(hparams: HParams, trained_reward_model: str, ranks: Ranks) -> None
         kl_coef = checkpoints.state.get('kl_coef', hparams.rewards.kl_coef)
         bar = progress(range(checkpoints.step, num_steps), 'ppo', ranks.is_first)
         for step in bar:
+            save = functools.partial(checkpoints.save, session, step, queries.position, kl_coef=kl_coef)
+            if online and online.refresh(step, functools.partial(trainer.respond, session), trainer.batch, save):
+                loaded = trainer.reward_model.load(session, find_reward_model(trained_reward_model))
+                ranks.broadcast_variables(session, loaded)
             random = step_generator(checkpoints.seed, ranks, step)
             rollout = trainer.rollout(
                 session,

@@ -124,6 +124,8 @@ def train(hparams: HParams) -> None:
     """Train a reward model as `hparams` say and save it under `run.save_dir`/reward_model."""
     ranks = Ranks()
     hparams.validate(num_ranks=ranks.size)
+    if hparams.labels.schedule is not None:
+        raise ValueError('labels.schedule buys labels while a policy trains: give it to train_policy')
     save_dir = hparams.run.save_dir if ranks.is_first else None
     folder = os.path.join(save_dir, 'reward_model') if save_dir else None
     checkpoints = Checkpoints(folder, hparams, ranks)

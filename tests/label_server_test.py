@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import requests
 
+from lm_human_preferences import command_line
 from lm_human_preferences.labeling.collection import Collection
 from lm_human_preferences.labeling.forms import get_form
 from lm_human_preferences.labeling.server import serving
@@ -320,7 +321,7 @@ def test_agreement_is_reported(label, tmp_path):
 @pytest.mark.parametrize(
     'flags, message',
     [
-        (['test', '--out', 'OUT/l.json'], 'test is not the folder of a run, which would tell the task'),
+        (['test', '--out', 'OUT/l.json'], 'test: not the folder of a run: '),
         (['test', '--out', 'OUT/none/l.json', '--experiment', 'demo'], 'there is no folder OUT/none'),
         (['test', '--experiment', 'demo'], 'out is not set'),
         (['test', '--out', 'OUT/l.json', '--experiment', 'demo', '--type', 'best_of_12'], 'type must be best_of_N'),
@@ -333,12 +334,11 @@ def test_agreement_is_reported(label, tmp_path):
         ),
     ],
 )
-def test_bad_flags(flags, message, tmp_path):
+def test_bad_flags(flags, message, tmp_path, capsys):
     words = [flag.replace('OUT', str(tmp_path)) for flag in flags]
-    done = subprocess.run(
-        [sys.executable, os.path.join(ROOT, 'launch.py'), 'label', *words],
-        capture_output=True,
-    )
-    assert done.returncode == 2 and done.stdout == b''
-    assert message.replace('OUT', str(tmp_path)) in done.stderr.decode() and done.stderr.decode().count('\n') == 1
+    with pytest.raises(SystemExit) as ended:
+        command_line.main(['label', *words])
+    printed = capsys.readouterr()
+    assert (ended.value.code, printed.out) == (2, '')
+    assert message.replace('OUT', str(tmp_path)) in printed.err and printed.err.count('\n') == 1
     assert os.listdir(str(tmp_path)) == []

@@ -11,8 +11,10 @@ import threading
 import time
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
 
+from lm_human_preferences.hyperparameters import TaskHParams
 from lm_human_preferences.labeling.forms import Form
 from lm_human_preferences.labeling.journal import Journal
+from lm_human_preferences.language.encodings import Encoding
 from lm_human_preferences.utils.files import write_json
 
 LEASE_SECONDS = 600
@@ -51,6 +53,16 @@ def journal_path(labels_path: str) -> str:
     return (stem if extension == '.json' else labels_path) + '.journal.jsonl'
 
 
+def task_settings(task: TaskHParams, encoding: Encoding) -> Dict[str, Any]:
+    """What must be the same for all labels of one file."""
+    return dict(
+        query_length=task.query_length,
+        response_length=task.response_length,
+        n_vocab=encoding.n_vocab,
+        padding_token=encoding.padding_token,
+    )
+
+
 class Collection:
     """Questions of one form, asked of any number of people until each has as many answers as it should."""
 
@@ -67,7 +79,7 @@ class Collection:
         """Open or continue the collection whose label file is `labels_path`.
 
         Args:
-          settings: what must be the same when it is continued (lengths, vocabulary); ValueError where it is not.
+          settings: what must be the same when it is continued, as of `task_settings`; ValueError where it is not.
           planned: questions in all; `add` brings them.
           overlap: the share of questions that `people` people answer; the others are answered once.
         """
@@ -77,7 +89,7 @@ class Collection:
         self._clock = clock
         self._changed = threading.Condition(threading.RLock())
         self.questions: List[Question] = []
-        self.last_question: Optional[Dict[str, Any]] = None  # all that the journal keeps of it
+        self.place = 0  # of the last question's query in its data set
         self._answers: List[Dict[int, Dict[str, Any]]] = []  # of each question, by the journal's line
         self._acts: Dict[str, List[int]] = {}  # each person's answers and skips that stand, by the journal's line
         self._passed: Dict[str, set] = {}  # the questions each person has answered or skipped
@@ -148,18 +160,18 @@ class Collection:
                 return False
             order = self.order(who, number)
             lease = self._leases.get(number, {}).get(who)
-            self._record(
-                dict(
-                    kind='answer',
-                    question=number,
-                    who=who,
-                    value=self.form.value(answer, order),
-                    order=order,
-                    when=time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(now)),
-                    seconds=round(now - lease.shown_at, 1) if lease else None,
-                )
-            )
+            seconds = round(now - lease.shown_at, 1) if lease else None
+            self._record(self._answer_entry(who, number, self.form.value(answer, order), order=order, seconds=seconds))
             return True
+
+    def judge(self, who: str, number: int, value: float) -> None:
+        """Keep the label that a program, called `who`, gives to a question."""
+        with self._changed:
+            self._record(self._answer_entry(who, number, value))
+
+    def _answer_entry(self, who, number, value, **more):
+        when = time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(self._clock()))
+        return dict(kind='answer', question=number, who=who, value=value, when=when, **more)
 
     def skip(self, who: str, number: int) -> None:
         """Do not show a person this question again; others may answer it."""
@@ -198,13 +210,22 @@ class Collection:
             return sum(map(len, self._answers))
 
     @property
+    def asked(self) -> int:
+        """Answers that the questions there are ask for."""
+        with self._changed:
+            return sum(question.people for question in self.questions)
+
+    @property
     def wanted(self) -> int:
         """Answers that all planned questions together ask for."""
         with self._changed:
             to_come = range(len(self.questions), self._planned)
-            return sum(question.people for question in self.questions) + sum(
-                self._people if overlaps(number, self._overlap) else 1 for number in to_come
-            )
+            return self.asked + sum(self._people if overlaps(number, self._overlap) else 1 for number in to_come)
+
+    def unanswered(self) -> List[Question]:
+        """The questions that lack answers."""
+        with self._changed:
+            return [self.questions[number] for number in self._open]
 
     @property
     def is_complete(self) -> bool:
@@ -274,7 +295,7 @@ class Collection:
             self.questions.append(Question(number, entry['query'], entry['samples'], entry['people']))
             self._answers.append({})
             self._open[number] = None
-            self.last_question = entry
+            self.place = entry.get('place', 0)
         elif kind in ('answer', 'skip'):
             number, who = entry['question'], entry['who']
             if kind == 'answer':

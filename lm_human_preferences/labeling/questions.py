@@ -1,28 +1,28 @@
 """Questions for people: queries of a task, each with a few continuations that a policy sampled."""
 
-from typing import Any, Dict, Iterator, List
+import contextlib
+from typing import Any, Callable, Dict, Iterator, List
 
 import numpy as np
 
-from lm_human_preferences.hyperparameters import TaskHParams
 from lm_human_preferences.language.datasets import QueryStream
-from lm_human_preferences.language.trained_models import TrainedModel, initialize
+from lm_human_preferences.language.trained_models import TrainedModel
 from lm_human_preferences.lm_tasks import Task
 from lm_human_preferences.policy import Policy
-from lm_human_preferences.utils.ranks import Ranks
 from lm_human_preferences.utils.tf_versions import new_session, tf
 
-MOST_ALIKE = 100
-"""After so many queries in a row with two samples alike, the policy is too sure for questions."""
+# Of queries [n, query_length] and uniform numbers [n, response_length], a policy's responses as they are scored.
+Respond = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Question = Dict[str, Any]
 
 
 class QuestionDraws:
     """Queries and random numbers for questions, each fixed by the seed and the query's place in its data set."""
 
-    def __init__(self, task: TaskHParams, mode: str, encoding, num_samples: int, seed: int, place: int = 0):
+    def __init__(self, task: Task, mode: str, num_samples: int, seed: int, place: int = 0):
         """`place`: where to go on, as the last question had it."""
-        self._stream = QueryStream.of_task(task, mode, encoding, seed, position=place)
-        self._shape = (num_samples, task.response_length)
+        self._stream = QueryStream.of_task(task.hparams, mode, task.encoding, seed, position=place)
+        self._shape = (num_samples, task.hparams.response_length)
         self._seed = seed
 
     def next(self):
@@ -38,42 +38,33 @@ def distinct(samples: np.ndarray) -> bool:
     return len({sample.tobytes() for sample in samples}) == len(samples)
 
 
-def as_question(query: np.ndarray, samples: np.ndarray, place: int, **more: Any) -> Dict[str, Any]:
-    """A question as the journal keeps it."""
-    return dict(query=query.tolist(), samples=samples.tolist(), place=place, **more)
+def ask_policy(respond: Respond, draws: QuestionDraws, num_samples: int, count: int, **more: Any) -> List[Question]:
+    """At most `count` questions about what a policy responds to as many queries; `more` is kept with each.
 
-
-def sample_questions(
-    source: TrainedModel, task: Task, draws: QuestionDraws, num_samples: int, batch: int, **more: Any
-) -> Iterator[List[Dict[str, Any]]]:
-    """Questions about the policy at `source` without end, about `batch` at a time; `more` is kept with each.
-
-    ValueError when the policy's samples are always alike.
+    Questions with two samples alike are left out, unless all are of that kind.
     """
+    drawn = [draws.next() for _ in range(count)]
+    queries = np.repeat([query for query, _, _ in drawn], num_samples, axis=0)
+    responses = respond(queries, np.concatenate([uniforms for _, uniforms, _ in drawn]))
+    samples = responses.reshape(count, num_samples, -1)
+    told_apart = [i for i in range(count) if distinct(samples[i])] or range(count)
+    return [
+        dict(query=drawn[i][0].tolist(), samples=samples[i].tolist(), place=drawn[i][2], **more) for i in told_apart
+    ]
+
+
+@contextlib.contextmanager
+def responding(source: TrainedModel, task: Task, batch: int) -> Iterator[Respond]:
+    """The policy at `source`, as a function that responds to `batch` queries at a time."""
     hparams = task.hparams
     with tf.Graph().as_default() as graph, new_session(graph) as session:
-        model = Policy(source.hparams, task)
-        queries = tf.placeholder(tf.int32, [batch * num_samples, hparams.query_length])
-        uniforms = tf.placeholder(tf.float32, [batch * num_samples, hparams.response_length])
-        responses, _ = task.truncate(model.respond(queries, uniforms)['responses'])
-        initialize(session, source.load(session, model.model), Ranks())
+        tf.set_random_seed(0)  # for the built-in model, whose weights are random
+        policy = Policy(source.hparams, task)
+        queries = tf.placeholder(tf.int32, [batch, hparams.query_length])
+        uniforms = tf.placeholder(tf.float32, [batch, hparams.response_length])
+        responses, _ = task.truncate(policy.respond(queries, uniforms)['responses'])
+        # Not `initialize`, which would wait for other ranks: only the first asks.
+        session.run(tf.global_variables_initializer())
+        source.load(session, policy.model)
         graph.finalize()
-        alike = 0
-        while True:
-            drawn = [draws.next() for _ in range(batch)]
-            feed = {
-                queries: np.repeat([query for query, _, _ in drawn], num_samples, axis=0),
-                uniforms: np.concatenate([numbers for _, numbers, _ in drawn]),
-            }
-            samples = session.run(responses, feed).reshape(batch, num_samples, -1)
-            questions = [
-                as_question(query, of_query, place, **more)
-                for (query, _, place), of_query in zip(drawn, samples)
-                if distinct(of_query)
-            ]
-            alike = 0 if questions else alike + batch
-            if alike >= MOST_ALIKE:
-                raise ValueError(
-                    f'the policy gave {alike} queries in a row two samples that are the same: raise --temperature'
-                )
-            yield questions
+        yield lambda *given: session.run(responses, dict(zip((queries, uniforms), given)))

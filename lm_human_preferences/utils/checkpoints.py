@@ -124,6 +124,10 @@ class Checkpoints:
             say(f'saved after step {step} on being asked to end', self._ranks.is_first)
             raise preemption.Preempted()
 
+    def save(self, session: tf.Session, step: int, position: int = 0, **own: Any) -> None:
+        """Save at once, with what `after_step` takes; the run goes on."""
+        self._save(session, step, position, finished=False, **own)
+
     def finish(self, session: tf.Session, step: int, position: int = 0, **own: Any) -> None:
         """Save the outcome of the stage."""
         self._save(session, step, position, finished=True, **own)
