@@ -69,7 +69,8 @@ def find_policies(names: Sequence[str], run: RunFolder, savescope: str = 'policy
     ValueError if they do not all read the same tokens.
     """
     policies = [
-        NamedPolicy(short, _find_policy(name, run, savescope)) for short, name in zip(short_names(names), names)
+        NamedPolicy(short, run.policy('ref_policy') if name == INITIAL else find_policy(name, savescope))
+        for short, name in zip(short_names(names), names)
     ]
     for policy in policies[1:]:
         if not policy.trained.encoding().same_tokens(policies[0].trained.encoding()):
@@ -77,9 +78,8 @@ def find_policies(names: Sequence[str], run: RunFolder, savescope: str = 'policy
     return policies
 
 
-def _find_policy(name: str, run: RunFolder, savescope: str) -> TrainedModel:
-    if name == INITIAL:
-        return run.policy('ref_policy')
+def find_policy(name: str, savescope: str = 'policy') -> TrainedModel:
+    """The policy of the run folder `name`, or the language model called so."""
     if any(os.path.exists(os.path.join(name, file)) for file in HPARAMS_FILES):
         return RunFolder(name).policy(savescope)
     return find_model(name, savescope)

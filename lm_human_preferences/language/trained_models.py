@@ -6,7 +6,10 @@ A name is `test` (random weights, without files), `demo` (the embedded model), t
 
 import dataclasses
 import os
-from typing import Dict, List, Optional, Sequence
+import re
+from typing import Dict, Iterable, List, Optional, Sequence
+
+import numpy as np
 
 from lm_human_preferences.hyperparameters import ModelHParams
 from lm_human_preferences.language.encodings import Encoding, load_encoding, test_encoding
@@ -61,7 +64,7 @@ class TrainedModel:
         """
         if self.folder is None:
             return self._load_random(session, model)
-        path = self._checkpoint or latest_checkpoint(self.folder)
+        path = self._path()
         reader = tf.train.load_checkpoint(path)
         shapes = reader.get_variable_to_shape_map()
         prefix = self._prefix(path, shapes)
@@ -83,6 +86,24 @@ class TrainedModel:
             variable.load(reader.get_tensor(name), session)
         return list(wanted.values())
 
+    def scopes(self) -> List[str]:
+        """What stands before `model/` in the checkpoint, for each model in it; '' in OpenAI's."""
+        names = tf.train.load_checkpoint(self._path()).get_variable_to_shape_map()
+        return [prefix.rstrip('/') for prefix in _prefixes(names)]
+
+    def arrays(self) -> Dict[str, np.ndarray]:
+        """The model's variables by their names below the scope: `model/wte`, `model/heads/value/w`, …"""
+        path = self._path()
+        reader = tf.train.load_checkpoint(path)
+        names = reader.get_variable_to_shape_map()
+        prefix = self._prefix(path, names)
+        ours = re.compile(r'(model/(wte|wpe|(h\d+/.*|ln_f|heads/[^/]+)/[gbw])|reward_norm/(gain|bias))\Z')
+        below = {name[len(prefix) :]: name for name in names if name.startswith(prefix)}
+        return {name: reader.get_tensor(below[name]) for name in sorted(below) if ours.match(name)}
+
+    def _path(self) -> str:
+        return self._checkpoint or latest_checkpoint(self.folder)
+
     def _load_random(self, session, model):
         """Random weights, the same for every model that loads them: policy and reference start alike."""
         body = {name: variable for name, variable in model.variables.items() if not name.startswith('heads/')}
@@ -95,13 +116,18 @@ class TrainedModel:
 
     def _prefix(self, path, shapes):
         """What stands before `model/` in the checkpoint: a scope of ours, or nothing in OpenAI's."""
-        found = [name[: -len('model/wte')] for name in shapes if name == 'model/wte' or name.endswith('/model/wte')]
+        found = _prefixes(shapes)
         for prefix in (self.savescope + '/', ''):
             if prefix in found:
                 return prefix
         raise ValueError(
-            f'{path}: no model under {self.savescope}/; the checkpoint has {", ".join(sorted(found)) or "none at all"}'
+            f'{path}: no model under {self.savescope}/; the checkpoint has {", ".join(found) or "none at all"}'
         )
+
+
+def _prefixes(names: Iterable[str]) -> List[str]:
+    """What stands before `model/` in the checkpoint, for each model in it."""
+    return sorted(name[: -len('model/wte')] for name in names if name == 'model/wte' or name.endswith('/model/wte'))
 
 
 def find_model(name: str, savescope: str = 'policy') -> TrainedModel:

@@ -1,0 +1,109 @@
+"""Exchange models with Hugging Face folders, and labels with files of prompt, chosen and rejected.
+
+What SOURCE is tells what is wanted: a folder with a config.json becomes a model folder of ours, another model a folder
+for `transformers`; a .jsonl file of pairs becomes a label file, a label file a .jsonl file of pairs.
+"""
+
+import json
+import os
+from typing import Optional
+
+from lm_human_preferences.exchange import huggingface, preferences
+from lm_human_preferences.exchange.huggingface import PortableModel
+from lm_human_preferences.hyperparameters import ConvertHParams
+from lm_human_preferences.language.encodings import Encoding, main_encoding
+from lm_human_preferences.language.trained_models import (
+    TrainedModel,
+    find_model,
+    find_reward_model,
+    save_model_folder,
+)
+from lm_human_preferences.run_folder import HPARAMS_FILES, RunFolder, find_policy
+from lm_human_preferences.utils.checkpoints import CheckpointWriter
+from lm_human_preferences.utils.files import write_json, written_whole
+from lm_human_preferences.utils.progress import say
+from lm_human_preferences.utils.tf_versions import new_session, tf
+
+
+def convert(hparams: ConvertHParams) -> None:
+    """Convert `source` to `target`, which must not be there yet, and say what was written."""
+    source, target = (os.path.expanduser(path) for path in (hparams.source, hparams.target))
+    if os.path.exists(target) and not (os.path.isdir(target) and not os.listdir(target)):
+        raise ValueError(f'{target} exists: give another TARGET')
+    if os.path.isfile(source):
+        os.makedirs(os.path.dirname(os.path.abspath(target)), exist_ok=True)
+        (pairs_to_labels if source.endswith('.jsonl') else labels_to_pairs)(source, target, hparams)
+    elif os.path.exists(os.path.join(source, huggingface.CONFIG_FILE)):
+        write_model(target, huggingface.load(source))
+        say(f'{target}: a model for --task.policy.initial_model or --rewards.trained_model')
+    else:
+        huggingface.save(target, read_model(find_any_model(source, hparams.savescope)))
+        say(f'{target}: a folder for transformers.AutoModelForCausalLM.from_pretrained')
+
+
+def find_any_model(name: str, savescope: Optional[str]) -> TrainedModel:
+    """The model that `savescope` names in a run; without it the policy, or the only model there is."""
+    if savescope == 'reward_model':
+        return find_reward_model(name)
+    if savescope is None and not os.path.isdir(os.path.join(name, 'policy')):
+        if os.path.isdir(os.path.join(name, 'reward_model')):
+            return find_reward_model(name)
+        model = find_model(name)
+        scopes = model.scopes() if model.folder else []
+        return TrainedModel(model.folder, scopes[0]) if len(scopes) == 1 else model
+    return find_policy(name, savescope or 'policy')
+
+
+def read_model(trained: TrainedModel) -> PortableModel:
+    """A model of ours apart from TensorFlow."""
+    if trained.folder is None:
+        raise ValueError('the model test has no files: train one')
+    scope = trained.savescope if trained.savescope in trained.scopes() else ''
+    return PortableModel(trained.hparams, trained.encoding(), trained.arrays(), scope)
+
+
+def write_model(folder: str, model: PortableModel) -> None:
+    """Write a model folder of ours. ValueError for a model that its sizes do not allow."""
+    prefix = f'{model.savescope}/' if model.savescope else ''
+    with tf.Graph().as_default() as graph, new_session(graph) as session:
+        variables = {
+            name: tf.get_variable(prefix + name, array.shape, tf.float32, use_resource=True)
+            for name, array in model.arrays.items()
+        }
+        for name, array in model.arrays.items():
+            variables[name].load(array, session)
+        save_model_folder(folder, model.hparams, model.encoding)
+        CheckpointWriter(folder, list(variables.values())).save(session, 0)
+
+
+def pairs_to_labels(source: str, target: str, hparams: ConvertHParams) -> None:
+    """Write the label file of a file of pairs."""
+    query_length, response_length = hparams.query_length, hparams.response_length
+    if hparams.model is not None and _is_run(hparams.model):
+        task = RunFolder(hparams.model).task
+        query_length, response_length = query_length or task.query_length, response_length or task.response_length
+    if query_length is None or response_length is None:
+        raise ValueError("labels have fixed lengths: give --query_length and --response_length, the task's")
+    imported = preferences.labels_of_pairs(source, _encoding(hparams), query_length, response_length)
+    write_json(target, imported.labels, indent=None)
+    cut = f'{imported.cut_prompts} prompts lost their beginning, {imported.cut_responses} responses their end'
+    say(f'{target}: {len(imported.labels)} labels of type best_of_2; {cut}')
+
+
+def labels_to_pairs(source: str, target: str, hparams: ConvertHParams) -> None:
+    """Write the pairs of a label file."""
+    count = 0
+    with written_whole(target) as file:
+        for pair in preferences.pairs_of_labels(source, _encoding(hparams)):
+            file.write(json.dumps(pair, ensure_ascii=False) + '\n')
+            count += 1
+    say(f'{target}: {count} pairs')
+
+
+def _is_run(folder: str) -> bool:
+    return any(os.path.exists(os.path.join(folder, name)) for name in HPARAMS_FILES)
+
+
+def _encoding(hparams: ConvertHParams) -> Encoding:
+    """The vocabulary of the labels: that of `model`, or GPT-2's."""
+    return main_encoding() if hparams.model is None else find_any_model(hparams.model, hparams.savescope).encoding()

@@ -1,0 +1,1 @@
+"""Models and labels in the formats of other programs."""

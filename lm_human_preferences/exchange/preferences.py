@@ -1,0 +1,99 @@
+"""Labels from and to JSON lines of `prompt`, `chosen` and `rejected` texts."""
+
+import json
+from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
+
+from lm_human_preferences.label_types import get_label_type, label_schema
+from lm_human_preferences.labels import load_labels
+from lm_human_preferences.language.encodings import Encoding
+
+
+class Imported(NamedTuple):
+    """Labels made of texts, and how many of these were too long."""
+
+    labels: List[Dict[str, Any]]  # of type best_of_2
+    cut_prompts: int
+    cut_responses: int
+
+
+def read_pairs(path: str) -> Iterator[Tuple[str, str, str]]:
+    """(prompt, chosen, rejected) of each line that is not blank. ValueError naming file and line for another one."""
+    with open(path, encoding='utf-8') as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                raise ValueError(f'{path}: line {number}: not JSON') from None
+            texts = [entry.get(name) if isinstance(entry, dict) else None for name in ('prompt', 'chosen', 'rejected')]
+            if not all(isinstance(text, str) for text in texts):
+                raise ValueError(f'{path}: line {number}: prompt, chosen and rejected should be texts')
+            if not texts[1] or not texts[2]:
+                raise ValueError(f'{path}: line {number}: chosen and rejected should not be empty')
+            yield tuple(texts)
+
+
+def labels_of_pairs(path: str, encoding: Encoding, query_length: int, response_length: int) -> Imported:
+    """Labels of type best_of_2 from a file of pairs, the chosen response first in every other one.
+
+    A longer prompt keeps its last `query_length` tokens, a longer response its first `response_length`; shorter ones
+    are padded on the right.
+    """
+    labels, cut_prompts, cut_responses = [], 0, 0
+    for i, (prompt, *responses) in enumerate(read_pairs(path)):
+        query, samples = encoding.encode(prompt), [encoding.encode(text) for text in responses]
+        cut_prompts += len(query) > query_length
+        cut_responses += sum(len(sample) > response_length for sample in samples)
+        padded = [
+            sample[:response_length] + [encoding.padding_token] * (response_length - len(sample)) for sample in samples
+        ]
+        best = i % 2
+        query = query[-query_length:]
+        labels.append(
+            dict(
+                query=query + [encoding.padding_token] * (query_length - len(query)),
+                sample0=padded[best],
+                sample1=padded[1 - best],
+                best=best,
+            )
+        )
+    if not labels:
+        raise ValueError(f'{path}: no pairs there')
+    return Imported(labels, cut_prompts, cut_responses)
+
+
+def pairs_of_labels(path: str, encoding: Encoding) -> Iterator[Dict[str, str]]:
+    """Pairs from a label file: of best_of_N, the best against each other; of scalar_compare, the better one of the two.
+
+    ValueError for ratings of single samples, and what `load_labels` raises.
+    """
+    type_name, query_length, response_length = _form(path)
+    label_type = get_label_type(type_name)
+    labels = load_labels(path, label_schema(label_type, query_length, response_length), None, encoding)
+    for i, query in enumerate(labels['query']):
+        texts = [encoding.decode(labels[name][i]) for name in label_type.sample_names]
+        if type_name == 'scalar_compare':
+            difference = labels['difference'][i]
+            if difference == 0:
+                continue
+            best = int(difference > 0)
+        else:
+            best = int(labels['best'][i])
+        for rejected in texts[:best] + texts[best + 1 :]:
+            yield dict(prompt=encoding.decode(query), chosen=texts[best], rejected=rejected)
+
+
+def _form(path: str) -> Tuple[str, int, int]:
+    """The type of a file's labels and the lengths of their queries and samples, by the first of them."""
+    with open(path, encoding='utf-8') as file:
+        try:
+            first = json.load(file)[0]
+            query_length = len(first['query'])
+        except (ValueError, LookupError, TypeError):
+            raise ValueError(f'{path}: not a list of labels') from None
+    samples = sum(name.startswith('sample') for name in first)
+    if 'sample0' not in first:
+        raise ValueError(f'{path}: ratings of single samples make no pairs')
+    name = 'scalar_compare' if 'difference' in first else f'best_of_{samples}'
+    return name, query_length, len(first['sample0'])
