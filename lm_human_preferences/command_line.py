@@ -21,6 +21,7 @@ from lm_human_preferences.hyperparameters import TREES
 from lm_human_preferences.utils.errors import UserError, did_you_mean, user_message
 from lm_human_preferences.utils.files import write_json
 from lm_human_preferences.utils.hyperparams import HParams
+from lm_human_preferences.utils.progress import say
 
 TRAIN_USAGE = 'launch.py {command} EXPERIMENT NAME [--save_dir=DIR] [--mpi=N] [--dry_run] [--any.hparam=value ...]'
 USAGES = {  # of the commands without an experiment
@@ -262,6 +263,17 @@ def _run(command: str, run: Run, placement: Placement, show_traceback: bool) -> 
         from lm_human_preferences.demo import evaluation
 
         evaluation.report(run.folder)
+    _write_report(run.folder)
+
+
+def _write_report(folder: str) -> None:
+    """Leave a report in a finished run's folder. The run stands whether or not there can be one."""
+    try:
+        from lm_human_preferences import report  # loads TensorFlow, to read event files
+
+        say(f'report: {report.write_report([folder])}')
+    except Exception as error:
+        print(f'note: the run is complete, but there is no report of it: {error}', file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """Write what runs show as one HTML page: curves, figures, samples and hyperparameters, with nothing to fetch."""
 
 import os
-from typing import List
+from typing import List, Optional
 
 from lm_human_preferences.hyperparameters import ReportHParams
 from lm_human_preferences.reporting.page import render
@@ -14,15 +14,17 @@ REPORT_FILE = 'report.html'
 
 def report(hparams: ReportHParams) -> None:
     """Write the page that `hparams` ask for, and say where it is."""
-    path = hparams.out
+    say(write_report(hparams.runs, hparams.out))
+
+
+def write_report(folders: List[str], path: Optional[str] = None) -> str:
+    """Write the report of run folders, or of folders that hold runs; returns where it is.
+
+    `path` None: in the run's folder, or for several here. FileNotFoundError for a folder without a run.
+    """
     if path is None:
-        path = os.path.join(hparams.runs[0], REPORT_FILE) if len(hparams.runs) == 1 else REPORT_FILE
-    write_report(hparams.runs, path)
-    say(path)
-
-
-def write_report(folders: List[str], path: str) -> None:
-    """Write the report of run folders, or of the folders of sweeps. FileNotFoundError for a folder without a run."""
+        path = os.path.join(folders[0], REPORT_FILE) if len(folders) == 1 else REPORT_FILE
     page = render(find_runs(folders))
     with written_whole(path) as file:
         file.write(page)
+    return path

@@ -8,6 +8,7 @@ sys.path.insert(0, ROOT)
 sys.path.insert(0, os.path.dirname(__file__))
 
 import loopback  # noqa: E402
+from tiny_run import TinyRun  # noqa: E402
 
 from lm_human_preferences.utils import storage, transports  # noqa: E402
 
@@ -46,3 +47,9 @@ def quick_retries(monkeypatch):
     """Pauses and time limits of a download short enough for a test."""
     monkeypatch.setattr(storage, 'FIRST_PAUSE', 0.01)
     monkeypatch.setattr(transports, 'STALL_SECONDS', 0.5)
+
+
+@pytest.fixture(scope='session')
+def tiny_run(tmp_path_factory):
+    """A finished run of `train_policy` with its reward model; tests leave it as it is, evaluations aside."""
+    return TinyRun(str(tmp_path_factory.mktemp('runs')))

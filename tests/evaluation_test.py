@@ -1,0 +1,217 @@
+"""Figures of texts, labels and policies, and `evaluate` on a run."""
+
+import hashlib
+import json
+import math
+import os
+
+import numpy as np
+import pytest
+
+from lm_human_preferences.command_line import main
+from lm_human_preferences.evaluation import policies, reward_models, tables, texts
+from lm_human_preferences.evaluation.intervals import mean_interval, wilson_interval
+from lm_human_preferences.language.datasets import QueryStream, get_references, get_texts
+from lm_human_preferences.language.encodings import test_encoding as letters
+
+
+def test_wilson_interval():
+    # Values of R's prop.test(…, correct = FALSE).
+    np.testing.assert_allclose(wilson_interval(15, 20), (0.5312878, 0.8881378), atol=1e-5)
+    np.testing.assert_allclose(wilson_interval(0, 10), (0.0, 0.2775328), atol=1e-5)
+    assert wilson_interval(10, 10)[1] == 1.0
+    with pytest.raises(ValueError):
+        wilson_interval(0, 0)
+
+
+def test_mean_interval():
+    low, high = mean_interval([1.0, 3.0] * 50)
+    assert (low + high) / 2 == pytest.approx(2.0) and high - low == pytest.approx(2 * 1.959964 / 10)
+
+
+def test_distinct_ngrams():
+    assert texts.distinct_ngrams(['a b a', 'A, b!'], 1) == 2 / 5
+    assert texts.distinct_ngrams(['a b a', 'A, b!'], 2) == 2 / 3
+    assert texts.distinct_ngrams([''], 1) == 0
+
+
+def test_copied_ngrams_and_sentences():
+    source = 'The cat sat. It was a fine day for all of us.'
+    copied, own = 'It was a fine day. The cat sat.', 'A dog ran to it, a fine day.'
+    assert texts.copied_ngrams([copied], [source], 1) == 1.0
+    assert texts.copied_ngrams([own], [source], 3) == 1 / 6  # 'a fine day', of the six runs of three words
+    assert texts.copied_ngrams([own], [''], 1) == 0.0
+    assert texts.copied_sentences([copied, own], [source, source]) == 2 / 3
+    assert texts.copied_sentences(['sat'], ['The cats sat']) == 1.0
+    assert texts.copied_sentences(['cat sat'], ['The wildcat sat']) == 0.0
+
+
+def test_rouge():
+    found = texts.rouge(['the cat sat', 'a dog'], ['the cat sat', 'no word alike'])
+    assert found == {'rouge1': 0.5, 'rouge2': 0.5, 'rougeL': 0.5}
+
+
+def test_win_rate_counts_ties_half():
+    found = policies.win_rate(np.array([1.0, 2, 3, 4]), np.array([0.0, 2, 4, 4]))
+    assert found['share'] == 0.5 and found['ties'] == 0.5
+    assert found['interval'] == wilson_interval(2, 4)
+
+
+def test_choice_figures():
+    rewards = np.log(np.array([[0.7, 0.3], [0.2, 0.8], [0.9, 0.1], [0.6, 0.4]]))
+    found = reward_models.choice_figures(rewards, np.array([0, 1, 1, 0]))
+    assert found['accuracy'] == 0.75 and found['chance'] == 0.5 and found['labels'] == 4
+    assert found['loss'] == pytest.approx(-np.mean(np.log([0.7, 0.8, 0.1, 0.6])))
+    # One choice in each bin: sure of 0.6, 0.7 and 0.8 and right, sure of 0.9 and wrong.
+    assert found['calibration']['error'] == pytest.approx((0.4 + 0.3 + 0.2 + 0.9) / 4)
+    assert [b['count'] for b in found['calibration']['bins']] == [1, 1, 1, 1]
+    sure = reward_models.calibration(np.array([1.0, 1.0]), np.array([True, True]))
+    assert sure == dict(error=0.0, bins=[dict(confidence=1.0, accuracy=1.0, count=2)])
+
+
+def test_figures_of_comparisons_and_ratings():
+    rewards = np.array([[0.0, 1.0], [2.0, 0.0], [1.0, 3.0]])
+    found = reward_models.figures(rewards, dict(difference=np.array([1.0, 1.0, 0.0])))
+    assert found['accuracy'] == 0.5  # of the two that people told apart
+    assert found['loss'] == pytest.approx((0 + 9 + 4) / 3)
+    found = reward_models.figures(rewards[:, :1], dict(score=np.array([0.0, 4.0, 2.0])))
+    assert found['correlation'] == pytest.approx(1.0) and found['loss'] == pytest.approx(5 / 3)
+    constant = reward_models.figures(rewards[:, :1], dict(score=np.ones(3)))
+    assert constant['correlation'] is None
+    assert ['correlation', '1.000'] in tables.reward_rows(found)
+    assert not any(row[0] == 'correlation' for row in tables.reward_rows(constant))
+
+
+def labels_of(*questions):
+    """best_of_2 labels: (query, sample0, sample1, best) each."""
+    rows = np.array(questions, np.int32)[..., np.newaxis]
+    return dict(query=rows[:, 0], sample0=rows[:, 1], sample1=rows[:, 2], best=rows[:, 3, 0])
+
+
+def test_agreement_where_several_judged_the_same_question():
+    # The first question three times, once with its samples in the other order; the second once.
+    labels = labels_of((1, 5, 6, 0), (1, 6, 5, 1), (1, 5, 6, 1), (2, 5, 6, 0))
+    rewards = np.array([[2.0, 1], [1, 2.0], [2.0, 1], [1, 2]])
+    found = reward_models.agreement(rewards, labels)
+    assert (found['questions'], found['judgements']) == (1, 3)
+    assert found['people']['accuracy'] == pytest.approx(1 / 3)  # 5 and 5 agree, each with 6 does not
+    assert found['model']['accuracy'] == pytest.approx(2 / 3) and found['majority']['accuracy'] == 1
+    assert reward_models.agreement(rewards[2:], {name: values[2:] for name, values in labels.items()}) is None
+    votes = [None, None, None, [1, 1]]
+    assert reward_models.agreement(rewards, labels, votes)['questions'] == 2
+    rows = dict(tables.reward_rows(dict(labels=3, loss=1.0, agreement=found)))
+    assert rows['1 questions put to several people: two people agree'].startswith('33.3 %')
+
+
+def test_references_of_a_users_own_data(tmp_path):
+    path = tmp_path / 'texts.jsonl'
+    lines = [json.dumps(dict(text=f'text {i}', **({'reference': f'ref {i}'} if i % 2 else {}))) for i in range(40)]
+    path.write_text('\n'.join(lines))
+    found = list(zip(get_texts(f'jsonl:{path}', 'train'), get_references(f'jsonl:{path}', 'train')))
+    assert ('text 1', 'ref 1') in found and ('text 2', None) in found and len(found) == 36
+    assert get_references('test', 'train') is None
+
+
+def test_references_of_published_data(tmp_path, monkeypatch):
+    monkeypatch.setenv('LM_HUMAN_PREFERENCES_CACHE', str(tmp_path))
+    (tmp_path / 'tldr').mkdir()
+    posts = [{'content': 'long', 'summary': 'short'}, {'content': 'other'}]
+    (tmp_path / 'tldr' / 'valid-subset.json').write_text(json.dumps(posts))
+    assert list(get_references('tldr', 'test')) == ['short', None]
+    cnndm = tmp_path / 'datasets' / 'cnndm'
+    (cnndm / 'url_lists').mkdir(parents=True)
+    (cnndm / 'url_lists' / 'all_test.txt').write_text('http://cnn.com/x\n')
+    stories = cnndm / 'cache_test' / 'cnn' / 'stories'
+    stories.mkdir(parents=True)
+    name = hashlib.sha1(b'http://cnn.com/x').hexdigest() + '.story'
+    (stories / name).write_text('A story.\n\n@highlight\n\nFirst point\n\n@highlight\n\nSecond point\n')
+    assert list(get_references('cnndm', 'test')) == ['First point\nSecond point']
+    assert list(get_texts('cnndm', 'test')) == ['A story.']
+
+
+def test_a_query_knows_its_text():
+    stream = QueryStream('test', 'test', letters(), 4, start_text='.', seed=1)
+    texts_of_set = get_texts('test', 'test')
+    for _ in range(5):
+        index, query = stream.next_query()
+        text = texts_of_set[index]
+        assert letters().decode(query) == text[text.index('.') + 1 :][:4]
+
+
+def evaluated(tiny_run, capsys, *arguments):
+    """What `evaluate` prints and writes."""
+    capsys.readouterr()
+    main(['evaluate', *arguments])
+    with open(os.path.join(tiny_run.folder, 'evaluation.json')) as f:
+        return capsys.readouterr().out, json.load(f)
+
+
+def test_policies_on_held_out_queries(tiny_run, capsys):
+    flags = ['--queries=48', '--batch_size=20']
+    out, found = evaluated(tiny_run, capsys, tiny_run.folder, *flags)
+    result = found['policies']
+    assert (result['baseline'], result['queries']) == ('initial', 48)
+    initial, tuned = result['policies']['initial'], result['policies']['tiny']
+    assert abs(initial['kl']) < 1e-4 < tuned['kl'] and 'wins' not in initial
+    assert 0 < tuned['wins']['score']['share'] < 1
+    low, high = tuned['wins']['score']['interval']
+    assert low < tuned['wins']['score']['share'] < high
+    assert initial['length'] == 3 and initial['valid'] == 1 and 0 < initial['entropy'] < 3 * math.log(27) + 1
+    for title in ('KL from the initial policy', 'score by reward model', 'distinct words', 'better than initial'):
+        assert title in out
+    # The same queries and random numbers again; and other batches change nothing.
+    _, again = evaluated(tiny_run, capsys, '--policies', tiny_run.folder, 'initial', '--queries=48')
+    assert list(again['policies']['policies']) == ['initial', 'tiny']  # JSON sorts them
+    assert again['policies']['policies']['tiny']['kl'] == pytest.approx(tuned['kl'], rel=1e-4)
+    with open(os.path.join(tiny_run.folder, 'evaluation_samples.jsonl')) as f:
+        rows = [json.loads(line) for line in f]
+    assert len(rows) == 32 and {row['policy'] for row in rows} == {'tiny', 'initial'}
+
+
+def test_a_reward_model_on_labels(tiny_run, capsys, tmp_path):
+    with open(tiny_run.labels) as f:
+        labels = json.load(f)
+    labels[0]['votes'] = [0, 0, 1]
+    path = tmp_path / 'labels.json'
+    path.write_text(json.dumps(labels))
+    out, found = evaluated(tiny_run, capsys, tiny_run.folder, '--labels', str(path), '--batch_size=24')
+    result = found['reward_model']
+    assert result['labels'] == 64 and result['chance'] == 0.25 and result['accuracy'] > 0.25
+    assert [point['labels'] for point in result['by_labels']] == [32, 64]
+    # The last checkpoint is the model.
+    assert result['by_labels'][-1]['accuracy'] == result['accuracy']
+    assert result['agreement']['questions'] == 1 and result['agreement']['people']['accuracy'] == pytest.approx(1 / 3)
+    for title in ('agrees with people', 'calibration error', 'after 32 labels', 'two people agree'):
+        assert title in out
+    labels[0]['votes'] = [4]
+    path.write_text(json.dumps(labels))
+    with pytest.raises(SystemExit):
+        main(['evaluate', tiny_run.folder, '--labels', str(path)])
+    assert 'entry 0: votes should be a list of choices, 0 to 3' in capsys.readouterr().err
+
+
+def test_rouge_where_references_exist(tiny_run, capsys, tmp_path):
+    path = tmp_path / 'texts.jsonl'
+    path.write_text('\n'.join(json.dumps(dict(text='a.bcd', reference='xyz')) for _ in range(40)))
+    flags = ['--queries=8', f'--query_dataset=jsonl:{path}']
+    out, found = evaluated(tiny_run, capsys, tiny_run.folder, *flags)
+    assert 'ROUGE-L' in out and found['policies']['policies']['tiny']['rouge']['rouge1'] == 0
+
+
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (['/nowhere'], '/nowhere: not the folder of a run'),
+        ([], 'run is not set'),
+        (['RUN', 'b'], "unexpected argument 'b'"),
+        (['RUN', '--part=all'], 'part must be train, valid or test'),
+        (['RUN', '--labels=/none.json'], 'no label file /none.json'),
+        (['--policies', 'RUN', 'demo'], 'different vocabularies'),
+    ],
+)
+def test_bad_input_is_one_line(tiny_run, arguments, message, capsys):
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as exit:
+        main(['evaluate', *(tiny_run.folder if word == 'RUN' else word for word in arguments)])
+    errors = capsys.readouterr().err
+    assert exit.value.code == 2 and message in errors and errors.count('\n') == 1

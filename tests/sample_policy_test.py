@@ -1,0 +1,134 @@
+"""`sample`: prompts, several policies, scores, and text that does not depend on the batch."""
+
+import importlib.util
+import io
+import json
+
+import numpy as np
+import pytest
+from runs_test import launch
+
+from lm_human_preferences.command_line import main
+from lm_human_preferences.inference import Scorer
+from lm_human_preferences.language.encodings import test_encoding as letters
+from lm_human_preferences.lm_tasks import Task
+from lm_human_preferences.run_folder import RunFolder, short_names
+from lm_human_preferences.utils.seeds import uniforms_of_samples
+
+
+@pytest.fixture
+def sample(tiny_run, capsys):
+    """A function that gives what `sample` prints on standard output and standard error."""
+
+    def run(*flags):
+        capsys.readouterr()
+        main(['sample', '--save_dir', tiny_run.folder, '--mpi=1', '--seed=5', *flags])
+        return capsys.readouterr()
+
+    return run
+
+
+def test_the_same_seed_gives_the_same_text_at_any_batch_size(sample):
+    texts = [sample('--nsamples=7', f'--batch_size={size}').out for size in (1, 3, 7, 64)]
+    assert len(set(texts)) == 1 and texts[0].count('▸') == 7
+    assert sample('--nsamples=4').out == ''.join(texts[0].splitlines(keepends=True)[:8])
+    assert sample('--nsamples=7', '--seed=6').out != texts[0]
+
+
+@pytest.mark.skipif(importlib.util.find_spec('mpi4py') is None, reason='needs mpi4py')
+def test_two_ranks_share_the_samples_of_one(tiny_run, sample):
+    one = sample('--nsamples=5').out
+    flags = [f'--save_dir={tiny_run.folder}', '--seed=5', '--nsamples=5', '--mpi=2']
+    status, two, errors = launch('sample', *flags)
+    assert (status, errors) == (0, '')
+    assert sorted(two.splitlines()) == sorted(one.splitlines())
+
+
+def test_random_numbers_belong_to_the_sample():
+    whole = uniforms_of_samples(3, range(6), 4)
+    assert whole.dtype == np.float32 and whole.shape == (6, 4) and 0 <= whole.min() < whole.max() < 1
+    np.testing.assert_array_equal(uniforms_of_samples(3, [5, 2], 4), whole[[5, 2]])
+    assert len(np.unique(whole)) == whole.size
+
+
+def test_a_prompt_is_answered_once_or_as_often_as_asked(sample):
+    for flags, count in (([], 1), (['--nsamples=3'], 3)):
+        lines = sample('--prompt', 'ab', *flags).out.splitlines()
+        assert len(lines) == 2 * count and set(lines[::2]) == {'ab'}
+
+
+def test_a_long_prompt_keeps_its_end_and_says_so(sample):
+    printed = sample('--prompt=xyzab')
+    assert printed.out.startswith('ab\n')
+    assert printed.err == 'note: a prompt of 5 tokens is cut to its last 2, the query_length of the task\n'
+    assert sample('--prompt=ab').err == ''
+    assert sample('--prompt=a').out.startswith('a\n')  # a short one is padded
+
+
+def test_prompts_from_standard_input_and_files(sample, tmp_path, monkeypatch):
+    monkeypatch.setattr('sys.stdin', io.StringIO('cd\n'))
+    assert sample('--prompt', '-').out.startswith('cd\n')
+    (tmp_path / 'one.txt').write_text('ef\n')
+    assert sample('--prompt_file', str(tmp_path / 'one.txt')).out.startswith('ef\n')
+    (tmp_path / 'some.jsonl').write_text('"gh"\n{"text": "ij"}\n')
+    queries = sample('--prompt_file', str(tmp_path / 'some.jsonl'), '--nsamples=3').out.splitlines()[::2]
+    assert queries == ['gh', 'ij', 'gh']
+
+
+def test_policies_side_by_side_with_scores(tiny_run, sample):
+    flags = ['--policies', tiny_run.folder, 'initial', '--scores', '--nsamples=6']
+    rows = [json.loads(line) for line in sample(*flags, '--jsonl').out.splitlines()]
+    assert [row['policy'] for row in rows] == ['tiny', 'initial'] * 6
+    assert [row['index'] for row in rows] == sorted(list(range(6)) * 2)
+    assert any(a['response'] != b['response'] for a, b in zip(rows[::2], rows[1::2]))
+    run = RunFolder(tiny_run.folder)
+    queries, responses = ([letters().encode(row[key]) for row in rows] for key in ('query', 'response'))
+    with Scorer(run.reward_model(), Task(run.task, letters()), 5) as scorer:
+        scores = scorer.scores(np.array(queries, np.int32), np.array(responses, np.int32))
+    np.testing.assert_allclose([row['score'] for row in rows], scores, atol=1e-3)
+    lines = sample(*flags).out.splitlines()
+    assert lines[0] == rows[0]['query']
+    assert lines[1] == f'  tiny    ▸ {rows[0]["response"]}   [score {rows[0]["score"]:.2f}]'
+    assert lines[2].startswith('  initial ▸ ')
+
+
+def test_top_k_of_one_is_the_likeliest_token(sample):
+    lines = [sample('--prompt=ab', '--nsamples=4', f'--seed={seed}', '--top_k=1').out for seed in (1, 2)]
+    assert lines[0] == lines[1] and len(set(lines[0].splitlines())) == 2
+    assert len(set(sample('--prompt=ab', '--nsamples=8', '--temperature=3').out.splitlines())) > 3
+    one = sample('--prompt=ab', '--nsamples=4', '--top_p=0.001').out
+    assert one == lines[0]
+
+
+@pytest.mark.parametrize(
+    'flags, message',
+    [
+        (['--prompt='], "prompt must be a text, not ''"),
+        (['--prompt=a', '--prompt_file=b'], 'prompt and prompt_file are both set'),
+        (['--prompt_file=/none'], '/none: No such file or directory'),
+        (['--prompt=É'], "cannot encode 'É'"),
+        (['--top_p=0'], 'top_p must be above 0 and at most 1'),
+        (['--top_k=-1'], 'top_k must be 0 or above'),
+        (['--policies', 'initial', 'demo'], 'different vocabularies'),
+        (['--policies'], '--policies needs a value'),
+        (['--savescope=nobody'], 'no model under nobody/'),
+    ],
+)
+def test_bad_input_is_one_line(tiny_run, flags, message, capsys):
+    with pytest.raises(SystemExit) as exit:
+        main(['sample', '--save_dir', tiny_run.folder, '--mpi=1', *flags])
+    errors = capsys.readouterr().err
+    assert exit.value.code == 2 and message in errors and errors.count('\n') == 1
+
+
+@pytest.mark.parametrize(
+    'paths, names',
+    [
+        (['/a/x', 'initial'], ['x', 'initial']),
+        (['/a/x', '/b/x/'], ['a/x', 'b/x']),
+        (['x'], ['x']),
+        (['x', 'x'], ['x', 'x']),
+    ],
+)
+def test_the_shortest_names_that_tell_runs_apart(paths, names):
+    assert short_names(paths) == names
