@@ -1,7 +1,7 @@
 """Measure policies against each other on held-out queries, and a reward model on people's labels.
 
-The figures go to the terminal as tables, and to `evaluation.json` in the run's folder, where the report finds them; those
-of a remote run, which is only read, to the folder that `out` names.
+The figures go to the terminal as tables, and to `evaluation.json` in the run's folder, where the report finds them;
+those of a remote run, which is only read, to the folder that `out` names.
 """
 
 import json
@@ -73,7 +73,7 @@ def measure_policies(
     out: Optional[str],
     judges: Optional[Dict[str, policy_evaluation.Judge]] = None,
 ) -> Dict[str, Any]:
-    """The figures of the policies of `hparams` on held-out queries; in the folder `out` their first responses are kept."""
+    """The figures of the policies of `hparams` on held-out queries; the folder `out` gets their first responses."""
     names = hparams.policies or [INITIAL, run.path]
     policies = find_policies(names, run)
     task_hparams = run.task
