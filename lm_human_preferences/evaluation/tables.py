@@ -37,7 +37,7 @@ def _score_first(judge: str) -> Tuple[bool, str]:
 
 
 def policy_rows(result: Dict[str, Any]) -> List[List[str]]:
-    """The table of policies: a heading (with '' first), then rows of title and one cell for each, the baseline first."""
+    """The table of policies, the baseline first: a heading (with '' first), then rows of title and cells."""
     names = sorted(result['policies'], key=lambda name: name != result['baseline'])
     policies = {name: result['policies'][name] for name in names}
     rows = [['', *policies]]
