@@ -8,8 +8,8 @@ import json
 import os
 from typing import Optional
 
-from lm_human_preferences.exchange import huggingface, preferences
-from lm_human_preferences.exchange.huggingface import PortableModel
+from lm_human_preferences.formats import huggingface, preferences
+from lm_human_preferences.formats.huggingface import PortableModel
 from lm_human_preferences.hyperparameters import ConvertHParams
 from lm_human_preferences.language.encodings import Encoding, main_encoding
 from lm_human_preferences.language.trained_models import (

@@ -1,6 +1,7 @@
 """Measure policies against each other on held-out queries, and a reward model on people's labels.
 
-The figures go to the terminal as tables, and to `evaluation.json` in the run's folder, where the report finds them.
+The figures go to the terminal as tables, and to `evaluation.json` in the run's folder, where the report finds them;
+those of a remote run, which is only read, to the folder that `out` names.
 """
 
 import json
@@ -11,11 +12,12 @@ from lm_human_preferences.evaluation import policies as policy_evaluation
 from lm_human_preferences.evaluation import reward_models, tables
 from lm_human_preferences.hyperparameters import EvaluateHParams
 from lm_human_preferences.label_types import get_label_type, label_schema
-from lm_human_preferences.labels import find, load_labels
+from lm_human_preferences.labels import find, load_labels, read_entries
 from lm_human_preferences.language.trained_models import TrainedModel, find_reward_model
 from lm_human_preferences.lm_tasks import Task
 from lm_human_preferences.run_folder import INITIAL, RunFolder, find_policies
 from lm_human_preferences.samples import HELD_OUT_FILE, sample_rows, write_samples
+from lm_human_preferences.utils import storage
 from lm_human_preferences.utils.files import write_json
 from lm_human_preferences.utils.progress import say
 
@@ -25,17 +27,18 @@ RESULTS_FILE = 'evaluation.json'
 def evaluate(hparams: EvaluateHParams) -> None:
     """Measure what `hparams` ask for, print the tables and write the figures into the run's folder."""
     run = RunFolder(hparams.run or next(name for name in hparams.policies if name != INITIAL))
+    out = hparams.out or (None if storage.is_remote(run.path) else run.path)
     reward_model = find_reward_model(hparams.reward_model) if hparams.reward_model else run.reward_model()
     if hparams.labels is None and not run.has_policy:
         raise ValueError(f'{run.path} has a reward model and no policy: give the --labels to measure it on')
     if hparams.labels is not None:
         result = measure_reward_model(run, reward_model, hparams)
         say(f'\nReward model on {hparams.labels}\n{tables.aligned(tables.reward_rows(result))}')
-        save_results(run.path, reward_model=result)
+        save_results(out, reward_model=result)
     if hparams.policies or hparams.labels is None:
-        result = measure_policies(run, reward_model, hparams)
+        result = measure_policies(run, reward_model, hparams, out)
         say(f'\nPolicies on {result["queries"]} held-out queries\n{tables.aligned(tables.policy_rows(result))}')
-        save_results(run.path, policies=result)
+        save_results(out, policies=result)
 
 
 def measure_reward_model(run: RunFolder, reward_model: TrainedModel, hparams: EvaluateHParams) -> Dict[str, Any]:
@@ -67,9 +70,10 @@ def measure_policies(
     run: RunFolder,
     reward_model: TrainedModel,
     hparams: EvaluateHParams,
+    out: Optional[str],
     judges: Optional[Dict[str, policy_evaluation.Judge]] = None,
 ) -> Dict[str, Any]:
-    """The figures of the policies of `hparams` on held-out queries; their first responses are kept for the report."""
+    """The figures of the policies of `hparams` on held-out queries; the folder `out` gets their first responses."""
     names = hparams.policies or [INITIAL, run.path]
     policies = find_policies(names, run)
     task_hparams = run.task
@@ -88,7 +92,9 @@ def measure_policies(
     for name, answer in answers.items():
         rollout = dict(answer._asdict(), queries=held_out.queries, scores=answer.scores[policy_evaluation.SCORE])
         rows += sample_rows(name, rollout, task.encoding)
-    write_samples(os.path.join(run.path, HELD_OUT_FILE), rows)
+    if out is not None:
+        os.makedirs(out, exist_ok=True)
+        write_samples(os.path.join(out, HELD_OUT_FILE), rows)
     return policy_evaluation.figures(answers, held_out, task.padding_token)
 
 
@@ -101,16 +107,20 @@ def read_results(folder: str) -> Dict[str, Any]:
         return json.load(file)
 
 
-def save_results(folder: str, **sections: Dict[str, Any]) -> None:
-    """Add sections to the figures of a run, in place of earlier ones of the same name."""
+def save_results(folder: Optional[str], **sections: Dict[str, Any]) -> None:
+    """Add sections to the figures in a folder, in place of earlier ones of the same name; None: nowhere."""
+    if folder is None:
+        return
+    os.makedirs(folder, exist_ok=True)
     write_json(os.path.join(folder, RESULTS_FILE), {**read_results(folder), **sections})
 
 
 def _votes(path: str, count: int, samples: int) -> List[Optional[List[int]]]:
-    """The `votes` of the first `count` labels of a file: each a list of the choices that people made, or None."""
-    with open(path, encoding='utf-8') as file:
-        votes = [label.get('votes') for label in json.load(file)[:count]]
-    for i, vote in enumerate(votes):
-        if vote is not None and not (isinstance(vote, list) and all(choice in range(samples) for choice in vote)):
-            raise ValueError(f'{path}: entry {i}: votes should be a list of choices, 0 to {samples - 1}, not {vote!r}')
-    return votes
+    """The `votes` of the first `count` labels: each a list of the choices that people made, or None."""
+    found = []
+    for place, label in read_entries(path)[:count]:
+        votes = label.get('votes')
+        if votes is not None and not (isinstance(votes, list) and all(choice in range(samples) for choice in votes)):
+            raise ValueError(f'{place}: votes should be a list of choices, 0 to {samples - 1}, not {votes!r}')
+        found.append(votes)
+    return found

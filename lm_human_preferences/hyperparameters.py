@@ -355,10 +355,11 @@ class EvaluateHParams(HParams):
     query_dataset: Optional[str] = None  # None: the task's
     part: str = 'test'  # of the data set
     seed: int = 20190918
+    out: Optional[str] = None  # folder for the figures; None: the run's, if it is local
 
     def validate(self, prefix: str = '') -> None:
         super().validate(prefix)
-        _check(self, prefix, 'run labels label_type reward_model query_dataset', NOT_EMPTY)
+        _check(self, prefix, 'run labels label_type reward_model query_dataset out', NOT_EMPTY)
         _check(self, prefix, 'queries batch_size temperature', POSITIVE)
         _check(self, prefix, 'num_labels checkpoints', NOT_NEGATIVE)
         _check(self, prefix, 'seed', SEED)

@@ -30,7 +30,7 @@ def load_labels(
     if source == 'demo':
         return _demo_labels(schema, num, encoding, seed)
     path = find(source)
-    entries = _read_entries(path)
+    entries = read_entries(path)
     if not entries:
         raise ValueError(f'{path}: no labels')
     num = len(entries) if num is None else num
@@ -50,7 +50,7 @@ def load_labels(
     return labels
 
 
-def _read_entries(path: str) -> List[Tuple[str, Any]]:
+def read_entries(path: str) -> List[Tuple[str, Any]]:
     """The entries of a label file, or of all label files (*.json) of a folder in the order of their names.
 
     Each comes with its place, for messages.
@@ -59,7 +59,7 @@ def _read_entries(path: str) -> List[Tuple[str, Any]]:
         files = sorted(name for name in os.listdir(path) if name.endswith('.json') and not name.startswith('.'))
         if not files:
             raise ValueError(f'{path}: no label file (*.json) in this folder')
-        return [entry for name in files for entry in _read_entries(os.path.join(path, name))]
+        return [entry for name in files for entry in read_entries(os.path.join(path, name))]
     with open(path, encoding='utf-8') as f:
         try:
             entries = json.load(f)

@@ -1,8 +1,6 @@
-import json
 import os
 import sys
 
-import numpy as np
 import pytest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -10,6 +8,7 @@ sys.path.insert(0, ROOT)
 sys.path.insert(0, os.path.dirname(__file__))
 
 import loopback  # noqa: E402
+from tiny_run import TinyRun  # noqa: E402
 
 from lm_human_preferences.utils import storage, transports  # noqa: E402
 
@@ -24,7 +23,6 @@ def golden_dir():
 def cache(tmp_path, monkeypatch):
     """An empty cache folder of the test's own."""
     monkeypatch.setenv('LM_HUMAN_PREFERENCES_CACHE', str(tmp_path / 'cache'))
-    (tmp_path / 'cache').mkdir()
     return tmp_path / 'cache'
 
 
@@ -58,34 +56,7 @@ def mirror(web, cloud, monkeypatch):
     return web
 
 
-class TinyRun:
-    """A run of `train_policy` in the vocabulary of letters, with the labels its reward model learned from."""
-
-    def __init__(self, folder):
-        from lm_human_preferences.command_line import main
-
-        self.folder = os.path.join(folder, 'tiny')
-        self.labels = os.path.join(folder, 'labels.json')
-        random = np.random.RandomState(0)
-        labels = []
-        for _ in range(64):  # people like the response with the highest letters best
-            samples = random.randint(0, 27, (4, 3))
-            label = {f'sample{i}': sample.tolist() for i, sample in enumerate(samples)}
-            labels.append(dict(label, query=random.randint(0, 27, 2).tolist(), best=int(samples.sum(1).argmax())))
-        with open(self.labels, 'w') as f:
-            json.dump(labels, f)
-        definition = os.path.join(folder, 'tiny.yaml')
-        with open(definition, 'w') as f:
-            f.write(
-                'run: {seed: 1, log_interval: 1, save_interval: 2}\n'
-                'task: {query_length: 2, response_length: 3, query_dataset: test, policy: {initial_model: test}}\n'
-                f'train_reward: {{labels: {{type: best_of_4, source: {self.labels}, num_train: 64}},'
-                ' batch_size: 16, lr: 1e-2}\n'
-                'train_policy: {ppo: {batch_size: 16, total_episodes: 48, lr: 1e-2}}\n'
-            )
-        main(['train_policy', definition, 'tiny', f'--save_dir={folder}', '--mpi=1'])
-
-
 @pytest.fixture(scope='session')
 def tiny_run(tmp_path_factory):
+    """A finished run of `train_policy` with its reward model; tests leave it as it is, evaluations aside."""
     return TinyRun(str(tmp_path_factory.mktemp('runs')))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from lm_human_preferences.command_line import main
-from lm_human_preferences.exchange import huggingface
+from lm_human_preferences.formats import huggingface
 from lm_human_preferences.inference import Scorer
 from lm_human_preferences.language.encodings import load_encoding
 from lm_human_preferences.language.model import Model

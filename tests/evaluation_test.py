@@ -16,10 +16,15 @@ from lm_human_preferences.language.encodings import test_encoding as letters
 
 
 def test_wilson_interval():
-    # Values of R's prop.test(…, correct = FALSE).
-    np.testing.assert_allclose(wilson_interval(15, 20), (0.5312878, 0.8881378), atol=1e-5)
-    np.testing.assert_allclose(wilson_interval(0, 10), (0.0, 0.2775328), atol=1e-5)
-    assert wilson_interval(10, 10)[1] == 1.0
+    # Its bounds are the shares p that lie z standard deviations of their own from what was observed.
+    for successes, trials in ((15, 20), (1, 8), (300, 512)):
+        low, high = wilson_interval(successes, trials)
+        assert low < successes / trials < high
+        for p in (low, high):
+            assert abs(successes / trials - p) / math.sqrt(p * (1 - p) / trials) == pytest.approx(1.959964)
+    low, high = wilson_interval(0, 10)
+    assert low == 0 and 0.27 < high < 0.29  # where the normal approximation sees no doubt at all
+    assert wilson_interval(10, 10) == pytest.approx((1 - high, 1.0))
     with pytest.raises(ValueError):
         wilson_interval(0, 0)
 

@@ -36,7 +36,7 @@ def evaluate(run_dir: str) -> Dict[str, Any]:
         'VADER': lambda texts: np.array([vader_score(text) for text in texts]),
         'ridge regression': RidgeJudge.of_people().scores,
     }
-    results = dict(reward_model=reward, policies=measure_policies(run, reward_model, hparams, judges))
+    results = dict(reward_model=reward, policies=measure_policies(run, reward_model, hparams, run_dir, judges))
     save_results(run_dir, **results)
     return results
 

@@ -37,8 +37,9 @@ def _score_first(judge: str) -> Tuple[bool, str]:
 
 
 def policy_rows(result: Dict[str, Any]) -> List[List[str]]:
-    """The table of policies: a heading (with '' first), then rows of title and one cell for each policy."""
-    policies = result['policies']
+    """The table of policies, the baseline first: a heading (with '' first), then rows of title and cells."""
+    names = sorted(result['policies'], key=lambda name: name != result['baseline'])
+    policies = {name: result['policies'][name] for name in names}
     rows = [['', *policies]]
     for title, cell in _rows(policies):
         rows.append([title, *(cell(figures).replace('-', '−') for figures in policies.values())])

@@ -1,0 +1,34 @@
+"""A small run from the command line, for the tests of what is done with runs."""
+
+import json
+import os
+
+import numpy as np
+
+from lm_human_preferences.command_line import main
+
+
+class TinyRun:
+    """A run of `train_policy` in the vocabulary of letters, with the labels its reward model learned from."""
+
+    def __init__(self, folder):
+        self.folder = os.path.join(folder, 'tiny')
+        self.labels = os.path.join(folder, 'labels.json')
+        random = np.random.RandomState(0)
+        labels = []
+        for _ in range(64):  # people like the response with the highest letters best
+            samples = random.randint(0, 27, (4, 3))
+            label = {f'sample{i}': sample.tolist() for i, sample in enumerate(samples)}
+            labels.append(dict(label, query=random.randint(0, 27, 2).tolist(), best=int(samples.sum(1).argmax())))
+        with open(self.labels, 'w') as f:
+            json.dump(labels, f)
+        definition = os.path.join(folder, 'tiny.yaml')
+        with open(definition, 'w') as f:
+            f.write(
+                'run: {seed: 1, log_interval: 1, save_interval: 2}\n'
+                'task: {query_length: 2, response_length: 3, query_dataset: test, policy: {initial_model: test}}\n'
+                f'train_reward: {{labels: {{type: best_of_4, source: {self.labels}, num_train: 64}},'
+                ' batch_size: 16, lr: 1e-2}\n'
+                'train_policy: {ppo: {batch_size: 16, total_episodes: 48, lr: 1e-2}}\n'
+            )
+        main(['train_policy', definition, 'tiny', f'--save_dir={folder}', '--mpi=1'])
