@@ -21,6 +21,7 @@ from lm_human_preferences.hyperparameters import TREES
 from lm_human_preferences.utils.errors import UserError, did_you_mean, user_message
 from lm_human_preferences.utils.files import write_json
 from lm_human_preferences.utils.hyperparams import HParams
+from lm_human_preferences.utils.mirror import mirrored
 from lm_human_preferences.utils.progress import say
 
 TRAIN_USAGE = 'launch.py {command} EXPERIMENT NAME [--save_dir=DIR] [--mpi=N] [--dry_run] [--any.hparam=value ...]'
@@ -101,8 +102,8 @@ class TrainFlags(RankFlags):
         super().validate(prefix)
         if self.mode != 'local':
             raise ValueError(f'{prefix}mode must be local, not {self.mode!r}')
-        if not self.save_dir or '://' in self.save_dir:
-            raise ValueError(f'{prefix}save_dir must be a local folder, not {self.save_dir!r}')
+        if not self.save_dir or ('://' in self.save_dir and not re.match(r'gs://[^/]+', self.save_dir)):
+            raise ValueError(f'{prefix}save_dir must be a local folder or gs://BUCKET/PATH, not {self.save_dir!r}')
 
 
 class Run(NamedTuple):
@@ -221,7 +222,9 @@ def _train(command: str, experiment: Optional[str], name: Optional[str], extra: 
             print(f'trial {number} of {len(runs)}: {command} in {run.folder} on {placement.num_ranks} rank(s)')
             run.hparams.dump()
         else:
-            _run(command, run, placement, launch.traceback)
+            with mirrored(run.folder) as folder:
+                run.hparams.run.save_dir = folder
+                _run(command, Run(folder, run.hparams), placement, launch.traceback)
 
 
 def _run_tool(command: str, words: Tuple[str, ...], flags: Dict[str, str]) -> None:

@@ -62,7 +62,8 @@ def test_decode_of_arrays_padding_and_broken_utf8(own):
 
 
 def test_lone_surrogate_encodes(own):
-    assert own.decode(own.encode('a\ud83d b')) == 'a? b'
+    assert own.decode(own.encode('a\ud83d b')) == 'a\ufffd b'
+    assert own.decode(own.encode('a\ud83d\ude00 b')) == 'a😀 b'
 
 
 def test_test_encoding():

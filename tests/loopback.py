@@ -150,4 +150,8 @@ class CloudStorage:
         """{name: contents} of the objects whose names begin so."""
         import requests
 
-        return {blob.name: requests.get(blob.media_link).content for blob in self._bucket().list_blobs(prefix=prefix)}
+        return {blob.name: requests.get(blob.media_link).content for blob in self.blobs(prefix)}
+
+    def blobs(self, prefix=''):
+        """What is known of the objects whose names begin so."""
+        return list(self._bucket().list_blobs(prefix=prefix))

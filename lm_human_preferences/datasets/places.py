@@ -76,9 +76,7 @@ def json_list(path: str) -> Iterator[Place]:
             except (ValueError, IndexError):  # the item goes on behind what is in memory, or is none
                 more = f.read(CHUNK_BYTES)
                 if not more or len(text) - at > LONGEST_ITEM:
-                    raise ValueError(
-                        f'{path}: not a JSON list: not an item and a comma or ] at byte {offset + at}'
-                    ) from None
+                    raise ValueError(f'{path}: not a JSON list: no item at byte {offset + at}') from None
                 text, offset, at = text[at:] + more, offset + at, 0
                 continue
             yield offset + at, offset + end

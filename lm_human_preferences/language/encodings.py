@@ -20,6 +20,7 @@ ENCODER_FILE = 'encoder.json'
 MERGES_FILE = 'vocab.bpe'
 
 WORD_PATTERN = regex.compile(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
+_SURROGATE = regex.compile('[\ud800-\udfff]')
 
 
 @functools.lru_cache(maxsize=1)
@@ -86,7 +87,12 @@ class Encoding:
         return cls(name, encoder, merges)
 
     def encode(self, text: str) -> List[int]:
-        """Return the token ids of `text`. ValueError for a character the vocabulary cannot write."""
+        """Return the token ids of `text`. ValueError for a character the vocabulary cannot write.
+
+        Half of a surrogate pair, as in broken JSON, has no UTF-8 and counts as U+FFFD; both halves are a character.
+        """
+        if _SURROGATE.search(text):
+            text = text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')
         tokens = []
         for word in WORD_PATTERN.findall(text):
             tokens.extend(self._word_tokens(word))
@@ -112,8 +118,7 @@ class Encoding:
         write_json(os.path.join(folder, 'encoding'), self.name)
 
     def _encode_word(self, word: str) -> Tuple[int, ...]:
-        # A lone surrogate (half of an emoji in broken JSON) has no UTF-8.
-        symbols = [self._symbols[byte] for byte in word.encode('utf-8', errors='replace')]
+        symbols = [self._symbols[byte] for byte in word.encode('utf-8')]
         while len(symbols) > 1:
             pairs = set(zip(symbols, symbols[1:]))
             best = min(pairs, key=lambda pair: self._ranks.get(pair, len(self._ranks)))

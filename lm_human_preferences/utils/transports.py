@@ -13,6 +13,7 @@ import inspect
 import os
 import re
 import time
+import warnings
 from typing import Any, Dict, Iterator, NamedTuple, Optional, Tuple
 from urllib.parse import urlsplit, urlunsplit
 
@@ -103,11 +104,14 @@ def without_query(source: str) -> str:
 @functools.lru_cache(maxsize=1)
 def gs_client():
     """A google-cloud-storage client and the session it works with; anonymous if there are no credentials."""
-    import google.auth
     import requests
-    from google.auth.credentials import AnonymousCredentials
-    from google.auth.transport.requests import AuthorizedSession
-    from google.cloud import storage
+
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # of how long each library will support this Python
+        import google.auth
+        from google.auth.credentials import AnonymousCredentials
+        from google.auth.transport.requests import AuthorizedSession
+        from google.cloud import storage
 
     credentials = AnonymousCredentials()
     if not os.environ.get('STORAGE_EMULATOR_HOST'):

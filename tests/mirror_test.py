@@ -1,0 +1,148 @@
+"""Runs saved to a bucket."""
+
+import os
+import re
+
+import pytest
+from remote_models_test import RUN, launch
+
+from lm_human_preferences.utils import mirror
+from lm_human_preferences.utils.errors import UserError
+from lm_human_preferences.utils.mirror import Mirror, mirrored
+
+
+def write(folder, name, content):
+    path = os.path.join(folder, name)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, 'w') as f:
+        f.write(content)
+
+
+def read(folder, name):
+    with open(os.path.join(folder, name)) as f:
+        return f.read()
+
+
+def visible(objects, prefix):
+    names = {name[len(prefix) + 1 :]: content.decode() for name, content in objects.items()}
+    return {name: content for name, content in names.items() if not name.startswith('.')}
+
+
+def test_a_local_folder_is_itself(tmp_path):
+    with mirrored(str(tmp_path)) as folder:
+        assert folder == str(tmp_path)
+    assert os.listdir(str(tmp_path)) == []
+
+
+def test_the_bucket_follows(cache, cloud):
+    copy = Mirror('gs://bucket/follow/run')
+    copy.open()
+    write(copy.local, 'a/b.json', 'one')
+    write(copy.local, 'c', 'stays')
+    for unfinished in ('.x.json.1.partial', 'a/.saving/model.ckpt-1.index', 'model.ckpt-1.data-0.tempstate12'):
+        write(copy.local, unfinished, 'half')
+    copy.copy()
+    assert visible(cloud.objects('follow/run'), 'follow/run') == {'a/b.json': 'one', 'c': 'stays'}
+    before = {blob.name: blob.generation for blob in cloud.blobs('follow/run')}
+    write(copy.local, 'a/b.json', 'second')
+    write(copy.local, 'd', 'new')
+    copy.copy()
+    objects = cloud.objects('follow/run')
+    assert visible(objects, 'follow/run') == {'a/b.json': 'second', 'c': 'stays', 'd': 'new'}
+    after = {blob.name: blob.generation for blob in cloud.blobs('follow/run')}
+    assert after['follow/run/c'] == before['follow/run/c']  # not sent again
+    os.unlink(os.path.join(copy.local, 'd'))
+    copy.copy()
+    assert visible(cloud.objects('follow/run'), 'follow/run') == {'a/b.json': 'second', 'c': 'stays'}
+
+
+def test_a_checkpoint_comes_before_what_names_it(cache, cloud, monkeypatch):
+    copy = Mirror('gs://bucket/order/run')
+    copy.open()
+    for name in ('checkpoint', 'model.ckpt-2.index', 'model.ckpt-2.data-00000-of-00001', 'state-2.json'):
+        write(copy.local, f'policy/checkpoints/{name}', name)
+    order = []
+    put = Mirror._put
+
+    def noted(self, name, content):
+        order.append(name)
+        if len(order) == 1:  # meanwhile the next one is being saved
+            write(copy.local, 'policy/checkpoints/checkpoint', 'names model.ckpt-3')
+        return put(self, name, content)
+
+    monkeypatch.setattr(Mirror, '_put', noted)
+    copy.copy()
+    assert len(order) == 4 and order[-1] == 'policy/checkpoints/checkpoint'
+    assert cloud.objects('order/run/policy')['order/run/policy/checkpoints/checkpoint'] == b'checkpoint'
+    copy.copy()
+    assert cloud.objects('order/run/policy')['order/run/policy/checkpoints/checkpoint'] == b'names model.ckpt-3'
+
+
+def test_another_machine_takes_over(tmp_path, cloud, monkeypatch):
+    """Two caches stand for two machines."""
+    url, place = 'gs://bucket/over/run', 'policy/checkpoints'
+    monkeypatch.setenv('LM_HUMAN_PREFERENCES_CACHE', str(tmp_path / 'first'))
+    with mirrored(url) as first:
+        for step in (1, 2):
+            write(first, f'{place}/model.ckpt-{step}.index', f'index {step}')
+            write(first, f'{place}/state-{step}.json', '{}')
+        pointer = 'model_checkpoint_path: "model.ckpt-2"\nall_model_checkpoint_paths: "model.ckpt-1"\n'
+        write(first, f'{place}/checkpoint', pointer)
+    monkeypatch.setenv('LM_HUMAN_PREFERENCES_CACHE', str(tmp_path / 'second'))
+    with mirrored(url) as second:
+        assert second != first
+        assert sorted(os.listdir(os.path.join(second, place))) == [
+            'checkpoint',
+            'model.ckpt-2.index',
+            'state-1.json',
+            'state-2.json',
+        ]
+        write(second, 'more', 'from the second')
+        os.unlink(os.path.join(second, place, 'state-1.json'))
+    monkeypatch.setenv('LM_HUMAN_PREFERENCES_CACHE', str(tmp_path / 'first'))
+    with mirrored(url) as first:
+        assert read(first, 'more') == 'from the second' and read(first, f'{place}/model.ckpt-1.index') == 'index 1'
+        assert not os.path.exists(os.path.join(first, place, 'state-1.json'))
+
+
+def test_one_process_of_a_host_writes(cache, cloud):
+    refused = pytest.raises(UserError, match='going on in another process')
+    with mirrored('gs://bucket/owned/run'), refused, mirrored('gs://bucket/owned/run'):
+        raise AssertionError
+
+
+def test_a_bucket_that_cannot_be_written(cache, cloud):
+    with pytest.raises(FileNotFoundError, match='gs://nobodys/run: not found'), mirrored('gs://nobodys/run'):
+        raise AssertionError
+
+
+def test_what_could_not_be_copied_stays(cache, cloud, monkeypatch):
+    failed = pytest.raises(ConnectionError, match='cannot copy the run from .*/bucket/stays/run to gs://bucket/stays')
+    with failed, mirrored('gs://bucket/stays/run') as folder:
+        write(folder, 'kept', 'here')
+        monkeypatch.setattr(mirror, 'FIRST_PAUSE', 0)
+        monkeypatch.setattr(Mirror, '_put', lambda *_: Mirror._again(lost_line))
+    assert read(folder, 'kept') == 'here'
+
+
+def lost_line():
+    import requests
+
+    raise requests.exceptions.ConnectionError('the line is dead')
+
+
+@pytest.mark.parametrize('ranks', [1, 2])
+def test_training_saves_to_the_bucket(cache, cloud, tmp_path, ranks):
+    (tmp_path / 'tiny.yaml').write_text(RUN)
+    url = f'gs://bucket/trained{ranks}'
+    flags = ['--rewards.trained_model=test', '--rewards.train_new_model=off', f'--save_dir={url}', f'--mpi={ranks}']
+    status, output, errors = launch('train_policy', tmp_path / 'tiny.yaml', 'run', *flags)
+    assert status == 0, errors
+    objects = cloud.objects(f'trained{ranks}/run/')
+    names = {name.split('/', 2)[2] for name in objects}
+    names = {re.sub(r'events\.out.*', 'events', name) for name in names if not name.startswith('.')}
+    assert {'train_policy_hparams.json', 'policy/hparams.json', 'policy/encoding', 'tb/ppo/events'} <= names
+    assert {'policy/checkpoints/checkpoint', 'policy/checkpoints/model.ckpt-2.index'} <= names
+    assert not [name for name in names if 'temp' in name or 'partial' in name or 'saving' in name]
+    status, output, errors = launch('sample', f'--save_dir={url}/run', '--nsamples=2', '--mpi=1')
+    assert (status, errors, output.count('▸')) == (0, '', 2)
