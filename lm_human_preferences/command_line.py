@@ -17,11 +17,12 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 import fire
 from fire.decorators import SetParseFn
 
-from lm_human_preferences import experiments, rank
+from lm_human_preferences import experiments, rank, resuming
 from lm_human_preferences.hyperparameters import TREES
 from lm_human_preferences.utils.errors import UserError, did_you_mean, user_message
 from lm_human_preferences.utils.files import write_json
 from lm_human_preferences.utils.hyperparams import HParams
+from lm_human_preferences.utils.ranks import THREADS_VARIABLE
 
 TRAIN_USAGE = 'launch.py {command} EXPERIMENT NAME [--save_dir=DIR] [--mpi=N] [--dry_run] [--any.hparam=value ...]'
 USAGES = {  # of the commands without an experiment
@@ -72,11 +73,17 @@ class TrainFlags(RankFlags):
     save_dir: str = None
     mode: str = 'local'
     dry_run: bool = False
+    resume: str = 'on'  # off: begin in a new folder, NAME-2 where NAME has a run; overwrite: remove that one first
+    threads: Optional[int] = None  # of each rank, on CPUs; with 1, equal runs are equal to the last bit
 
     def validate(self, prefix: str = '') -> None:
         super().validate(prefix)
         if self.mode != 'local':
             raise ValueError(f'{prefix}mode must be local, not {self.mode!r}')
+        if self.resume not in resuming.RESUME:
+            raise ValueError(f'{prefix}resume must be on, off or overwrite, not {self.resume!r}')
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f'{prefix}threads must be 1 or more, not {self.threads}')
         if not self.save_dir or '://' in self.save_dir:
             raise ValueError(f'{prefix}save_dir must be a local folder, not {self.save_dir!r}')
 
@@ -182,9 +189,12 @@ def _train(command: str, experiment: Optional[str], name: Optional[str], extra: 
         launch.validate()
         trials = experiments.load(experiment).trials(command, overrides)
         num_ranks = launch.num_ranks
+        save_dir = os.path.expanduser(launch.save_dir)
+        if launch.resume == 'off':
+            name = resuming.unused_name(save_dir, name)
         runs = []
         for trial in trials:
-            folder = os.path.join(os.path.expanduser(launch.save_dir), name, trial.descriptor).rstrip('/')
+            folder = os.path.join(save_dir, name, trial.descriptor).rstrip('/')
             trial.hparams.run.save_dir = folder
             trial.hparams.validate(num_ranks=num_ranks)
             runs.append(Run(folder, trial.hparams))
@@ -193,7 +203,7 @@ def _train(command: str, experiment: Optional[str], name: Optional[str], extra: 
             print(f'trial {number} of {len(runs)}: {command} in {run.folder} on {num_ranks} rank(s)')
             run.hparams.dump()
         else:
-            _run(command, run, num_ranks, launch.traceback)
+            _run(command, run, num_ranks, launch)
 
 
 def _run_tool(command: str, words: Tuple[str, ...], flags: Dict[str, str]) -> None:
@@ -236,21 +246,31 @@ def _name_words(command: str, words: Tuple[str, ...], hparams: HParams) -> Dict[
     return dict(zip(names, words))
 
 
-def _run(command: str, run: Run, num_ranks: int, show_traceback: bool) -> None:
-    try:
-        os.makedirs(run.folder, exist_ok=True)
-        write_json(rank.hparams_file(run.folder, command), run.hparams.to_nested_dict())
-    except OSError as error:
-        raise UserError(f'cannot write to {run.folder}: {error.strerror}; give another --save_dir') from error
-    if num_ranks == 1:
-        rank.run(command, run.hparams)
-    else:
-        rank.start(command, run.folder, num_ranks, show_traceback)
-    if command == 'train_policy' and run.hparams.task.query_dataset == 'demo':
-        # Imported late: it loads TensorFlow.
-        from lm_human_preferences.demo import evaluation
+def _run(command: str, run: Run, num_ranks: int, launch: TrainFlags) -> None:
+    if launch.threads:
+        os.environ[THREADS_VARIABLE] = str(launch.threads)
+    with resuming.claimed(run.folder):
+        if launch.resume == 'overwrite':
+            resuming.clear(run.folder)
+        hparams_file = rank.hparams_file(run.folder, command)
+        finished = resuming.is_finished(command, run.hparams, hparams_file, num_ranks)
+        if finished:
+            print(f'{run.folder}: this run is finished')
+        else:
+            if launch.resume == 'off':
+                print(f'{command} in {run.folder}', flush=True)
+            write_json(hparams_file, run.hparams.to_nested_dict())
+            if num_ranks == 1:
+                rank.run(command, run.hparams)
+            else:
+                rank.start(command, run.folder, num_ranks, launch.traceback)
+        if command == 'train_policy' and run.hparams.task.query_dataset == 'demo':
+            # Imported late: they load TensorFlow.
+            from lm_human_preferences.demo import evaluation
+            from lm_human_preferences.evaluate import RESULTS_FILE
 
-        evaluation.report(run.folder)
+            if not finished or not os.path.exists(os.path.join(run.folder, RESULTS_FILE)):
+                evaluation.report(run.folder)
 
 
 @contextlib.contextmanager
