@@ -15,7 +15,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 import fire
 from fire.decorators import SetParseFn
 
-from lm_human_preferences import experiments, mpiexec, rank
+from lm_human_preferences import experiments, mpiexec, rank, resuming
 from lm_human_preferences.hosts import Host, num_ranks, parse_hosts, read_hostfile, take_gpu
 from lm_human_preferences.hyperparameters import TREES
 from lm_human_preferences.utils.errors import UserError, did_you_mean, user_message
@@ -23,6 +23,8 @@ from lm_human_preferences.utils.files import write_json
 from lm_human_preferences.utils.hyperparams import HParams
 from lm_human_preferences.utils.mirror import mirrored
 from lm_human_preferences.utils.progress import say
+from lm_human_preferences.utils.ranks import THREADS_VARIABLE
+from lm_human_preferences.utils.storage import is_remote
 
 TRAIN_USAGE = 'launch.py {command} EXPERIMENT NAME [--save_dir=DIR] [--mpi=N] [--dry_run] [--any.hparam=value ...]'
 USAGES = {  # of the commands without an experiment
@@ -97,13 +99,21 @@ class TrainFlags(RankFlags):
     mode: str = 'local'
     dry_run: bool = False
     labeler: Optional[str] = None  # of train_policy: rewards.train_new_model.labels.schedule.labeler
+    resume: str = 'on'  # off: begin in a new folder, NAME-2 where NAME has a run; overwrite: remove that one first
+    threads: Optional[int] = None  # of each rank, on CPUs; with 1, equal runs are equal to the last bit
 
     def validate(self, prefix: str = '') -> None:
         super().validate(prefix)
         if self.mode != 'local':
             raise ValueError(f'{prefix}mode must be local, not {self.mode!r}')
+        if self.resume not in resuming.RESUME:
+            raise ValueError(f'{prefix}resume must be on, off or overwrite, not {self.resume!r}')
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f'{prefix}threads must be 1 or more, not {self.threads}')
         if not self.save_dir or ('://' in self.save_dir and not re.match(r'gs://[^/]+', self.save_dir)):
             raise ValueError(f'{prefix}save_dir must be a local folder or gs://BUCKET/PATH, not {self.save_dir!r}')
+        if self.resume != 'on' and is_remote(self.save_dir):
+            raise ValueError(f'{prefix}resume must be on where {prefix}save_dir is gs://: give another NAME')
 
 
 class Run(NamedTuple):
@@ -211,9 +221,12 @@ def _train(command: str, experiment: Optional[str], name: Optional[str], extra: 
             overrides['rewards.train_new_model.labels.schedule.labeler'] = launch.labeler
         trials = experiments.load(experiment).trials(command, overrides)
         placement = launch.placement()
+        save_dir = os.path.expanduser(launch.save_dir)
+        if launch.resume == 'off':
+            name = resuming.unused_name(save_dir, name)
         runs = []
         for trial in trials:
-            folder = os.path.join(os.path.expanduser(launch.save_dir), name, trial.descriptor).rstrip('/')
+            folder = os.path.join(save_dir, name, trial.descriptor).rstrip('/')
             trial.hparams.run.save_dir = folder
             trial.hparams.validate(num_ranks=placement.num_ranks)
             runs.append(Run(folder, trial.hparams))
@@ -224,7 +237,7 @@ def _train(command: str, experiment: Optional[str], name: Optional[str], extra: 
         else:
             with mirrored(run.folder) as folder:
                 run.hparams.run.save_dir = folder
-                _run(command, Run(folder, run.hparams), placement, launch.traceback)
+                _run(command, Run(folder, run.hparams), placement, launch)
 
 
 def _run_tool(command: str, words: Tuple[str, ...], flags: Dict[str, str]) -> None:
@@ -259,19 +272,30 @@ def _name_words(command: str, words: Tuple[str, ...], hparams: HParams) -> Dict[
     return dict(zip(names, words))
 
 
-def _run(command: str, run: Run, placement: Placement, show_traceback: bool) -> None:
-    try:
-        os.makedirs(run.folder, exist_ok=True)
-        write_json(rank.hparams_file(run.folder, command), run.hparams.to_nested_dict())
-    except OSError as error:
-        raise UserError(f'cannot write to {run.folder}: {error.strerror}; give another --save_dir') from error
-    placement.run(command, run.hparams, show_traceback)
-    if command == 'train_policy' and run.hparams.task.query_dataset == 'demo':
-        # Imported late: it loads TensorFlow.
-        from lm_human_preferences.demo import evaluation
+def _run(command: str, run: Run, placement: Placement, launch: TrainFlags) -> None:
+    if launch.threads:
+        os.environ[THREADS_VARIABLE] = str(launch.threads)
+    with resuming.claimed(run.folder):
+        if launch.resume == 'overwrite':
+            resuming.clear(run.folder)
+        hparams_file = rank.hparams_file(run.folder, command)
+        finished = resuming.is_finished(command, run.hparams, hparams_file, placement.num_ranks)
+        if finished:
+            print(f'{run.folder}: this run is finished')
+        else:
+            if launch.resume == 'off':
+                print(f'{command} in {run.folder}', flush=True)
+            write_json(hparams_file, run.hparams.to_nested_dict())
+            placement.run(command, run.hparams, launch.traceback)
+        if command == 'train_policy' and run.hparams.task.query_dataset == 'demo':
+            # Imported late: they load TensorFlow.
+            from lm_human_preferences.demo import evaluation
+            from lm_human_preferences.evaluate import RESULTS_FILE
 
-        evaluation.report(run.folder)
-    _write_report(run.folder)
+            if not finished or not os.path.exists(os.path.join(run.folder, RESULTS_FILE)):
+                evaluation.report(run.folder)
+        if not finished:
+            _write_report(run.folder)
 
 
 def _write_report(folder: str) -> None:

@@ -6,9 +6,8 @@
 import math
 import re
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, List, Optional, Tuple
 
-from lm_human_preferences.utils.errors import UserError
 from lm_human_preferences.utils.hyperparams import HParams
 
 Rule = Tuple[Callable[[Any], bool], str]
@@ -431,34 +430,6 @@ class LabelPageHParams(HParams):
         _check(self, prefix, 'scale', (lambda value: 2 <= value <= 9, 'between 2 and 9'))
         _check(self, prefix, 'seed', SEED)
         _check(self, prefix, 'port', PORT)
-
-
-# What a run may be given anew when it goes on: how often it reports and saves, and how long it is.
-MAY_CHANGE = re.compile(r'(.*\.)?run\.(log_interval|save_interval|save_dir)\Z|ppo\.total_episodes\Z|epochs\Z')
-
-
-def check_same_run(saved: Dict[str, Any], now: HParams) -> None:
-    """Refuse to go on with a run that other hyperparameters began.
-
-    `saved` is what their `to_nested_dict` gave. Raises UserError that names the differing ones.
-    """
-    begun = type(now)()
-    try:
-        begun.override_from_nested_dict(saved)
-    except (AttributeError, ValueError) as error:
-        raise UserError(f'{now.run.save_dir} holds a run of another kind ({error}): give another NAME') from error
-    names = [name for name in begun.differences(now) if not MAY_CHANGE.match(name)]
-    if names:
-        raise UserError(
-            f'{now.run.save_dir} holds a run with other values of {", ".join(names)}: '
-            'give the same to go on with it, or another NAME'
-        )
-
-
-def check_same_ranks(begun: int, now: int, folder: str) -> None:
-    """Refuse to go on with a run on another number of ranks, each of which has a share of queries and labels."""
-    if begun != now:
-        raise UserError(f'{folder} holds a run on {begun} rank(s), not {now}: give --mpi={begun} to go on with it')
 
 
 TREES = {

@@ -17,6 +17,7 @@ from typing import Any, Dict, NamedTuple
 
 from lm_human_preferences.hosts import take_gpu
 from lm_human_preferences.hyperparameters import TREES
+from lm_human_preferences.utils import preemption
 from lm_human_preferences.utils.errors import UserError, user_message
 from lm_human_preferences.utils.hyperparams import HParams
 from lm_human_preferences.utils.ranks import Ranks
@@ -40,9 +41,10 @@ def hparams_file(folder: str, command: str) -> str:
 
 
 def run(command: str, hparams: HParams) -> None:
-    """Do a command's work in this process."""
+    """Do a command's work in this process; training ends in good order on SIGTERM."""
     if command.startswith('train_'):
-        importlib.import_module(f'lm_human_preferences.{command}').train(hparams)
+        with preemption.heeded():
+            importlib.import_module(f'lm_human_preferences.{command}').train(hparams)
     else:
         module = 'sample_policy' if command == 'sample' else command
         getattr(importlib.import_module(f'lm_human_preferences.{module}'), command)(hparams)

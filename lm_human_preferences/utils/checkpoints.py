@@ -6,7 +6,7 @@ from typing import Any, Dict, List, Optional, Sequence
 
 import numpy as np
 
-from lm_human_preferences.hyperparameters import check_same_ranks, check_same_run
+from lm_human_preferences.resuming import check_same_ranks, check_same_run
 from lm_human_preferences.utils import preemption
 from lm_human_preferences.utils.checkpoint_files import forget_after, last_state, latest_checkpoint, new_checkpoint
 from lm_human_preferences.utils.errors import UserError

@@ -14,6 +14,8 @@ import numpy as np
 # Set by the launchers of Open MPI, MPICH and its relatives, and SLURM's PMIx.
 _SIZE_VARIABLES = ('OMPI_COMM_WORLD_SIZE', 'PMI_SIZE', 'PMIX_SIZE')
 
+THREADS_VARIABLE = 'LM_HUMAN_PREFERENCES_THREADS'
+
 
 class Ranks:
     """All processes of this run; `rank` of `size` is this one, and `local_rank` of `local_size` on its host."""
@@ -84,7 +86,12 @@ class Ranks:
                 variable.load(self.broadcast(empty), session)
 
     def threads(self) -> int:
-        """CPU threads for this rank: its share of the host's cores, or 0 (TensorFlow's choice) for a single rank."""
+        """CPU threads for this rank: its share of the host's cores, or 0 (TensorFlow's choice) for a single rank.
+
+        LM_HUMAN_PREFERENCES_THREADS sets another number; with 1, equal runs have equal results to the last bit.
+        """
+        if os.environ.get(THREADS_VARIABLE):
+            return int(os.environ[THREADS_VARIABLE])
         if self.size == 1:
             return 0
         return max(1, len(os.sched_getaffinity(0)) // self.local_size)

@@ -1,0 +1,110 @@
+"""The folder of a run: owned by one process at a time, gone on with by the same run, begun anew only on demand."""
+
+import contextlib
+import os
+import re
+import shutil
+from typing import Any, Dict, Iterator, List, Optional
+
+from lm_human_preferences.utils.checkpoint_files import last_state
+from lm_human_preferences.utils.errors import UserError
+from lm_human_preferences.utils.hyperparams import HParams
+from lm_human_preferences.utils.locks import locked
+
+# The folders that each command saves checkpoints in from which to go on, in the order in which it fills them.
+STAGES = {'train_reward': ['reward_model'], 'train_policy': ['reward_model', 'policy'], 'train_lm': ['training']}
+RESUME = ('on', 'off', 'overwrite')
+# What a run may be given anew when it goes on: how long it is, and how often it reports and saves.
+_LENGTH = re.compile(r'(ppo\.total_episodes|epochs)\Z')
+_MAY_CHANGE = re.compile(_LENGTH.pattern + r'|(.*\.)?run\.(log_interval|save_interval|save_dir)\Z')
+# All that a run writes, for --resume=overwrite: nothing else in the folder is ours to remove.
+_CONTENTS = re.compile(
+    r'(policy|reward_model|model|training|tb|evaluation\.json|report\.html|train_[a-z]+_hparams\.json|\..*\.partial)\Z'
+)
+
+
+@contextlib.contextmanager
+def claimed(folder: str) -> Iterator[None]:
+    """Hold a run's folder, made if need be, for this process; the claim ends with it, however it ends.
+
+    UserError where another process has it, or where it cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            os.makedirs(folder, exist_ok=True)
+            stack.enter_context(locked(os.path.join(folder, 'run'), wait=False))
+        except BlockingIOError:
+            raise UserError(f'{folder}: this run is going on in another process: give another NAME') from None
+        except OSError as error:
+            raise UserError(f'cannot write to {folder}: {error.strerror}; give another --save_dir') from error
+        yield
+
+
+def unused_name(save_dir: str, name: str) -> str:
+    """`name`, or the first of NAME-2, NAME-3 … that has no run in `save_dir`."""
+    number, candidate = 1, name
+    while _is_used(os.path.join(save_dir, candidate)):
+        number += 1
+        candidate = f'{name}-{number}'
+    return candidate
+
+
+def clear(folder: str) -> None:
+    """Remove what a run wrote to its folder."""
+    for name in os.listdir(folder):
+        path = os.path.join(folder, name)
+        if _CONTENTS.match(name):
+            shutil.rmtree(path) if os.path.isdir(path) and not os.path.islink(path) else os.unlink(path)
+
+
+def is_finished(command: str, hparams: HParams, saved_hparams: str, num_ranks: int) -> bool:
+    """Whether the run in `hparams.run.save_dir` has nothing left to do.
+
+    `saved_hparams` is the file of the hyperparameters that began it. UserError where a run is there that is not this
+    one, so that it cannot go on.
+    """
+    folder = hparams.run.save_dir
+    states = [last_state(os.path.join(folder, stage)) for stage in STAGES[command]]
+    begun = [state for state in states if state]
+    if not begun:
+        return False
+    check_same_ranks(begun[-1]['ranks'], num_ranks, folder)
+    changed = []
+    if os.path.exists(saved_hparams):
+        saved = type(hparams)()
+        try:
+            saved.override_from_json_file(saved_hparams)
+        except AttributeError as error:
+            raise UserError(f'{saved_hparams}: {error}') from error
+        changed = check_same_run(saved.to_nested_dict(), hparams)
+    return bool(states[-1]) and states[-1]['finished'] and not any(map(_LENGTH.match, changed))
+
+
+def check_same_run(saved: Dict[str, Any], now: HParams) -> List[str]:
+    """The hyperparameters that have changed since a run began, `saved` being what `to_nested_dict` gave then.
+
+    Raises UserError that names those with which it cannot go on.
+    """
+    begun = type(now)()
+    try:
+        begun.override_from_nested_dict(saved)
+    except (AttributeError, ValueError) as error:
+        raise UserError(f'{now.run.save_dir} holds a run of another kind ({error}): give another NAME') from error
+    changed = begun.differences(now)
+    refused = [name for name in changed if not _MAY_CHANGE.match(name)]
+    if refused:
+        raise UserError(
+            f'{now.run.save_dir} holds a run with other values of {", ".join(refused)}: '
+            'give the same to go on with it, or another NAME'
+        )
+    return changed
+
+
+def check_same_ranks(begun: int, now: int, folder: Optional[str]) -> None:
+    """Refuse to go on with a run on another number of ranks, each of which has a share of queries and labels."""
+    if begun != now:
+        raise UserError(f'{folder} holds a run on {begun} rank(s), not {now}: give --mpi={begun} to go on with it')
+
+
+def _is_used(folder: str) -> bool:
+    return os.path.isdir(folder) and any(not name.startswith('.') for name in os.listdir(folder))
