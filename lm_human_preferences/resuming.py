@@ -19,7 +19,7 @@ _LENGTH = re.compile(r'(ppo\.total_episodes|epochs)\Z')
 _MAY_CHANGE = re.compile(_LENGTH.pattern + r'|(.*\.)?run\.(log_interval|save_interval|save_dir)\Z')
 # All that a run writes, for --resume=overwrite: nothing else in the folder is ours to remove.
 _CONTENTS = re.compile(
-    r'(policy|reward_model|model|training|tb|evaluation\.json|report\.html|train_[a-z]+_hparams\.json|\..*\.partial)\Z'
+    r'(policy|reward_model|model|training|online|tb|(evaluation_)?samples\.jsonl|evaluation\.json|report\.html|train_[a-z]+_hparams\.json|\..*\.partial)\Z'
 )
 
 
