@@ -40,7 +40,7 @@ def line_chart(label: str, lines: Sequence[Line], smooth: bool = True) -> str:
     )
     parts = frame.axes()
     for line in lines:
-        window = len(line.x) // 25 if smooth else 0
+        window = len(line.x) // 40 if smooth else 0
         averaged = _averaged(line, window)
         if averaged.low is not None:
             edge = list(zip(line.x, averaged.high)) + list(zip(line.x[::-1], averaged.low[::-1]))
