@@ -10,15 +10,10 @@ from typing import Optional
 
 from lm_human_preferences.formats import huggingface, preferences
 from lm_human_preferences.formats.huggingface import PortableModel
-from lm_human_preferences.hyperparameters import ConvertHParams
+from lm_human_preferences.hyperparameters import ConvertHParams, TaskHParams
 from lm_human_preferences.language.encodings import Encoding, main_encoding
-from lm_human_preferences.language.trained_models import (
-    TrainedModel,
-    find_model,
-    find_reward_model,
-    save_model_folder,
-)
-from lm_human_preferences.run_folder import HPARAMS_FILES, RunFolder, find_policy
+from lm_human_preferences.language.trained_models import TrainedModel, find_reward_model, save_model_folder
+from lm_human_preferences.run_folder import RunFolder, find_policy
 from lm_human_preferences.utils.checkpoints import CheckpointWriter
 from lm_human_preferences.utils.files import write_json, written_whole
 from lm_human_preferences.utils.progress import say
@@ -45,13 +40,17 @@ def find_any_model(name: str, savescope: Optional[str]) -> TrainedModel:
     """The model that `savescope` names in a run; without it the policy, or the only model there is."""
     if savescope == 'reward_model':
         return find_reward_model(name)
-    if savescope is None and not os.path.isdir(os.path.join(name, 'policy')):
-        if os.path.isdir(os.path.join(name, 'reward_model')):
-            return find_reward_model(name)
-        model = find_model(name)
-        scopes = model.scopes() if model.folder else []
-        return TrainedModel(model.folder, scopes[0]) if len(scopes) == 1 else model
-    return find_policy(name, savescope or 'policy')
+    try:
+        trained = find_policy(name, savescope or 'policy')
+    except FileNotFoundError:
+        if savescope is not None:
+            raise
+        return find_reward_model(name)
+    if savescope is None and trained.folder is not None:
+        scopes = trained.scopes()
+        if len(scopes) == 1:
+            return TrainedModel(trained.source, scopes[0])
+    return trained
 
 
 def read_model(trained: TrainedModel) -> PortableModel:
@@ -79,8 +78,8 @@ def write_model(folder: str, model: PortableModel) -> None:
 def pairs_to_labels(source: str, target: str, hparams: ConvertHParams) -> None:
     """Write the label file of a file of pairs."""
     query_length, response_length = hparams.query_length, hparams.response_length
-    if hparams.model is not None and _is_run(hparams.model):
-        task = RunFolder(hparams.model).task
+    task = _task(hparams.model)
+    if task is not None:
         query_length, response_length = query_length or task.query_length, response_length or task.response_length
     if query_length is None or response_length is None:
         raise ValueError("labels have fixed lengths: give --query_length and --response_length, the task's")
@@ -100,8 +99,12 @@ def labels_to_pairs(source: str, target: str, hparams: ConvertHParams) -> None:
     say(f'{target}: {count} pairs')
 
 
-def _is_run(folder: str) -> bool:
-    return any(os.path.exists(os.path.join(folder, name)) for name in HPARAMS_FILES)
+def _task(name: Optional[str]) -> Optional[TaskHParams]:
+    """The task of a run; None for what is no run."""
+    try:
+        return None if name is None else RunFolder(name).task
+    except FileNotFoundError:
+        return None
 
 
 def _encoding(hparams: ConvertHParams) -> Encoding:

@@ -9,7 +9,7 @@ from typing import Dict, Iterator, List, Tuple
 
 import numpy as np
 
-from lm_human_preferences.datasets.text_files import LineFile, parse_json_line
+from lm_human_preferences.datasets.text_files import parse_json_line
 from lm_human_preferences.hyperparameters import SampleHParams
 from lm_human_preferences.inference import Responder, Scorer
 from lm_human_preferences.lm_tasks import Task
@@ -93,10 +93,18 @@ def _prompts(hparams: SampleHParams) -> List[str]:
     if hparams.prompt_file is None:
         return []
     path = os.path.expanduser(hparams.prompt_file)
-    if path.endswith('.jsonl'):
-        return list(LineFile(path, parse_json_line))
     with open(path, encoding='utf-8') as file:
-        return [file.read().rstrip('\n')]
+        if not path.endswith('.jsonl'):
+            return [file.read().rstrip('\n')]
+        prompts = []
+        for number, line in enumerate(file, start=1):
+            try:
+                prompts += [parse_json_line(line)] if line.strip() else []
+            except ValueError as error:
+                raise ValueError(f'{path}: line {number}: {error}') from None
+    if not prompts:
+        raise ValueError(f'{path}: no prompts there')
+    return prompts
 
 
 def prompt_tokens(prompt: str, task: Task, warn: bool = True) -> List[int]:

@@ -37,7 +37,7 @@ def test_a_short_demo_ends_with_its_table(tmp_path):
     with open(os.path.join(run, 'evaluation.json')) as f:
         results = json.load(f)
     reward = results['reward_model']
-    accuracy = float(re.search(r'agrees with people +([0-9.]+) %', output).group(1)) / 100
+    accuracy = float(re.search(r'agrees with people +([0-9.]+)%', output).group(1)) / 100
     assert abs(accuracy - reward['accuracy']) < 1e-3
     assert reward['interval'][0] < accuracy < reward['interval'][1]
     # A model of English knows something of sentiment after ten steps: better than 25 % by over 3 standard errors.

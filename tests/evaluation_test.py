@@ -105,7 +105,7 @@ def test_agreement_where_several_judged_the_same_question():
     votes = [None, None, None, [1, 1]]
     assert reward_models.agreement(rewards, labels, votes)['questions'] == 2
     rows = dict(tables.reward_rows(dict(labels=3, loss=1.0, agreement=found)))
-    assert rows['1 questions put to several people: two people agree'].startswith('33.3 %')
+    assert rows['1 questions put to several people: two people agree'].startswith('33.3%')
 
 
 def test_references_of_a_users_own_data(tmp_path):

@@ -26,11 +26,12 @@ def write_events(folder, values, tag='score'):
     writer.close()
 
 
-def test_after_a_resume_the_later_file_counts(tmp_path):
-    write_events(tmp_path, [(0, 1.0), (10, 2.0), (20, 3.0), (30, 4.0)])
-    (first,) = os.listdir(str(tmp_path))
-    os.rename(str(tmp_path / first), str(tmp_path / 'events.out.tfevents.1000.host'))
-    write_events(tmp_path, [(20, 5.0)])  # resumed from step 11 on, and stopped before step 30
+def test_of_several_event_files_the_later_counts(tmp_path):
+    """As another program leaves them that was stopped and went on from step 11, and was stopped again."""
+    for name, points in (('1', [(0, 1.0), (10, 2.0), (20, 3.0), (30, 4.0)]), ('2', [(20, 5.0)])):
+        write_events(tmp_path / name, points)
+        (file,) = os.listdir(str(tmp_path / name))
+        os.rename(str(tmp_path / name / file), str(tmp_path / f'events.out.tfevents.100{name}.host'))
     curve = read_curves(str(tmp_path))['score']
     assert curve.steps.tolist() == [0, 10, 20] and curve.values.tolist() == [1.0, 2.0, 5.0]
     assert read_curves(str(tmp_path / 'nowhere')) == {}

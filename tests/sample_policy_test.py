@@ -73,6 +73,9 @@ def test_prompts_from_standard_input_and_files(sample, tmp_path, monkeypatch):
     (tmp_path / 'some.jsonl').write_text('"gh"\n{"text": "ij"}\n')
     queries = sample('--prompt_file', str(tmp_path / 'some.jsonl'), '--nsamples=3').out.splitlines()[::2]
     assert queries == ['gh', 'ij', 'gh']
+    (tmp_path / 'bad.jsonl').write_text('"gh"\n\n{}\n')
+    with pytest.raises(SystemExit):
+        sample('--prompt_file', str(tmp_path / 'bad.jsonl'))
 
 
 def test_policies_side_by_side_with_scores(tiny_run, sample):

@@ -84,9 +84,9 @@ def _loss(figures: Dict[str, Any]) -> str:
 
 
 def percent(rate: Dict[str, Any]) -> str:
-    """A share with its interval: '61 % (57–65)'."""
+    """A share with its interval: '61.2% (57–65)'."""
     low, high = rate['interval']
-    return f'{100 * rate["share"]:.1f} % ({100 * low:.0f}–{100 * high:.0f})'
+    return f'{100 * rate["share"]:.1f}% ({100 * low:.0f}–{100 * high:.0f})'
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:

@@ -40,16 +40,15 @@ def line_chart(label: str, lines: Sequence[Line], smooth: bool = True) -> str:
     )
     parts = frame.axes()
     for line in lines:
-        if line.low is not None:
-            edge = list(zip(line.x, line.high)) + list(zip(line.x[::-1], line.low[::-1]))
+        window = len(line.x) // 40 if smooth else 0
+        averaged = _averaged(line, window)
+        if averaged.low is not None:
+            edge = list(zip(line.x, averaged.high)) + list(zip(line.x[::-1], averaged.low[::-1]))
             parts.append(f'<path class="band c{line.color}" d="{frame.path(edge)}Z"/>')
-    for line in lines:
-        window = len(line.x) // 25 if smooth and line.low is None else 1
-        if window > 1:
+        elif window:
             parts.append(f'<path class="line faint c{line.color}" d="{frame.path(zip(line.x, line.y))}"/>')
-        averaged = _moving_average(line.y, window) if window > 1 else line.y
-        parts.append(f'<path class="line c{line.color}" d="{frame.path(zip(line.x, averaged))}"/>')
-        x, y = frame.place(line.x[-1], averaged[-1])
+        parts.append(f'<path class="line c{line.color}" d="{frame.path(zip(line.x, averaged.y))}"/>')
+        x, y = frame.place(line.x[-1], averaged.y[-1])
         parts.append(f'<circle class="dot c{line.color}" cx="{x:.1f}" cy="{y:.1f}" r="2.5"/>')
     return _svg(label, parts)
 
@@ -91,7 +90,7 @@ class _Frame:
             parts.append(f'<text class="tick" x="{LEFT - 6}" y="{y + 3:.1f}" text-anchor="end">{number(tick)}</text>')
         for tick in ticks(*self._x, 5):
             x, _ = self.place(tick, self._y[0])
-            anchor = 'end' if x > WIDTH - 24 else 'middle'
+            anchor = 'end' if x > WIDTH - RIGHT - 4 else 'middle'
             parts.append(
                 f'<text class="tick" x="{x:.1f}" y="{HEIGHT - 6}" text-anchor="{anchor}">{number(tick)}</text>'
             )
@@ -151,9 +150,13 @@ def _thinned(line: Line) -> Line:
     return Line(line.color, *(None if c is None else np.add.reduceat(c, starts) / counts for c in line[1:]))
 
 
-def _moving_average(y: np.ndarray, window: int) -> np.ndarray:
-    """Means of `window` neighbours on either side, fewer at the ends."""
-    sums = np.concatenate([[0], np.cumsum(y)])
-    place = np.arange(len(y))
-    first, last = np.maximum(place - window, 0), np.minimum(place + window + 1, len(y))
-    return (sums[last] - sums[first]) / (last - first)
+def _averaged(line: Line, window: int) -> Line:
+    """The line, and the band around it, as means of `window` neighbours on either side, fewer at the ends."""
+    place = np.arange(len(line.x))
+    first, last = np.maximum(place - window, 0), np.minimum(place + window + 1, len(place))
+
+    def means(column):
+        sums = np.concatenate([[0], np.cumsum(column)])
+        return (sums[last] - sums[first]) / (last - first)
+
+    return Line(line.color, line.x, *(None if column is None else means(column) for column in line[2:]))

@@ -1,7 +1,7 @@
 """The HTML page of a report."""
 
 import os
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import jinja2
 import numpy as np
@@ -72,12 +72,18 @@ def render(runs: Sequence[RunData]) -> str:
         seeds=any(len(group.runs) > 1 for group in groups),
         tiles=_tiles(runs[0]) if len(runs) == 1 else [],
         sections=_sections(groups),
-        evaluations=[_evaluation(run) for run in runs if run.results],
+        evaluation=_evaluation(runs),
         samples=[_samples(run, QUERIES_SHOWN.get(len(groups), 3)) for run in firsts if run.samples],
         strongest=f'{KL_OF_FULL_COLOR:g}',
-        differing=[(name, [run.hparams.get(name, '–') for run in runs]) for name in differing(runs)],
+        differing=_differences(runs),
         hparams=[dict(name=run.name, command=run.command, fields=sorted(run.hparams.items())) for run in firsts],
     )
+
+
+def _differences(runs: Sequence[RunData]) -> List[List[str]]:
+    """The hyperparameters in which runs differ as a table; no rows where there are none."""
+    rows = [[name, *(run.hparams.get(name, '–') for run in runs)] for name in differing(runs)]
+    return rows and [['', *(run.name for run in runs)], *rows]
 
 
 def _tiles(run: RunData) -> List[Dict[str, str]]:
@@ -91,17 +97,17 @@ def _tiles(run: RunData) -> List[Dict[str, str]]:
         ('held-out loss', 'lm', 'held_out_loss', '{:.3f}'),
     ):
         curve = run.curves[folder].get(tag)
-        if curve is not None and len(curve.values):
-            first, last = (form.format(value).replace('-', '−') for value in curve.values[[0, -1]])
+        if curve is not None and not (folder == 'reward_model' and run.curves['ppo']):
+            first, last = (_text(form, value) for value in curve.values[[0, -1]])
             found.append(dict(title=title, value=last, note=f'from {first}'))
     reward = run.results.get('reward_model', {})
     if 'accuracy' in reward:
-        note = '{:.0f}–{:.0f} % at 95 %'.format(*(100 * bound for bound in reward['interval']))
+        note = '{:.0f}–{:.0f}% at 95%'.format(*(100 * bound for bound in reward['interval']))
         found.append(dict(title='reward model agrees with people', value=f'{reward["accuracy"]:.0%}', note=note))
     for name, figures in run.results.get('policies', {}).get('policies', {}).items():
         wins = figures.get('wins', {}).get('score')
         if wins and name == run.name:
-            note = '{:.0f}–{:.0f} % at 95 %'.format(*(100 * bound for bound in wins['interval']))
+            note = '{:.0f}–{:.0f}% at 95%'.format(*(100 * bound for bound in wins['interval']))
             baseline = run.results['policies']['baseline']
             found.append(dict(title=f'scores above {baseline}', value=f'{wins["share"]:.0%}', note=note))
     return found
@@ -123,18 +129,38 @@ def _sections(groups: Sequence[Group]) -> List[Dict[str, Any]]:
     return found
 
 
-def _evaluation(run: RunData) -> Dict[str, Any]:
-    """The held-out figures of a run as tables, with charts of a reward model's calibration and growth."""
-    reward, policies = run.results.get('reward_model'), run.results.get('policies')
-    found: Dict[str, Any] = dict(name=run.name)
+def _evaluation(runs: Sequence[RunData]) -> Dict[str, Any]:
+    """The held-out figures of runs as one table each for policies and reward models; of a single run with charts."""
+    policies = [(run.name, run.results['policies']) for run in runs if 'policies' in run.results]
+    rewards = [(run.name, run.results['reward_model']) for run in runs if 'reward_model' in run.results]
+    found: Dict[str, Any] = {}
     if policies:
-        found.update(policies=tables.policy_rows(policies), queries=policies['queries'])
-    if reward:
-        found.update(reward=tables.reward_rows(reward), source=reward['source'])
+        columns = []
+        for place, (name, result) in enumerate(policies):
+            heading, *rows = tables.policy_rows(result)
+            for column in range(1, len(heading)):
+                if place and heading[column] == INITIAL:
+                    continue  # the first run's is there already
+                title = f'{name}: {heading[column]}' if heading[column] in (c[0] for c in columns) else heading[column]
+                columns.append((title, {row[0]: row[column] for row in rows}))
+        found.update(policies=_table(columns), queries=policies[0][1]['queries'])
+    if rewards:
+        columns = [(name, dict(tables.reward_rows(result))) for name, result in rewards]
+        found['reward'] = _table(columns)
+        found['source'] = ', '.join(dict.fromkeys(result['source'] for _, result in rewards))
+    if len(rewards) == 1:
+        (_, reward), *_ = rewards
         if 'calibration' in reward:
             found['calibration'] = reliability_chart('Accuracy by confidence', reward['calibration']['bins'])
         found['growth'] = _growth_chart(reward.get('by_labels', []))
     return found
+
+
+def _table(columns: Sequence[Tuple[str, Dict[str, str]]]) -> List[List[str]]:
+    """Columns, each a heading with cells by the titles of their rows, as rows; the heading comes first."""
+    titles = dict.fromkeys(title for _, cells in columns for title in cells)
+    rows = [[title, *(cells.get(title, '') for _, cells in columns)] for title in titles]
+    return [['', *(heading for heading, _ in columns)], *rows]
 
 
 def _growth_chart(points: Sequence[Dict[str, Any]]) -> Optional[str]:
@@ -178,5 +204,10 @@ def _response(row: Dict[str, Any]) -> Dict[str, Any]:
                 tip=f'{ratio:+.2f} nats, log-probability {row["logprobs"][place]:.2f}'.replace('-', '−'),
             )
         )
-    scores = dict(score=f'{row["score"]:.2f}', kl=f'{sum(ratios):.1f}')
-    return dict(tokens=tokens, **{name: text.replace('-', '−') for name, text in scores.items()})
+    return dict(tokens=tokens, score=_text('{:.2f}', row['score']), kl=_text('{:.1f}', sum(ratios)))
+
+
+def _text(form: str, value: float) -> str:
+    """A number with a true minus sign, and none before a zero."""
+    text = form.format(value)
+    return text.replace('-', '−' if float(text) else '')
