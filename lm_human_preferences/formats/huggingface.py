@@ -78,7 +78,7 @@ def save(folder: str, model: PortableModel) -> None:
         weights['transformer.' + their_name(name)] = np.ascontiguousarray(array[0] if name.endswith('/w') else array)
     _write_tensors(os.path.join(folder, WEIGHTS_FILE), weights, {'format': 'pt'})
     heads = {
-        name: np.ascontiguousarray(array)
+        name: np.array(array, order='C')  # np.ascontiguousarray would make a vector of a number
         for name, array in model.arrays.items()
         if name.startswith(('model/heads/', 'reward_norm/'))
     }
