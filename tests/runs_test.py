@@ -70,7 +70,8 @@ def test_both_steps_and_samples(experiment, tmp_path):
     assert (status, errors) == (0, '')
     assert 'Samples after fine-tuning:' in output
     run = policy / 'group' / 'p'
-    assert sorted(os.listdir(str(run))) == ['policy', 'tb', 'train_policy_hparams.json']
+    names = ['policy', 'report.html', 'samples.jsonl', 'tb', 'train_policy_hparams.json']
+    assert sorted(name for name in os.listdir(str(run)) if not name.startswith('.')) == names
     saved = json.loads((run / 'train_policy_hparams.json').read_text())
     assert saved['rewards']['trained_model'] == str(trained) and saved['ppo']['batch_size'] == 16
     status, output, errors = launch('sample', '--save_dir', run, '--savescope', 'policy', '--mpi', 1, '--nsamples=3')
