@@ -112,7 +112,9 @@ def test_one_process_of_a_host_writes(cache, cloud):
 
 
 def test_a_bucket_that_cannot_be_written(cache, cloud):
-    with pytest.raises(FileNotFoundError, match='gs://nobodys/run: not found'), mirrored('gs://nobodys/run'):
+    with pytest.raises(FileNotFoundError, match=r'cannot save to gs://nobodys/run: not found \(404\)'), mirrored(
+        'gs://nobodys/run'
+    ):
         raise AssertionError
 
 
@@ -131,14 +133,13 @@ def lost_line():
     raise requests.exceptions.ConnectionError('the line is dead')
 
 
-@pytest.mark.parametrize('ranks', [1, 2])
-def test_training_saves_to_the_bucket(cache, cloud, tmp_path, ranks):
+def test_training_saves_to_the_bucket(cache, cloud, tmp_path):
     (tmp_path / 'tiny.yaml').write_text(RUN)
-    url = f'gs://bucket/trained{ranks}'
-    flags = ['--rewards.trained_model=test', '--rewards.train_new_model=off', f'--save_dir={url}', f'--mpi={ranks}']
+    url = 'gs://bucket/trained'
+    flags = ['--rewards.trained_model=test', '--rewards.train_new_model=off', f'--save_dir={url}', '--mpi=2']
     status, output, errors = launch('train_policy', tmp_path / 'tiny.yaml', 'run', *flags)
     assert status == 0, errors
-    objects = cloud.objects(f'trained{ranks}/run/')
+    objects = cloud.objects('trained/run/')
     names = {name.split('/', 2)[2] for name in objects}
     names = {re.sub(r'events\.out.*', 'events', name) for name in names if not name.startswith('.')}
     assert {'train_policy_hparams.json', 'policy/hparams.json', 'policy/encoding', 'tb/ppo/events'} <= names

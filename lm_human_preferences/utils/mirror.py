@@ -87,8 +87,11 @@ class Mirror:
     def open(self) -> None:
         """Take over what is new in the bucket, of checkpoints only the last; OSError if it cannot be written."""
         origin = json.dumps(dict(host=socket.gethostname(), folder=self.local))
-        self._again(lambda: self._blob('.origin.json').upload_from_string(origin))
-        blobs = {blob.name[len(self._path) + 1 :]: blob for blob in self._again(self._list)}
+        try:
+            self._again(lambda: self._blob('.origin.json').upload_from_string(origin))
+            blobs = {blob.name[len(self._path) + 1 :]: blob for blob in self._again(self._list)}
+        except OSError as error:
+            raise type(error)(f'cannot save to {self.url}: {error}') from error
         for name in set(self._record) - set(blobs):  # removed there
             del self._record[name]
             with contextlib.suppress(FileNotFoundError):
@@ -112,11 +115,10 @@ class Mirror:
     def copy(self) -> None:
         """Bring the bucket up to date; OSError if that fails."""
         try:
-            names = self._names()
+            files = {name: self._facts(name) for name in self._names()}
             # What a pointer will say later may name files that are not whole yet: its contents are those of now.
-            pointers = {name: self._read(name) for name in names if _is_pointer(name)}
-            for name in sorted(names, key=_is_pointer):
-                facts = self._facts(name)
+            pointers = {name: self._read(name) for name in files if _is_pointer(name)}
+            for name, facts in sorted(files.items(), key=lambda item: _is_pointer(item[0])):
                 if facts and self._record.get(name, [])[:-1] != facts:
                     self._record[name] = [*facts, self._put(name, pointers.get(name))]
             for name in [name for name in self._record if not os.path.exists(self._local(name))]:
