@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 
 import pytest
 from remote_models_test import RUN, launch
@@ -123,7 +124,7 @@ def test_what_could_not_be_copied_stays(cache, cloud, monkeypatch):
     with failed, mirrored('gs://bucket/stays/run') as folder:
         write(folder, 'kept', 'here')
         monkeypatch.setattr(mirror, 'FIRST_PAUSE', 0)
-        monkeypatch.setattr(Mirror, '_put', lambda *_: Mirror._again(lost_line))
+        monkeypatch.setattr(Mirror, '_put', lambda *_: mirror._again(lost_line))
     assert read(folder, 'kept') == 'here'
 
 
@@ -147,3 +148,8 @@ def test_training_saves_to_the_bucket(cache, cloud, tmp_path):
     assert not [name for name in names if 'temp' in name or 'partial' in name or 'saving' in name]
     status, output, errors = launch('sample', f'--save_dir={url}/run', '--nsamples=2', '--mpi=1')
     assert (status, errors, output.count('▸')) == (0, '', 2)
+    shutil.rmtree(str(cache))  # as on another machine
+    status, output, errors = launch('train_policy', tmp_path / 'tiny.yaml', 'run', *flags)
+    assert (status, errors) == (0, '') and 'this run is finished' in output
+    _, output, errors = launch('train_policy', tmp_path / 'tiny.yaml', 'run', *flags, '--resume=off', '--dry_run')
+    assert 'gs://bucket/trained/run-2' in output, errors
