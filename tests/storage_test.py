@@ -228,6 +228,20 @@ def test_processes_share_one_download(cache, web):
     assert content(web.url + '/x') == BODY
 
 
+def test_progress_on_a_terminal(cache, web):
+    web.files['/x'] = BODY
+    ours, terminal = os.openpty()
+    env = dict(os.environ, PYTHONPATH=ROOT)
+    done = subprocess.run(
+        [sys.executable, '-c', FETCH, web.url + '/x'], env=env, stdout=subprocess.PIPE, stderr=terminal
+    )
+    os.close(terminal)
+    assert done.returncode == 0
+    shown = os.read(ours, 1 << 16).decode()
+    os.close(ours)
+    assert shown.startswith('\rx: ') and '2.86M' in shown and 'B/s' in shown
+
+
 def test_a_killed_download_leaves_no_lock_and_is_taken_up(cache, web):
     web.files['/x'] = BODY
     web.faults['/x'] = ['stall']

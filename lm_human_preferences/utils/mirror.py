@@ -50,12 +50,26 @@ def mirrored(folder: str) -> Iterator[str]:
         over = threading.Event()
         thread = threading.Thread(target=mirror.follow, args=[over], daemon=True)
         thread.start()
+        failed = True
         try:
             yield mirror.local
+            failed = False
         finally:
             over.set()
             thread.join()
-            mirror.copy()
+            try:
+                mirror.copy()
+            except OSError as error:
+                if not failed:
+                    raise
+                say(str(error))  # and let the error of the run be the one that ends it
+
+
+def is_used(url: str) -> bool:
+    """Whether anything lies below gs://BUCKET/PATH."""
+    bucket, path = gs_parts(url.rstrip('/'))
+    listing = gs_client()[0].bucket(bucket).list_blobs(prefix=path + '/', max_results=1)
+    return bool(_again(lambda: list(listing)))
 
 
 class Mirror:
@@ -87,8 +101,11 @@ class Mirror:
     def open(self) -> None:
         """Take over what is new in the bucket, of checkpoints only the last; OSError if it cannot be written."""
         origin = json.dumps(dict(host=socket.gethostname(), folder=self.local))
-        self._again(lambda: self._blob('.origin.json').upload_from_string(origin))
-        blobs = {blob.name[len(self._path) + 1 :]: blob for blob in self._again(self._list)}
+        try:
+            _again(lambda: self._blob('.origin.json').upload_from_string(origin))
+            blobs = {blob.name[len(self._path) + 1 :]: blob for blob in _again(self._list)}
+        except OSError as error:
+            raise type(error)(f'cannot save to {self.url}: {error}') from error
         for name in set(self._record) - set(blobs):  # removed there
             del self._record[name]
             with contextlib.suppress(FileNotFoundError):
@@ -112,16 +129,15 @@ class Mirror:
     def copy(self) -> None:
         """Bring the bucket up to date; OSError if that fails."""
         try:
-            names = self._names()
+            files = {name: self._facts(name) for name in self._names()}
             # What a pointer will say later may name files that are not whole yet: its contents are those of now.
-            pointers = {name: self._read(name) for name in names if _is_pointer(name)}
-            for name in sorted(names, key=_is_pointer):
-                facts = self._facts(name)
+            pointers = {name: self._read(name) for name in files if _is_pointer(name)}
+            for name, facts in sorted(files.items(), key=lambda item: _is_pointer(item[0])):
                 if facts and self._record.get(name, [])[:-1] != facts:
                     self._record[name] = [*facts, self._put(name, pointers.get(name))]
             for name in [name for name in self._record if not os.path.exists(self._local(name))]:
                 with contextlib.suppress(Missing):
-                    self._again(self._blob(name).delete)
+                    _again(self._blob(name).delete)
                 del self._record[name]
             write_json(self._record_file, self._record)
         except OSError as error:
@@ -131,9 +147,9 @@ class Mirror:
         """Upload a file, or `content` in its place, and return its version in the bucket."""
         blob = self._blob(name)
         if content is not None:
-            self._again(lambda: blob.upload_from_string(content))
+            _again(lambda: blob.upload_from_string(content))
         else:
-            self._again(lambda: blob.upload_from_filename(self._local(name)))
+            _again(lambda: blob.upload_from_filename(self._local(name)))
         return blob.generation
 
     def _names(self) -> List[str]:
@@ -176,18 +192,17 @@ class Mirror:
     def _list(self):
         return list(self._bucket.list_blobs(prefix=self._path + '/'))
 
-    @staticmethod
-    def _again(action: Callable[[], T]) -> T:
-        """Do what asks the bucket, and do it again where that may help."""
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                with gs_errors():
-                    return action()
-            except Temporary as problem:
-                if attempt == ATTEMPTS:
-                    raise Unreachable(str(problem)) from None
-                time.sleep(max(problem.pause, FIRST_PAUSE * 2 ** (attempt - 1)))
-        raise AssertionError
+
+def _again(action: Callable[[], T]) -> T:
+    """Do what asks the bucket, and do it again where that may help."""
+    for attempt in range(ATTEMPTS):
+        try:
+            with gs_errors():
+                return action()
+        except Temporary as problem:
+            last = problem
+            time.sleep(max(problem.pause, FIRST_PAUSE * 2**attempt))
+    raise Unreachable(str(last))
 
 
 def _is_pointer(name: str) -> bool:
