@@ -87,7 +87,8 @@ def environment() -> Dict[str, str]:
     """This process's environment, in which ranks find this package."""
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     paths = [root, *filter(None, [os.environ.get('PYTHONPATH')])]
-    return {**os.environ, 'PYTHONPATH': os.pathsep.join(paths)}
+    # Open MPI's ranks would keep their cores busy with waiting, which the threads of TensorFlow need.
+    return {'OMPI_MCA_mpi_yield_when_idle': '1', **os.environ, 'PYTHONPATH': os.pathsep.join(paths)}
 
 
 class _Relay(threading.Thread):

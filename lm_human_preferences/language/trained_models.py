@@ -19,6 +19,7 @@ from lm_human_preferences.utils import storage
 from lm_human_preferences.utils.files import write_json
 from lm_human_preferences.utils.ranks import Ranks
 from lm_human_preferences.utils.tf_versions import tf
+from lm_human_preferences.utils.variables import set_variables
 
 DEMO_MODEL = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'demo', 'model')
 PUBLISHED_MODELS = ('124M', '355M', '774M', '1558M')
@@ -85,9 +86,9 @@ class TrainedModel:
                     f'{path}: {name} has shape {list(shapes[name])}, '
                     f'but hparams.json asks for {variable.shape.as_list()}'
                 )
-        for name, variable in wanted.items():
-            variable.load(reader.get_tensor(name), session)
-        return list(wanted.values())
+        names, variables = list(wanted), list(wanted.values())
+        set_variables(session, variables, lambda i: reader.get_tensor(names[i]))
+        return variables
 
     def scopes(self) -> List[str]:
         """What stands before `model/` in the checkpoint, for each model in it; '' in OpenAI's."""
@@ -113,9 +114,9 @@ class TrainedModel:
         if self._random is None:
             session.run([variable.initializer for variable in body.values()])
             self._random = session.run(body)
-        for name, variable in body.items():
-            variable.load(self._random[name], session)
-        return list(body.values())
+        names, variables = list(body), list(body.values())
+        set_variables(session, variables, lambda i: self._random[names[i]])
+        return variables
 
     def _prefix(self, path, shapes):
         """What stands before `model/` in the checkpoint: a scope of ours, or nothing in OpenAI's."""

@@ -11,8 +11,8 @@ from typing import Callable, List, Optional, Sequence
 from lm_human_preferences.utils.errors import UserError
 from lm_human_preferences.utils.ranks import Ranks
 from lm_human_preferences.utils.tf_versions import tf
+from lm_human_preferences.utils.variables import chunks
 
-CHUNK_BYTES = 64 * 2**20  # as Horovod's own: far above what a message costs, far below a large model's gradients
 CHOICE_VARIABLE = 'LM_HUMAN_PREFERENCES_GRADIENTS'
 _EXCHANGES = 'exchanges'  # the graph collection of those made so far
 
@@ -31,13 +31,14 @@ def average_gradients(gradients: Sequence[tf.Tensor], ranks: Ranks) -> List[tf.T
     horovod = find_horovod(ranks)
     if horovod is not None:
         return [horovod.allreduce(gradient) for gradient in gradients]  # it fuses what is ready
-    averaged = {}
-    for chunk in _chunks(gradients):
-        members = [gradients[i] for i in chunk]
+    averaged = []
+    last_first = list(gradients)[::-1]  # the order in which backpropagation makes them
+    for chunk in chunks([gradient.shape.num_elements() * gradient.dtype.size for gradient in last_first]):
+        members = [last_first[i] for i in chunk]
         mean = _mean_over_ranks(tf.concat([tf.reshape(member, [-1]) for member in members], axis=0), ranks)
         parts = tf.split(mean, [member.shape.num_elements() for member in members])
-        averaged.update((i, tf.reshape(part, gradients[i].shape)) for i, part in zip(chunk, parts))
-    return [averaged[i] for i in range(len(gradients))]
+        averaged += [tf.reshape(part, member.shape) for part, member in zip(parts, members)]
+    return averaged[::-1]
 
 
 def find_horovod(ranks: Ranks):
@@ -92,16 +93,3 @@ def _mean_over_ranks(tensor: tf.Tensor, ranks: Ranks) -> tf.Tensor:
     mean.set_shape(tensor.shape)
     exchanges.append(mean)
     return mean
-
-
-def _chunks(gradients: Sequence[tf.Tensor]) -> List[List[int]]:
-    """Indices of the gradients that travel together, in the order in which backpropagation makes them: last first."""
-    chunks, room = [], 0
-    for i, gradient in reversed(list(enumerate(gradients))):
-        size = gradient.shape.num_elements() * gradient.dtype.size
-        if size > room:
-            chunks.append([])
-            room = CHUNK_BYTES
-        chunks[-1].append(i)
-        room -= size
-    return chunks

@@ -11,6 +11,8 @@ from typing import Dict, Iterator, Sequence
 
 import numpy as np
 
+from lm_human_preferences.utils.variables import set_variables, variable_values
+
 # Set by the launchers of Open MPI, MPICH and its relatives, and SLURM's PMIx.
 _SIZE_VARIABLES = ('OMPI_COMM_WORLD_SIZE', 'PMI_SIZE', 'PMIX_SIZE')
 
@@ -78,12 +80,12 @@ class Ranks:
         """Give the session's variables the first rank's values; on other ranks they need none before."""
         if self.size == 1:
             return
-        for variable in variables:
-            if self.is_first:
-                self.broadcast(session.run(variable))
-            else:
-                empty = np.empty(variable.shape.as_list(), variable.dtype.base_dtype.as_numpy_dtype)
-                variable.load(self.broadcast(empty), session)
+        if self.is_first:
+            for value in variable_values(session, variables):
+                self.broadcast(value)
+            return
+        kinds = [(v.shape.as_list(), v.dtype.base_dtype.as_numpy_dtype) for v in variables]
+        set_variables(session, variables, lambda i: self.broadcast(np.empty(*kinds[i])))
 
     def threads(self) -> int:
         """CPU threads for this rank: its share of the host's cores, or 0 (TensorFlow's choice) for a single rank.
