@@ -95,14 +95,13 @@ def forget_after(folder: str, step: int) -> None:
         return
     last_state(folder)
     steps = _steps(place)
-    kept = [other for other in steps if other <= step]
+    kept = [other for other in steps if other <= step and _is_whole(os.path.join(place, f'{PREFIX}-{other}'))]
     if kept:
         _point(place, kept)
     elif os.path.exists(os.path.join(place, _POINTER)):
         os.unlink(os.path.join(place, _POINTER))
-    for later in steps:
-        if later > step:
-            _remove(place, later)
+    for other in set(steps) - set(kept):
+        _remove(place, other)
     shutil.rmtree(os.path.join(place, _UNFINISHED), ignore_errors=True)
     for partial in glob.glob(os.path.join(glob.escape(place), '.*.partial')):
         os.unlink(partial)
@@ -149,9 +148,9 @@ def _state_path(path: str) -> str:
 
 
 def _steps(place: str) -> List[int]:
-    """The steps of the checkpoints in a folder, in order."""
-    matches = (re.match(re.escape(PREFIX) + r'-([0-9]+)\.index\Z', name) for name in os.listdir(place))
-    return sorted(int(match.group(1)) for match in matches if match)
+    """The steps of which there are files in a folder, in order."""
+    matches = (re.match(r'(model\.ckpt-|state-)([0-9]+)\.', name) for name in os.listdir(place))
+    return sorted({int(match.group(2)) for match in matches if match})
 
 
 def _point(place: str, steps: List[int]) -> None:

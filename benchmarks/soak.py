@@ -1,0 +1,126 @@
+"""A long run of a tiny model: does anything grow, or become slower, with the number of steps?
+
+    python benchmarks/soak.py [--steps=2000] [--mpi=2]
+
+Runs PPO on the built-in `test` model with checkpoints as often as a real run has them, and watches every rank: memory,
+open files, nodes of the graph, seconds a step. Exits with status 1 where one of the limits below is passed.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from typing import List
+
+import numpy as np
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, ROOT)
+
+from lm_human_preferences import mpiexec, train_policy  # noqa: E402
+from lm_human_preferences.utils.ranks import Ranks  # noqa: E402
+
+SETTLED = 200  # steps after which nothing may grow
+MEMORY_GROWTH = 0.02  # of the last steps over those at SETTLED
+SLOWER = 0.05  # the last quarter of the settled steps over the first
+WINDOW = 50  # steps whose median counts
+
+
+def hyperparameters(steps: int, num_ranks: int, save_dir: str) -> train_policy.HParams:
+    """A run of so many small steps."""
+    hparams = train_policy.HParams()
+    hparams.override_from_dict(
+        {
+            'run.seed': 1,
+            'run.save_dir': save_dir,
+            'task.query_length': 2,
+            'task.response_length': 3,
+            'task.query_dataset': 'test',
+            'task.policy.initial_model': 'test',
+            'rewards.trained_model': 'test',
+            'ppo.batch_size': 16 * num_ranks,
+            'ppo.total_episodes': 16 * num_ranks * steps,
+        }
+    )
+    return hparams
+
+
+class WatchedTrainer(train_policy.PPOTrainer):
+    """The trainer, looked at before each step."""
+
+    measured = []  # of each step: seconds on the clock, bytes of memory, open files, nodes of the graph
+
+    def rollout(self, session, queries, uniforms):
+        with open('/proc/self/statm') as file:
+            memory = int(file.read().split()[1]) * os.sysconf('SC_PAGE_SIZE')
+        self.measured.append((time.time(), memory, len(os.listdir('/proc/self/fd')), session.graph.version))
+        return super().rollout(session, queries, uniforms)
+
+
+def be_rank(steps: int, folder: str) -> None:
+    """Train as one rank, and write what was measured to `folder`."""
+    ranks = Ranks()
+    train_policy.PPOTrainer = WatchedTrainer
+    train_policy.train(hyperparameters(steps, ranks.size, os.path.join(folder, 'run')))
+    with open(os.path.join(folder, f'rank{ranks.rank}.json'), 'w') as file:
+        json.dump(WatchedTrainer.measured, file)
+
+
+def faults(measured: np.ndarray, name: str) -> List[str]:
+    """Print what a rank's measurements [steps, 4] show, and return what passes the limits."""
+    seconds = np.diff(measured[:, 0])
+    memory, files, nodes = measured[:, 1:].T
+
+    def median(values, start):
+        return np.median(values[start : start + WINDOW])
+
+    before, after = median(memory, SETTLED - WINDOW), median(memory, len(memory) - WINDOW)
+    quarter = (len(seconds) - SETTLED) // 4
+    early, late = (np.median(part) for part in (seconds[SETTLED : SETTLED + quarter], seconds[-quarter:]))
+    print(
+        f'{name}: memory {before / 2**20:.1f} MB at step {SETTLED}, {after / 2**20:.1f} MB at step {len(memory)} '
+        f'({after / before - 1:+.2%}); open files {files[SETTLED]:.0f}, {files[-1]:.0f}; '
+        f'graph nodes {nodes[0]:.0f}, {nodes[-1]:.0f}; '
+        f'ms a step {1e3 * early:.2f}, {1e3 * late:.2f} ({late / early - 1:+.1%})'
+    )
+    limits = {
+        'memory grows': after / before - 1 > MEMORY_GROWTH,
+        'open files grow': files[SETTLED:].max() > files[: SETTLED + 1].max(),
+        'the graph grows': nodes[-1] > nodes[0],
+        'steps become slower': late / early - 1 > SLOWER,
+    }
+    return [f'{name}: {fault}' for fault, present in limits.items() if present]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--steps', type=int, default=2000)
+    parser.add_argument('--mpi', type=int, default=1)
+    parser.add_argument('--rank_in', help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.rank_in:
+        be_rank(arguments.steps, arguments.rank_in)
+        return
+    if arguments.steps < 2 * SETTLED:
+        parser.error(f'--steps must be {2 * SETTLED} or more')
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, os.path.abspath(__file__), f'--steps={arguments.steps}', f'--rank_in={folder}']
+        start = mpiexec.ranks_of(arguments.mpi) if arguments.mpi > 1 else []
+        with open(os.path.join(folder, 'output.txt'), 'w') as output:
+            subprocess.run([*start, *command], env=mpiexec.environment(), stdout=output, check=True)
+        checkpoints = os.path.join(folder, 'run', 'policy', 'checkpoints')
+        kept = sum(os.path.getsize(os.path.join(checkpoints, name)) for name in os.listdir(checkpoints))
+        print(f'{len(os.listdir(checkpoints))} files of checkpoints, {kept / 2**20:.1f} MB')
+        found = []
+        for rank in range(arguments.mpi):
+            with open(os.path.join(folder, f'rank{rank}.json')) as file:
+                found += faults(np.array(json.load(file)), f'rank {rank}')
+    if found:
+        sys.exit('\n'.join(found))
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,158 @@
+"""A folder of checkpoints never shows a half one, whenever its writer is killed."""
+
+import json
+import os
+import shutil
+import signal
+import sys
+
+import pytest
+
+from lm_human_preferences.utils.checkpoint_files import forget_after, last_state, latest_checkpoint, new_checkpoint
+from lm_human_preferences.utils.errors import UserError
+
+
+def save(folder, step, keep=3):
+    with new_checkpoint(folder, step, {'seed': 7}, keep) as path:
+        for suffix in ('.data-00000-of-00001', '.index'):
+            with open(path + suffix, 'w') as file:
+                file.write(f'{step}' * 10)
+
+
+def files(folder):
+    return sorted(os.listdir(os.path.join(folder, 'checkpoints')))
+
+
+def files_of(*steps):
+    names = ['checkpoint'] + [f'state-{step}.json' for step in steps]
+    names += [f'model.ckpt-{step}.{suffix}' for step in steps for suffix in ('data-00000-of-00001', 'index')]
+    return sorted(names)
+
+
+def test_old_checkpoints_go_when_the_new_one_is_whole(tmp_path):
+    folder = str(tmp_path)
+    for step in range(2, 12, 2):
+        save(folder, step)
+    assert files(folder) == files_of(6, 8, 10)
+    assert latest_checkpoint(folder) == str(tmp_path / 'checkpoints' / 'model.ckpt-10')
+    assert last_state(folder)['step'] == 10 and last_state(folder)['seed'] == 7
+    pointer = (tmp_path / 'checkpoints' / 'checkpoint').read_text()
+    assert pointer.splitlines() == ['model_checkpoint_path: "model.ckpt-10"'] + [
+        f'all_model_checkpoint_paths: "model.ckpt-{step}"' for step in (6, 8, 10)
+    ]
+
+
+def kill_at_system_call(number, function):
+    """Run `function` in a process that is killed before its system call of that number; whether it was."""
+    pid = os.fork()
+    if pid == 0:
+        calls = 0
+
+        def count(frame, event, argument):
+            nonlocal calls
+            if event == 'c_call' and getattr(argument, '__module__', None) in ('posix', 'io'):
+                calls += 1
+                if calls == number:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.setprofile(count)
+        try:
+            function()
+        finally:
+            sys.setprofile(None)
+            os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    return os.WIFSIGNALED(status)
+
+
+def test_a_save_killed_at_any_system_call_leaves_the_last_or_the_new_checkpoint(tmp_path):
+    for step in (1, 2, 3):
+        save(str(tmp_path / '0'), step)
+    number, left = 0, []
+    killed = True
+    while killed:
+        number += 1
+        folder = shutil.copytree(str(tmp_path / '0'), str(tmp_path / str(number)))
+        killed = kill_at_system_call(number, lambda folder=folder: save(folder, 4))
+        step = last_state(folder)['step']
+        path = latest_checkpoint(folder)
+        assert path.endswith(f'model.ckpt-{step}')
+        for suffix in ('.data-00000-of-00001', '.index'):
+            with open(path + suffix) as file:
+                assert file.read() == f'{step}' * 10
+        left.append(step)
+        # The run goes on: what the kill left is gone after the next save, and nothing else is.
+        forget_after(folder, step)
+        assert last_state(folder)['step'] == step
+        save(folder, 5)
+        assert files(folder) == files_of(*((2, 3, 5) if step == 3 else (3, 4, 5)))
+    assert left == sorted(left) and set(left) == {3, 4}
+    assert left.count(3) > 20  # it was cut short at many places
+
+
+def test_going_on_killed_at_any_system_call_loses_nothing(tmp_path):
+    for step in (1, 2, 3):
+        save(str(tmp_path / '0'), step)
+    number, killed = 0, True
+    while killed:
+        number += 1
+        folder = shutil.copytree(str(tmp_path / '0'), str(tmp_path / str(number)))
+        killed = kill_at_system_call(number, lambda folder=folder: forget_after(folder, 2))
+        assert last_state(folder)['step'] in (2, 3)
+    assert number > 5
+
+
+@pytest.mark.parametrize(
+    'damage',
+    [
+        lambda path: os.unlink(path + '.index'),
+        lambda path: os.unlink(path + '.data-00000-of-00001'),
+        lambda path: os.truncate(path + '.data-00000-of-00001', 5),
+        lambda path: os.truncate(path.replace('model.ckpt-9', 'state-9.json'), 5),
+    ],
+)
+def test_an_incomplete_checkpoint_is_passed_over(tmp_path, damage):
+    folder = str(tmp_path)
+    for step in (7, 8, 9):
+        save(folder, step)
+    damage(latest_checkpoint(folder))
+    assert latest_checkpoint(folder).endswith('model.ckpt-8')
+    assert last_state(folder)['step'] == 8
+    # Going on from there replaces it.
+    forget_after(folder, 8)
+    save(folder, 9)
+    assert latest_checkpoint(folder).endswith('model.ckpt-9')
+    assert files(folder) == files_of(7, 8, 9)
+
+
+def test_a_shard_that_is_missing_makes_a_checkpoint_incomplete(tmp_path):
+    (tmp_path / 'checkpoint').write_text('model_checkpoint_path: "/moved/model.ckpt"\n')
+    for name in ('model.ckpt.index', 'model.ckpt.data-00000-of-00002', 'model.ckpt.data-00001-of-00002'):
+        with pytest.raises(FileNotFoundError, match='no TensorFlow checkpoint'):
+            latest_checkpoint(str(tmp_path))
+        (tmp_path / name).write_text('x')
+    assert latest_checkpoint(str(tmp_path)) == str(tmp_path / 'model.ckpt')
+
+
+@pytest.mark.parametrize('fault', ['no state', 'nothing whole'])
+def test_checkpoints_that_are_of_no_run_are_not_written_over(tmp_path, fault):
+    folder = str(tmp_path)
+    save(folder, 3)
+    name = 'state-3.json' if fault == 'no state' else 'model.ckpt-3.index'
+    os.unlink(os.path.join(folder, 'checkpoints', name))
+    before = files(folder)
+    for attempt in (lambda: last_state(folder), lambda: forget_after(folder, 0)):
+        with pytest.raises(UserError, match='no run can go on from these checkpoints'):
+            attempt()
+    assert files(folder) == before
+
+
+def test_an_error_while_saving_leaves_everything_as_it_was(tmp_path):
+    folder = str(tmp_path)
+    save(folder, 1)
+    with pytest.raises(TypeError, match='not JSON'), new_checkpoint(folder, 2, {'seed': object()}, 3) as path:
+        for suffix in ('.data-00000-of-00001', '.index'):
+            with open(path + suffix, 'w') as file:
+                file.write('2')
+    assert files(folder) == files_of(1)
+    assert json.loads((tmp_path / 'checkpoints' / 'state-1.json').read_text())['step'] == 1
