@@ -6,6 +6,7 @@ import re
 import shutil
 from typing import Any, Dict, Iterator, List, Optional
 
+from lm_human_preferences.labeling.journal import journal_path
 from lm_human_preferences.utils import mirror
 from lm_human_preferences.utils.checkpoint_files import last_state
 from lm_human_preferences.utils.errors import UserError
@@ -15,13 +16,18 @@ from lm_human_preferences.utils.storage import is_remote
 
 # The folders that each command saves checkpoints in from which to go on, in the order in which it fills them.
 STAGES = {'train_reward': ['reward_model'], 'train_policy': ['reward_model', 'policy'], 'train_lm': ['training']}
+PEOPLES_LABELS = os.path.join('online', 'labels', '1-people.json')
 RESUME = ('on', 'off', 'overwrite')
 # What a run may be given anew when it goes on: how long it is, and how often it reports and saves.
 _LENGTH = re.compile(r'(ppo\.total_episodes|epochs)\Z')
-_MAY_CHANGE = re.compile(_LENGTH.pattern + r'|(.*\.)?run\.(log_interval|save_interval|save_dir)\Z')
+_MAY_CHANGE = re.compile(
+    _LENGTH.pattern
+    + r'|(.*\.)?(run\.(log_interval|save_interval|save_dir)|labels\.schedule\.(ahead|instructions|port))\Z'
+)
 # All that a run writes, for --resume=overwrite: nothing else in the folder is ours to remove.
 _CONTENTS = re.compile(
-    r'(policy|reward_model|model|training|online|tb|(evaluation_)?samples\.jsonl|evaluation\.json|report\.html|train_[a-z]+_hparams\.json|\..*\.partial)\Z'
+    r'(policy|reward_model|model|training|online|tb|(evaluation_)?samples\.jsonl|evaluation\.json|report\.html|'
+    r'train_[a-z]+_hparams\.json|\..*\.partial)\Z'
 )
 
 
@@ -52,7 +58,12 @@ def unused_name(save_dir: str, name: str) -> str:
 
 
 def clear(folder: str) -> None:
-    """Remove what a run wrote to its folder."""
+    """Remove what a run wrote to its folder; UserError if people's labels are there, which no run can make again."""
+    journal = os.path.join(folder, journal_path(PEOPLES_LABELS))
+    if os.path.exists(journal):
+        with open(journal, encoding='utf-8') as file:
+            if '"kind": "answer"' in file.read():
+                raise UserError(f'{journal} holds labels that people gave: move it away first, or give another NAME')
     for name in os.listdir(folder):
         path = os.path.join(folder, name)
         if _CONTENTS.match(name):

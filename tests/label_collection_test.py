@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from lm_human_preferences.labeling.agreement import pairwise_agreement
-from lm_human_preferences.labeling.collection import LEASE_SECONDS, Collection, journal_path, overlaps
+from lm_human_preferences.labeling.collection import LEASE_SECONDS, Collection, overlaps
 from lm_human_preferences.labeling.forms import get_form, read_instructions
-from lm_human_preferences.labeling.journal import Journal
+from lm_human_preferences.labeling.journal import Journal, journal_path
 from lm_human_preferences.utils.errors import UserError
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -238,7 +238,7 @@ def test_a_full_disk_tears_no_line(tmp_path):
     """The kernel's limit on the size of a file stands for the end of the disk."""
     program = """
 import resource, signal, sys
-from lm_human_preferences.labeling.journal import Journal
+from lm_human_preferences.labeling.journal import Journal, journal_path
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 journal = Journal(sys.argv[1])
 journal.append({'a': 1})

@@ -87,8 +87,8 @@ def read(path):
         return json.load(file)
 
 
-def journal(folder):
-    with open(str(folder / 'online' / 'labels' / '1-bought.journal.jsonl')) as file:
+def journal(folder, who='program'):
+    with open(str(folder / 'online' / 'labels' / f'1-{who}.journal.jsonl')) as file:
         return [json.loads(line) for line in file]
 
 
@@ -117,7 +117,7 @@ def test_the_papers_schedule():
 
 def test_labels_are_bought_as_the_policy_trains(uninterrupted):
     # l(n) is 16, 30, 42, … before the six steps; the trainings are at 16, 32 and 48 labels.
-    entries = read(uninterrupted / 'online' / 'labels' / '1-bought.json')
+    entries = read(uninterrupted / 'online' / 'labels' / '1-program.json')
     assert len(entries) == 48
     letters = 'abcdefghijklmnopqrstuvwxyz.'
     for entry in entries:
@@ -146,7 +146,7 @@ def test_an_interrupted_run_ends_as_one_that_was_not(uninterrupted, labeler, tmp
     labeler.limit = None
     train_policy.train(hparams)
     assert labeler.judged == 48 + 2
-    folder = ('online', 'labels', '1-bought.json')
+    folder = ('online', 'labels', '1-program.json')
     assert read(tmp_path.joinpath('run', *folder)) == read(uninterrupted.joinpath(*folder))
     ends = [variables(latest_checkpoint(str(run / 'policy'))) for run in (uninterrupted, tmp_path / 'run')]
     assert set(ends[0]) == set(ends[1])
@@ -183,7 +183,7 @@ def test_initial_labels_of_a_file_come_first(labeler, tmp_path):
     labels.source = str(tmp_path / 'given.json')
     train_policy.train(hparams)
     folder = tmp_path / 'run' / 'online' / 'labels'
-    assert read(folder / '0-initial.json') == [entry] * 16 and len(read(folder / '1-bought.json')) == 24
+    assert read(folder / '0-initial.json') == [entry] * 16 and len(read(folder / '1-program.json')) == 24
     assert 'initial' not in {entry.get('policy') for entry in journal(tmp_path / 'run')}
 
 
@@ -228,7 +228,7 @@ train_reward:
   labels: {type: TYPE, source: labeler, num_train: 24, schedule: {initial: 8, retrainings: 1}}
   batch_size: 8
 train_policy:
-  ppo: {batch_size: 16, total_episodes: 48}
+  ppo: {batch_size: 16, total_episodes: 32}
 """
 
 
@@ -274,11 +274,14 @@ def test_the_trainer_waits_for_people(tmp_path):
     for thread in people:
         thread.join()
     assert (process.returncode, errors.decode()) == (0, '')
-    entries = read(tmp_path / 'run' / 'online' / 'labels' / '1-bought.json')
+    entries = read(tmp_path / 'run' / 'online' / 'labels' / '1-people.json')
     assert 16 <= len(entries) == len(set(answers))
     assert 'reward model: training 1 on 16 labels' in output.decode()
-    orders = {answer['value'] for answer in journal(tmp_path / 'run') if answer['kind'] == 'answer'}
+    orders = {answer['value'] for answer in journal(tmp_path / 'run', 'people') if answer['kind'] == 'answer'}
     assert orders <= {-2, -1, 0, 1, 2} and len(orders) > 2
+    process = launch(tmp_path / 'tiny.yaml', '--resume=overwrite')
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 2 and 'holds labels that people gave' in errors.decode()
 
 
 @pytest.mark.skipif(importlib.util.find_spec('mpi4py') is None, reason='needs mpi4py')
@@ -289,4 +292,4 @@ def test_on_two_ranks(tmp_path):
     output, errors = process.communicate(timeout=300)
     assert (process.returncode, errors.decode()) == (0, '')
     assert output.decode().count('reward model: training 1 on 16 labels') == 1
-    assert len(read(tmp_path / 'run' / 'online' / 'labels' / '1-bought.json')) == 16
+    assert len(read(tmp_path / 'run' / 'online' / 'labels' / '1-program.json')) == 16

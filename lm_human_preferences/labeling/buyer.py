@@ -16,6 +16,7 @@ from lm_human_preferences.labeling.server import serving
 from lm_human_preferences.labels import load_labels
 from lm_human_preferences.language.trained_models import find_model
 from lm_human_preferences.lm_tasks import Task
+from lm_human_preferences.resuming import PEOPLES_LABELS
 from lm_human_preferences.utils import preemption
 from lm_human_preferences.utils.errors import UserError
 from lm_human_preferences.utils.files import write_json
@@ -48,7 +49,7 @@ class LabelBuyer:
         self._bought = budget - self._given
         answers_per_question = 1 + schedule.overlap * (schedule.people - 1)
         self._collection = Collection(
-            os.path.join(folder, '1-bought.json'),
+            os.path.join(folder, os.path.basename(PEOPLES_LABELS) if self._labeler is None else '1-program.json'),
             form,
             task_settings(hparams.task, self._task.encoding),
             planned=math.ceil(self._bought / answers_per_question),

@@ -5,7 +5,6 @@ answered is on disk before it counts. All methods may be called from any thread.
 """
 
 import hashlib
-import os
 import statistics
 import threading
 import time
@@ -13,7 +12,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
 
 from lm_human_preferences.hyperparameters import TaskHParams
 from lm_human_preferences.labeling.forms import Form
-from lm_human_preferences.labeling.journal import Journal
+from lm_human_preferences.labeling.journal import Journal, journal_path
 from lm_human_preferences.language.encodings import Encoding
 from lm_human_preferences.utils.files import write_json
 
@@ -45,12 +44,6 @@ class Progress(NamedTuple):
 def overlaps(number: int, share: float) -> bool:
     """Whether question `number` is one of the evenly spread `share` that several people answer."""
     return int((number + 1) * share + 1e-9) > int(number * share + 1e-9)
-
-
-def journal_path(labels_path: str) -> str:
-    """The journal beside a label file: labels.json → labels.journal.jsonl."""
-    stem, extension = os.path.splitext(labels_path)
-    return (stem if extension == '.json' else labels_path) + '.journal.jsonl'
 
 
 def task_settings(task: TaskHParams, encoding: Encoding) -> Dict[str, Any]:

@@ -12,6 +12,12 @@ from lm_human_preferences.utils.files import sync
 Entry = Dict[str, Any]
 
 
+def journal_path(labels_path: str) -> str:
+    """The journal beside a label file: labels.json → labels.journal.jsonl."""
+    stem, extension = os.path.splitext(labels_path)
+    return (stem if extension == '.json' else labels_path) + '.journal.jsonl'
+
+
 class Journal:
     """The journal at `path`, made if it is not there, and locked as long as this process has it open.
 

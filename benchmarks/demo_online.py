@@ -1,0 +1,114 @@
+"""Offline and online data collection at an equal number of labels (section 2.3 of the paper), on the demo.
+
+    python benchmarks/demo_online.py SAVE_DIR [SEED …]
+
+Both ask the same labeler, a ridge regression of people's held-back ratings: nobody has rated what the policy writes,
+so the ratings themselves cannot answer. Offline asks it about samples of the initial policy alone, all at first;
+online (`launch.py train_policy demo_online`) mostly about those of the policy in training. VADER's lexicon took no
+part in either. Runs each with each seed (1, 2 and 3), unless SAVE_DIR has it already; prints mean and range.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from typing import Dict, List
+
+import numpy as np
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, ROOT)
+
+from lm_human_preferences import experiments  # noqa: E402
+from lm_human_preferences.demo.evaluation import SEED  # noqa: E402
+from lm_human_preferences.demo.judges import ridge_choice  # noqa: E402
+from lm_human_preferences.evaluate import RESULTS_FILE  # noqa: E402
+from lm_human_preferences.evaluation.reward_models import label_rewards  # noqa: E402
+from lm_human_preferences.inference import Responder  # noqa: E402
+from lm_human_preferences.lm_tasks import Task  # noqa: E402
+from lm_human_preferences.online import Schedule  # noqa: E402
+from lm_human_preferences.run_folder import RunFolder  # noqa: E402
+from lm_human_preferences.utils.ranks import Ranks  # noqa: E402
+from lm_human_preferences.utils.seeds import uniforms_of_samples  # noqa: E402
+
+NEW_MODEL = '--rewards.train_new_model'
+QUESTIONS = 512
+SAMPLES = [f'sample{i}' for i in range(4)]
+ROWS = [
+    ('labels', 'labels', '.0f'),
+    ('ridge regression (the labeler), −4 to 4', 'ridge regression', '.2f'),
+    ('VADER (no part in training), −1 to 1', 'VADER', '.2f'),
+    ('KL from the initial policy (nats)', 'kl', '.1f'),
+    ('distinct words', 'distinct', '.0%'),
+    ('reward model agrees with the labeler', None, ''),
+    ('  on samples of the initial policy', 'initial', '.1%'),
+    ('  on samples of the fine-tuned policy', 'tuned', '.1%'),
+]
+
+
+def budget() -> int:
+    """The labels that the online run buys."""
+    (trial,) = experiments.load('demo_online').trials('train_policy', {})
+    labels = trial.hparams.rewards.train_new_model.labels
+    episodes = trial.hparams.ppo.total_episodes
+    return Schedule(labels.schedule.initial, labels.num_train, labels.schedule.retrainings, episodes).budget
+
+
+def run(save_dir: str, kind: str, seed: int, labels: int) -> str:
+    """The folder of a run of the demo, offline or online, made if it is not there."""
+    folder = os.path.join(save_dir, f'{kind}-{seed}')
+    if not os.path.exists(os.path.join(folder, RESULTS_FILE)):
+        command = [sys.executable, os.path.join(ROOT, 'launch.py'), 'train_policy', 'demo_online', f'{kind}-{seed}']
+        command += [f'--save_dir={save_dir}', f'--run.seed={seed}', f'{NEW_MODEL}.run.seed={seed}']
+        if kind == 'offline':
+            command += [f'{NEW_MODEL}.labels.num_train={labels}', f'{NEW_MODEL}.labels.schedule.initial={labels}']
+        subprocess.run(command, check=True)
+    return folder
+
+
+def figures(folder: str, labels: int) -> Dict[str, float]:
+    """What a run achieved."""
+    with open(os.path.join(folder, RESULTS_FILE)) as file:
+        tuned = json.load(file)['policies']['policies'][os.path.basename(folder)]
+    judges = {name: tuned['judges'][name]['mean'] for name in ('ridge regression', 'VADER')}
+    agreement = dict(initial=agreement_on(folder, 'ref_policy'), tuned=agreement_on(folder, 'policy'))
+    return dict(judges, labels=labels, kl=tuned['kl'], distinct=tuned['distinct']['1'], **agreement)
+
+
+def agreement_on(folder: str, savescope: str) -> float:
+    """How often the run's reward model prefers the one of four samples of a policy that the labeler does."""
+    run_folder = RunFolder(folder)
+    policy = run_folder.policy(savescope)
+    task = Task(run_folder.task, policy.encoding())
+    queries = task.query_stream('test', SEED, Ranks()).next_batch(QUESTIONS)
+    labels = {'query': queries}
+    with Responder(policy, task, batch=64) as responder:
+        for i, name in enumerate(SAMPLES):
+            uniforms = uniforms_of_samples(SEED + i, range(QUESTIONS), task.hparams.response_length)
+            labels[name] = responder.respond(queries, uniforms)['truncated']
+    rewards = label_rewards(run_folder.reward_model(), task, SAMPLES, labels, 64)
+    texts = [[task.encoding.decode(labels[name][i]) for name in SAMPLES] for i in range(QUESTIONS)]
+    chosen = np.array([ridge_choice('', four) for four in texts])
+    return float(np.mean(rewards.argmax(axis=1) == chosen))
+
+
+def cell(values: List[float], form: str) -> str:
+    least, most = min(values), max(values)
+    spread = '' if least == most else f' ({least:{form}} to {most:{form}})'
+    return f'{np.mean(values):{form}}{spread}'
+
+
+def main() -> None:
+    save_dir, seeds = sys.argv[1], [int(seed) for seed in sys.argv[2:]] or [1, 2, 3]
+    labels = budget()
+    found = {
+        kind: [figures(run(save_dir, kind, seed, labels), labels) for seed in seeds] for kind in ('offline', 'online')
+    }
+    print(f'{"the demo, seeds " + ", ".join(map(str, seeds)):42}{"offline":>26}{"online":>26}')
+    for title, key, form in ROWS:
+        cells = [cell([run_figures[key] for run_figures in found[kind]], form) if key else '' for kind in found]
+        print(f'  {title:40}' + ''.join(f'{text:>26}' for text in cells))
+
+
+if __name__ == '__main__':
+    main()
