@@ -107,7 +107,8 @@ class Encoding:
             symbols = ''.join(self._decoder[int(token)] for token in tokens if token != self.padding_token)
         except KeyError as e:
             raise ValueError(f'{e} is no token of the vocabulary of {self.n_vocab}') from None
-        return bytes(self._bytes[symbol] for symbol in symbols).decode('utf-8', errors='replace')
+        # 0xFF is no UTF-8: a character that stands for no byte is shown as broken.
+        return bytes(self._bytes.get(symbol, 0xFF) for symbol in symbols).decode('utf-8', errors='replace')
 
     def same_tokens(self, other: 'Encoding') -> bool:
         """Whether a token id means the same text in both."""
@@ -197,18 +198,16 @@ def load_encoding(folder: str, default: Optional[str] = None) -> Encoding:
 
 
 def _check_encoder(path: str, encoder: Any) -> None:
-    """ValueError unless `encoder` is {symbols: id} with the ids 0 … n−1, each once, and only symbols of bytes."""
+    """ValueError unless `encoder` is {symbols: id} with the ids 0 … n−1, each once."""
     if not isinstance(encoder, dict) or not encoder:
         raise ValueError(f'{path}: should hold an object of symbols and their ids, not {short(encoder)}')
-    holders, known = {}, set(byte_symbols().values())
+    holders = {}
     for symbols, token in encoder.items():
         if type(token) is not int or not 0 <= token < len(encoder):
             wanted = f'an integer from 0 to {len(encoder) - 1}, as there are {len(encoder)} entries'
             raise ValueError(f'{path}: the id of {short(symbols)} should be {wanted}, not {short(token)}')
         if token in holders:
             raise ValueError(f'{path}: {short(holders[token])} and {short(symbols)} have the same id {token}')
-        if not known.issuperset(symbols):
-            raise ValueError(f'{path}: {short(symbols)} holds a character that stands for no byte')
         holders[token] = symbols
 
 
