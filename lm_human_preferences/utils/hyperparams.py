@@ -139,25 +139,31 @@ class HParams:
         Raises TypeError for a field that is unset or of the wrong type, ValueError for not-a-number. An int
         in a float field becomes a float. Groups with rules of their own extend this.
         """
+        self.check_types(prefix)
         for name, field in _tree(type(self)).items():
-            if '.' in name:
+            value, full_name = getattr(self, name, None), prefix + name
+            if '.' in name or field.optional and value is None:
                 continue
-            value, full_name = getattr(self, name), prefix + name
             if value is None:
-                if not field.optional:
-                    raise TypeError(f'{full_name} is not set: give --{full_name}=VALUE ({field})')
-            elif not _holds(field, value):
-                raise TypeError(f'{full_name} should be {field}, not {type(value).__name__} ({short(value)})')
-            elif field.is_group:
+                raise TypeError(f'{full_name} is not set: give --{full_name}=VALUE ({field})')
+            if field.is_group:
                 value.validate(prefix=full_name + '.')
-            elif field.kind is float:
-                if math.isnan(_to_float(full_name, value)):
-                    raise ValueError(f'{full_name} is not a number')
+            elif field.kind is float and not field.many:
                 setattr(self, name, float(value))
-            elif field.kind is int and abs(value) > _LARGEST_INT:
-                raise ValueError(f'{full_name} is too large: {short(value)}')
-            elif field.kind is str and re.search('[\0\ud800-\udfff]', value):
-                raise ValueError(f'{full_name} should be UTF-8 text without zero bytes, not {short(value)}')
+
+    def check_types(self, prefix: str = '') -> None:
+        """Check the type of every field below that is set, as `validate` does."""
+        for name, field in _tree(type(self)).items():
+            value, full_name = getattr(self, name, None), prefix + name
+            if '.' in name or value is None:
+                continue
+            if not _holds(field, value):
+                raise TypeError(f'{full_name} should be {field}, not {type(value).__name__} ({short(value)})')
+            if field.is_group:
+                value.check_types(prefix=full_name + '.')
+            else:
+                for item in value if field.many else [value]:
+                    _check_usable(full_name, field.kind, item)
 
     def dump(self, name: str = 'hparams', out: Optional[TextIO] = None) -> None:
         """Print the tree to `out` (default: standard output), one field a line, sorted by dotted name."""
@@ -271,6 +277,16 @@ def _parse(name: str, field: Field, text: str) -> Any:
     except (KeyError, ValueError):
         pass
     raise ValueError(f'{name} should be {field}, not {short(text)}')
+
+
+def _check_usable(name: str, kind: type, value: Any) -> None:
+    """ValueError for a scalar of the right type that nothing can be done with."""
+    if kind is float and math.isnan(_to_float(name, value)):
+        raise ValueError(f'{name} is not a number')
+    if kind is int and abs(value) > _LARGEST_INT:
+        raise ValueError(f'{name} is too large: {short(value)}')
+    if kind is str and re.search('[\0\ud800-\udfff]', value):
+        raise ValueError(f'{name} should be UTF-8 text without zero bytes, not {short(value)}')
 
 
 def _to_float(name: str, value: typing.Union[int, float]) -> float:
