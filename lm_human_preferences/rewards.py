@@ -19,7 +19,7 @@ class RewardModel:
         with tf.variable_scope(scope + '/reward_norm'):
             self.gain = tf.get_variable('gain', [], initializer=tf.ones_initializer(), use_resource=True)
             self.bias = tf.get_variable('bias', [], initializer=tf.zeros_initializer(), use_resource=True)
-        task.check_fits(model_hparams.n_ctx, task.hparams.query_length)
+        task.check_fits(model_hparams.n_ctx, task.hparams.query_length, 'rewards.trained_model')
 
     def load(self, session: tf.Session, trained: TrainedModel) -> List[tf.Variable]:
         """Become the reward model that was trained; returns the variables that were set."""

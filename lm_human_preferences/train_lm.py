@@ -69,7 +69,7 @@ class LmTrainer:
         return -tf.reduce_mean(token_logprobs(self.model.logits(states.hidden), self._tokens[:, 1:]))
 
     def step(self, session: tf.Session, tokens: np.ndarray, lr: float, dropout_seed: Sequence[int] = (0, 0)):
-        """One step of Adam on tokens [batch, sequence_length + 1]; returns `loss` in nats per token, and other numbers."""
+        """One step of Adam on tokens [batch, sequence_length + 1]; gives the `loss` in nats per token."""
         feed = {self._tokens: tokens, self._lr: lr, self._dropout_seed: dropout_seed}
         return run_with_stats(session, self._train_op, self._stats, feed)
 

@@ -27,8 +27,8 @@ from lm_human_preferences.ppo import Rollouts, adaptive_kl_coef, ppo_loss, token
 from lm_human_preferences.rewards import RewardModel
 from lm_human_preferences.samples import keep_samples
 from lm_human_preferences.utils.checkpoints import Checkpoints
-from lm_human_preferences.utils.exchange import mean_over_batch
 from lm_human_preferences.utils.divergence import GRADIENT_NORM, check_finite
+from lm_human_preferences.utils.exchange import mean_over_batch
 from lm_human_preferences.utils.optimizer import minimize, run_with_stats
 from lm_human_preferences.utils.progress import progress, say
 from lm_human_preferences.utils.ranks import Ranks, shared_temporary_folder

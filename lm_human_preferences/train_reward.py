@@ -17,8 +17,8 @@ from lm_human_preferences.lm_tasks import Task
 from lm_human_preferences.policy import Policy
 from lm_human_preferences.rewards import RewardModel, normalizing_gain_bias
 from lm_human_preferences.utils.checkpoints import Checkpoints
-from lm_human_preferences.utils.exchange import mean_over_batch
 from lm_human_preferences.utils.divergence import GRADIENT_NORM, check_finite
+from lm_human_preferences.utils.exchange import mean_over_batch
 from lm_human_preferences.utils.optimizer import minimize, run_with_stats
 from lm_human_preferences.utils.progress import progress, say
 from lm_human_preferences.utils.ranks import Ranks
@@ -140,6 +140,7 @@ def train(hparams: HParams) -> None:
     initial_model = find_model(hparams.task.policy.initial_model)
     encoding = initial_model.encoding()
     task = Task(hparams.task, encoding)
+    task.check_fits(initial_model.hparams.n_ctx, task.context_length)
     label_type = get_label_type(hparams.labels.type)
     schema = label_schema(label_type, hparams.task.query_length, hparams.task.response_length)
     labels = load_labels(hparams.labels.source, schema, hparams.labels.num_train, encoding)

@@ -149,9 +149,20 @@ def _read(path: str) -> Dict[str, Any]:
     except YAMLError as error:
         mark, problem = getattr(error, 'problem_mark', None), getattr(error, 'problem', None)
         where = f'{path}: line {mark.line + 1}' if mark else path
-        raise UserError(f'{where}: not YAML: {problem or error}') from error
+        reason = ' '.join(str(problem or error).split())
+        raise UserError(f'{where}: not YAML: {reason}') from error
     except UnicodeDecodeError as error:
         raise UserError(f'{path}: not UTF-8 text') from error
+    except (
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise UserError(f'{path}: not YAML: {error}') from error  # what the parser itself stumbles over
     if not isinstance(sections, dict):
         raise UserError(f'{path}: an experiment should hold sections, not {type(sections).__name__}')
     return sections

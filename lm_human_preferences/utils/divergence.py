@@ -26,7 +26,7 @@ def check_finite(stats: Dict[str, float], step: int) -> None:
 
 
 def check_variables(finite: Dict[str, bool], step: int) -> None:
-    """Refuse to save (UserError) the variables of training step `step` if one of them has an entry that is not finite."""
+    """Refuse to save (UserError) the variables of training step `step` if one of them is not `finite`."""
     wrong = sorted(name for name, is_finite in finite.items() if not is_finite)
     if wrong:
         raise UserError(

@@ -31,11 +31,13 @@ def short(value: Any) -> str:
 def user_message(error: BaseException) -> Optional[str]:
     """The one line that tells the user what went wrong; None for a bug, which deserves its traceback.
 
-    Bad input is a `UserError`, an error of the file system or network, or a ValueError that this package
+    Bad input is a `UserError`, an error of the file system or network, a lack of memory, or a ValueError that this package
     raised itself: a ValueError from inside a library is a bug of ours.
     """
     if isinstance(error, OSError):
         message = f'{error.filename}: {error.strerror}' if error.filename and error.strerror else str(error)
+    elif isinstance(error, MemoryError):
+        message = f'out of memory: {error}: lower batch sizes, lengths or numbers of samples'
     elif isinstance(error, UserError) or (type(error) is ValueError and _raised_here(error)):
         message = str(error)
     else:
