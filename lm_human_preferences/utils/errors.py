@@ -31,7 +31,7 @@ def short(value: Any) -> str:
 def user_message(error: BaseException) -> Optional[str]:
     """The one line that tells the user what went wrong; None for a bug, which deserves its traceback.
 
-    Bad input is a `UserError`, an error of the file system or network, a lack of memory, or a ValueError that this package
+    Bad input is a `UserError`, an error of the file system or network, lack of memory, or a ValueError that the package
     raised itself: a ValueError from inside a library is a bug of ours.
     """
     if isinstance(error, OSError):
