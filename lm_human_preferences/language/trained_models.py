@@ -161,7 +161,7 @@ class CheckpointReader:
     def _damage_told(self) -> Iterator[None]:
         try:
             yield
-        except (tf.errors.OpError, RuntimeError, ValueError) as error:
+        except (tf.errors.OpError, RuntimeError, LookupError, ValueError) as error:
             reason = ' '.join(str(error).split())[:200]
             raise ValueError(f'{self.path}: the checkpoint is damaged or incomplete: {reason}') from None
 
