@@ -284,6 +284,7 @@ def _run(command: str, run: Run, placement: Placement, launch: TrainFlags) -> No
     if launch.threads:
         os.environ[THREADS_VARIABLE] = str(launch.threads)
     with resuming.claimed(run.folder):
+        check_run_folder(run.folder, os.path.expanduser(launch.save_dir))  # again: now nobody can put another there
         if launch.resume == 'overwrite':
             resuming.clear(run.folder)
         hparams_file = rank.hparams_file(run.folder, command)
