@@ -24,6 +24,7 @@ from lm_human_preferences.utils.hyperparams import HParams
 from lm_human_preferences.utils.mirror import mirrored
 from lm_human_preferences.utils.progress import say
 from lm_human_preferences.utils.ranks import THREADS_VARIABLE
+from lm_human_preferences.utils.safe_folders import DEFAULT_SAVE_DIR, check_run_folder, forbid_world_writable_files
 from lm_human_preferences.utils.storage import is_remote
 
 TRAIN_USAGE = 'launch.py {command} EXPERIMENT NAME [--save_dir=DIR] [--mpi=N] [--dry_run] [--any.hparam=value ...]'
@@ -183,6 +184,7 @@ def main(argv: Optional[List[str]] = None) -> None:
     Bad input ends the process with status 2 and one line on standard error.
     """
     argv = sys.argv[1:] if argv is None else argv
+    forbid_world_writable_files()
     try:
         if '--help' in argv or '-h' in argv:
             print(_help(argv[0]))
@@ -210,7 +212,7 @@ def _train(command: str, experiment: Optional[str], name: Optional[str], extra: 
         raise UserError(f'{"EXPERIMENT and NAME are" if experiment is None else "NAME is"} missing: {usage}')
     _refuse(extra, usage)
     _check_name(name)
-    launch = TrainFlags(save_dir=f'/tmp/save/{command}')
+    launch = _launch_flags(command)
     with _bad_input():
         own, overrides = _split(flags, TrainFlags, TREES[command])
         launch.override_from_str_dict(own)
@@ -219,7 +221,8 @@ def _train(command: str, experiment: Optional[str], name: Optional[str], extra: 
             if command != 'train_policy':
                 raise ValueError(f'--labeler is for train_policy, which buys labels, not for {command}')
             overrides['rewards.train_new_model.labels.schedule.labeler'] = launch.labeler
-        trials = experiments.load(experiment).trials(command, overrides)
+        definition = experiments.load(experiment)
+        trials = definition.trials(command, overrides)
         placement = launch.placement()
         save_dir = os.path.expanduser(launch.save_dir)
         if launch.resume == 'off':
@@ -228,7 +231,11 @@ def _train(command: str, experiment: Optional[str], name: Optional[str], extra: 
         for trial in trials:
             folder = os.path.join(save_dir, name, trial.descriptor).rstrip('/')
             trial.hparams.run.save_dir = folder
-            trial.hparams.validate(num_ranks=placement.num_ranks)
+            try:
+                trial.hparams.validate(num_ranks=placement.num_ranks)
+            except (TypeError, ValueError) as error:
+                by_flags = overrides or placement.num_ranks > 1
+                raise UserError(str(error) if by_flags else f'{definition.name}: {error}') from error
             runs.append(Run(folder, trial.hparams))
     for number, run in enumerate(runs, start=1):
         if launch.dry_run:
@@ -237,6 +244,7 @@ def _train(command: str, experiment: Optional[str], name: Optional[str], extra: 
         else:
             with mirrored(run.folder) as folder:
                 run.hparams.run.save_dir = folder
+                check_run_folder(folder, save_dir)
                 _run(command, Run(folder, run.hparams), placement, launch)
 
 
@@ -259,7 +267,7 @@ def _run_tool(command: str, words: Tuple[str, ...], flags: Dict[str, str]) -> No
 def _launch_flags(command: str) -> Flags:
     """The flags of a command beside its hyperparameters, at their defaults."""
     if command not in USAGES:
-        return TrainFlags(save_dir=f'/tmp/save/{command}')
+        return TrainFlags(save_dir=f'{DEFAULT_SAVE_DIR}/{command}')
     return RankFlags() if command == 'sample' else Flags()
 
 
@@ -276,6 +284,7 @@ def _run(command: str, run: Run, placement: Placement, launch: TrainFlags) -> No
     if launch.threads:
         os.environ[THREADS_VARIABLE] = str(launch.threads)
     with resuming.claimed(run.folder):
+        check_run_folder(run.folder, os.path.expanduser(launch.save_dir))  # again: now nobody can put another there
         if launch.resume == 'overwrite':
             resuming.clear(run.folder)
         hparams_file = rank.hparams_file(run.folder, command)

@@ -17,6 +17,7 @@ UNIT_INTERVAL: Rule = (lambda value: 0 <= value <= 1, 'between 0 and 1')
 PROBABILITY: Rule = (lambda value: 0 < value <= 1, 'above 0 and at most 1')
 DROPOUT_RATE: Rule = (lambda value: 0 <= value < 1, '0 or above and below 1')
 TEXT: Rule = (bool, 'a text')
+MODEL_SIZE: Rule = (lambda value: value <= 10**6, 'at most 1000000')
 NOT_EMPTY: Rule = (lambda value: bool(value.strip()), 'a name or path')
 PORT: Rule = (lambda value: 0 <= value < 65536, 'between 0 and 65535')
 SEED: Rule = (lambda value: 0 <= value < 2**31, 'between 0 and 2147483647')
@@ -272,6 +273,7 @@ class ModelHParams(HParams):
     def validate(self, prefix: str = '') -> None:
         super().validate(prefix)
         _check(self, prefix, 'n_vocab n_ctx n_embd n_head n_layer', POSITIVE)
+        _check(self, prefix, 'n_vocab n_ctx n_embd n_layer', MODEL_SIZE)
         _check(self, prefix, 'embd_pdrop attn_pdrop resid_pdrop head_pdrop', DROPOUT_RATE)
         _check_divides(f'{prefix}n_embd', self.n_embd, f'{prefix}n_head', self.n_head)
 

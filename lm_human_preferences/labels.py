@@ -1,6 +1,5 @@
 """Human labels: what people were asked and answered, as arrays."""
 
-import json
 import os
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -9,6 +8,8 @@ import numpy as np
 from lm_human_preferences.language.encodings import Encoding
 from lm_human_preferences.utils import storage
 from lm_human_preferences.utils.cache import cache_dir
+from lm_human_preferences.utils.errors import short
+from lm_human_preferences.utils.json_files import read_json
 
 # Of each field the type and the shape of one label.
 Schema = Dict[str, Tuple[Any, Tuple[int, ...]]]
@@ -60,11 +61,7 @@ def read_entries(path: str) -> List[Tuple[str, Any]]:
         if not files:
             raise ValueError(f'{path}: no label file (*.json) in this folder')
         return [entry for name in files for entry in read_entries(os.path.join(path, name))]
-    with open(path, encoding='utf-8') as f:
-        try:
-            entries = json.load(f)
-        except ValueError as e:
-            raise ValueError(f'{path}: not JSON: {e}') from None
+    entries = read_json(path)
     if not isinstance(entries, list):
         raise ValueError(f'{path}: not a list of labels')
     return [(f'{path}: entry {i}', entry) for i, entry in enumerate(entries)]
@@ -103,10 +100,10 @@ def _value(entry: Any, field: str, dtype: np.dtype, shape: Tuple[int, ...]) -> n
     if np.issubdtype(dtype, np.integer):
         kinds, wanted, limit = (int,), 'an integer', np.iinfo(dtype).max
     else:
-        kinds, wanted, limit = (int, float), 'a finite number', np.finfo(dtype).max
+        kinds, wanted, limit = (int, float), 'a finite number', float(np.finfo(dtype).max)
     for number in numbers:
         if not isinstance(number, kinds) or isinstance(number, bool) or not abs(number) <= limit:
-            raise ValueError(f'{number!r} is not {wanted} of type {dtype}')
+            raise ValueError(f'{short(number)} is not {wanted} of type {dtype}')
     if np.shape(value) != shape:
         wanted = f'a list of {shape[0]} numbers' if shape else 'a number'
         given = f'a list of {len(value)}' if isinstance(value, list) else 'a number'

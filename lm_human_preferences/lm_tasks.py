@@ -41,13 +41,13 @@ class Task:
         context.set_shape([queries.shape[0], self.context_length])
         return context
 
-    def check_fits(self, n_ctx: int, context_length: int) -> None:
+    def check_fits(self, n_ctx: int, context_length: int, model: str = 'task.policy.initial_model') -> None:
         """Refuse a model that reads fewer tokens than a context and a response have."""
         length = context_length + self.hparams.response_length
         if length > n_ctx:
             raise ValueError(
                 f'a context of {context_length} tokens and a response of {self.hparams.response_length} '
-                f'are {length}, but the model reads at most {n_ctx} (n_ctx): '
+                f'are {length}, but the model of {model} reads at most {n_ctx} (n_ctx): '
                 'lower task.query_length or task.response_length'
             )
 

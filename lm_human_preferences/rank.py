@@ -21,6 +21,7 @@ from lm_human_preferences.utils import preemption
 from lm_human_preferences.utils.errors import UserError, user_message
 from lm_human_preferences.utils.hyperparams import HParams
 from lm_human_preferences.utils.ranks import Ranks
+from lm_human_preferences.utils.safe_folders import forbid_world_writable_files
 
 ERROR = 'error: '
 REPORT = re.compile(r'rank (\d+)\| (.*)')  # a line of a failing rank's last words
@@ -53,6 +54,7 @@ def run(command: str, hparams: HParams) -> None:
 def main() -> None:
     """Be one rank of the job that is this process's argument."""
     job = Job(**json.loads(sys.argv[1]))
+    forbid_world_writable_files()
     ranks = None
     try:
         _end_with_parent()

@@ -88,7 +88,7 @@ def is_finished(command: str, hparams: HParams, saved_hparams: str, num_ranks: i
         try:
             saved.override_from_json_file(saved_hparams)
         except AttributeError as error:
-            raise UserError(f'{saved_hparams}: {error}') from error
+            raise UserError(str(error)) from error
         changed = check_same_run(saved.to_nested_dict(), hparams)
     return bool(states[-1]) and states[-1]['finished'] and not any(map(_LENGTH.match, changed))
 

@@ -1,5 +1,6 @@
 """The reward model r: a language model whose scalar head rates a response (section 2.1 of the paper)."""
 
+import math
 from typing import List, Tuple
 
 from lm_human_preferences.hyperparameters import ModelHParams
@@ -18,7 +19,7 @@ class RewardModel:
         with tf.variable_scope(scope + '/reward_norm'):
             self.gain = tf.get_variable('gain', [], initializer=tf.ones_initializer(), use_resource=True)
             self.bias = tf.get_variable('bias', [], initializer=tf.zeros_initializer(), use_resource=True)
-        task.check_fits(model_hparams.n_ctx, task.hparams.query_length)
+        task.check_fits(model_hparams.n_ctx, task.hparams.query_length, 'rewards.trained_model')
 
     def load(self, session: tf.Session, trained: TrainedModel) -> List[tf.Variable]:
         """Become the reward model that was trained; returns the variables that were set."""
@@ -53,6 +54,10 @@ def normalizing_gain_bias(
     mean: float, std: float, target_mean: float = 0.0, target_std: float = 1.0
 ) -> Tuple[float, float]:
     """The gain and bias that turn rewards of the given mean and std into rewards of the target's."""
+    if not (math.isfinite(mean) and math.isfinite(std)):
+        raise ValueError(
+            f'cannot normalize rewards of mean {mean:g} and std {std:g}: the model they come from is broken'
+        )
     if not std > 0:
         raise ValueError(f'cannot normalize rewards: they are all {mean:g}; use more varied samples')
     gain = target_std / std

@@ -21,8 +21,7 @@ class RunFolder:
         """FileNotFoundError for a folder that is none of a run."""
         self.path = path
         name, file = _hparams_file(path)
-        self.hparams: Union[TrainPolicyHParams, TrainRewardHParams] = HPARAMS_FILES[name]()
-        self.hparams.override_from_json_file(file)
+        self.hparams: Union[TrainPolicyHParams, TrainRewardHParams] = HPARAMS_FILES[name].from_json_file(file)
 
     @property
     def name(self) -> str:

@@ -18,7 +18,8 @@ from lm_human_preferences.language.model import Model
 from lm_human_preferences.language.trained_models import find_model, initialize, save_model_folder
 from lm_human_preferences.utils.checkpoint_files import forget_after
 from lm_human_preferences.utils.checkpoints import Checkpoints, CheckpointWriter
-from lm_human_preferences.utils.optimizer import minimize
+from lm_human_preferences.utils.divergence import GRADIENT_NORM, check_finite
+from lm_human_preferences.utils.optimizer import minimize, run_with_stats
 from lm_human_preferences.utils.progress import progress, say
 from lm_human_preferences.utils.ranks import Ranks
 from lm_human_preferences.utils.summaries import SummaryWriter, brief
@@ -53,7 +54,8 @@ class LmTrainer:
         self._train_loss = self._loss(Dropout(self._dropout_seed))
         self._held_out_loss = self._loss(None)
         variables = list(self.model.variables.values())
-        step = minimize(self._train_loss, variables, self._lr, ranks, scope='lm_adam')
+        step, norm = minimize(self._train_loss, variables, self._lr, ranks, scope='lm_adam')
+        self._stats = {'loss': self._train_loss, GRADIENT_NORM: norm}
         with tf.control_dependencies([step]):
             # Decoupled from the gradient (Loshchilov & Hutter 2019); biases, gains and positions do not decay.
             decayed = [v for name, v in self.model.variables.items() if name.endswith('w') or name == 'wte']
@@ -66,10 +68,10 @@ class LmTrainer:
         states = self.model(self._tokens[:, :-1], dropout=dropout)
         return -tf.reduce_mean(token_logprobs(self.model.logits(states.hidden), self._tokens[:, 1:]))
 
-    def step(self, session: tf.Session, tokens: np.ndarray, lr: float, dropout_seed: Sequence[int] = (0, 0)) -> float:
-        """One step of Adam on tokens [batch, sequence_length + 1]; returns the loss in nats per token."""
+    def step(self, session: tf.Session, tokens: np.ndarray, lr: float, dropout_seed: Sequence[int] = (0, 0)):
+        """One step of Adam on tokens [batch, sequence_length + 1]; gives the `loss` in nats per token."""
         feed = {self._tokens: tokens, self._lr: lr, self._dropout_seed: dropout_seed}
-        return session.run((self._train_loss, self._train_op), feed)[0]
+        return run_with_stats(session, self._train_op, self._stats, feed)
 
     def loss(self, session: tf.Session, tokens: np.ndarray) -> float:
         """The mean loss on tokens [batch, sequence_length + 1], nats per token, without dropout."""
@@ -187,17 +189,19 @@ def train(hparams: HParams) -> None:
                 batches = train_tokens.epoch(np.random.RandomState([seed, epoch]))
             batch = batches[step % train_tokens.num_batches][mine]
             dropout_seed = (seed + 100003 * ranks.rank, step)
-            loss = trainer.step(session, batch, learning_rate(hparams, step, num_steps), dropout_seed)
-            loss_sum += float(loss)
+            numbers = trainer.step(session, batch, learning_rate(hparams, step, num_steps), dropout_seed)
+            check_finite(numbers, step + 1)
+            loss_sum += numbers['loss']
             stats = {}
             if step % hparams.run.log_interval == 0:
-                stats['loss'] = float(ranks.mean(loss))
+                stats['loss'] = float(ranks.mean(numbers['loss']))
                 figures = brief(stats, ['loss'])
                 bar.set_postfix_str(figures)
                 say(f'language model step {step + 1}/{num_steps}  {figures}', ranks.is_first)
             if (step + 1) % train_tokens.num_batches == 0:
                 losses = [trainer.loss(session, batch[mine]) for batch in held_out]
                 held_out_loss = stats['held_out_loss'] = float(ranks.mean(np.mean(losses)))
+                check_finite({'held_out_loss': held_out_loss}, step + 1)
                 mean_loss = loss_sum / train_tokens.num_batches
                 say(
                     f'epoch {epoch + 1}/{hparams.epochs}  loss {mean_loss:.4f}  held-out loss {held_out_loss:.4f}',

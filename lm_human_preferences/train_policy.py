@@ -27,6 +27,7 @@ from lm_human_preferences.ppo import Rollouts, adaptive_kl_coef, ppo_loss, token
 from lm_human_preferences.rewards import RewardModel
 from lm_human_preferences.samples import keep_samples
 from lm_human_preferences.utils.checkpoints import Checkpoints
+from lm_human_preferences.utils.divergence import GRADIENT_NORM, check_finite
 from lm_human_preferences.utils.exchange import mean_over_batch
 from lm_human_preferences.utils.optimizer import minimize, run_with_stats
 from lm_human_preferences.utils.progress import progress, say
@@ -84,7 +85,7 @@ class PPOTrainer:
             mean=mean_over_batch(ranks),
         )
         variables = list(self.policy.model.variables.values())
-        self._train_op = minimize(loss, variables, self._lr, ranks, scope='ppo_adam')
+        self._train_op, self._stats[GRADIENT_NORM] = minimize(loss, variables, self._lr, ranks, scope='ppo_adam')
 
     def rollout(self, session: tf.Session, queries: np.ndarray, uniforms: np.ndarray) -> Dict[str, np.ndarray]:
         """Respond to queries [batch, query_length] and score the responses.
@@ -254,6 +255,7 @@ def fine_tune(
 
             stats.update(objective_stats(rollout, penalties, kl_coef))
             stats = ranks.mean_stats(stats)
+            check_finite(stats, step + 1)
             stats['ppo/val/var_explained'] = 1 - stats['ppo/val/error'] / max(stats['ppo/returns/var'], 1e-12)
             if hparams.rewards.adaptive_kl is not None:
                 adaptive = hparams.rewards.adaptive_kl

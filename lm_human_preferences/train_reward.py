@@ -17,6 +17,7 @@ from lm_human_preferences.lm_tasks import Task
 from lm_human_preferences.policy import Policy
 from lm_human_preferences.rewards import RewardModel, normalizing_gain_bias
 from lm_human_preferences.utils.checkpoints import Checkpoints
+from lm_human_preferences.utils.divergence import GRADIENT_NORM, check_finite
 from lm_human_preferences.utils.exchange import mean_over_batch
 from lm_human_preferences.utils.optimizer import minimize, run_with_stats
 from lm_human_preferences.utils.progress import progress, say
@@ -50,7 +51,9 @@ class RewardTrainer:
         self._stats = self.label_type.loss(rewards, self._labels, mean_over_batch(ranks))
         self.trained_variables = [self.reward_model.gain, self.reward_model.bias]
         self.trained_variables += list(self.reward_model.model.variables.values())
-        self._train_op = minimize(self._stats['loss'], self.trained_variables, self._lr, ranks, scope='reward_adam')
+        self._train_op, self._stats[GRADIENT_NORM] = minimize(
+            self._stats['loss'], self.trained_variables, self._lr, ranks, scope='reward_adam'
+        )
 
     def _build_sampling(self, task, ranks):
         hparams = self.hparams
@@ -137,6 +140,7 @@ def train(hparams: HParams) -> None:
     initial_model = find_model(hparams.task.policy.initial_model)
     encoding = initial_model.encoding()
     task = Task(hparams.task, encoding)
+    task.check_fits(initial_model.hparams.n_ctx, task.context_length)
     label_type = get_label_type(hparams.labels.type)
     schema = label_schema(label_type, hparams.task.query_length, hparams.task.response_length)
     labels = load_labels(hparams.labels.source, schema, hparams.labels.num_train, encoding)
@@ -170,6 +174,7 @@ def train(hparams: HParams) -> None:
             batch = order[step * hparams.batch_size : (step + 1) * hparams.batch_size][ranks.rank :: ranks.size]
             lr = hparams.lr * (1 - step / num_steps)
             stats = trainer.step(session, {name: values[batch] for name, values in labels.items()}, lr)
+            check_finite(stats, step + 1)
             if step % hparams.run.log_interval == 0 or step == num_steps - 1:
                 stats = ranks.mean_stats(stats)
                 summaries.write(stats, step)

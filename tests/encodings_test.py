@@ -123,11 +123,11 @@ def test_symbols_that_look_like_line_ends_stay_in_merges(tmp_path):
     [
         ({}, 'no encoding'),
         ({'encoding': '"other"'}, "unknown encoding 'other'"),
-        ({'encoding': 'main'}, 'not a JSON string'),
+        ({'encoding': 'main'}, 'encoding: not JSON: Expecting value'),
         ({'encoding': '"own"'}, 'encoder.json or vocab.bpe is missing'),
         ({'encoder.json': '{"a": 0}', 'vocab.bpe': '#version: 0.2\na b\n'}, "merge 'a b'"),
-        ({'encoder.json': '{"a": 5}', 'vocab.bpe': '#version: 0.2\n'}, 'ids of a vocabulary'),
-        ({'encoder.json': '{"a": ', 'vocab.bpe': ''}, 'not a vocabulary'),
+        ({'encoder.json': '{"a": 5}', 'vocab.bpe': '#version: 0.2\n'}, "id of 'a' should be an integer from 0 to 0"),
+        ({'encoder.json': '{"a": ', 'vocab.bpe': ''}, 'encoder.json: not JSON'),
     ],
 )
 def test_bad_folders_give_one_line(tmp_path, files, message):

@@ -44,11 +44,18 @@ def places(path: str, find: Callable[[str], Iterable[Place]]) -> np.ndarray:
 
 
 def lines(path: str) -> Iterator[Place]:
-    """The lines of a file that are not blank."""
+    """The lines of a file that are not blank; ValueError naming the line for text that is not UTF-8.
+
+    Now, that is, and not when a run comes to that line after days.
+    """
     end = 0
     with open(path, 'rb') as f:
-        for line in f:
+        for number, line in enumerate(f, start=1):
             start, end = end, end + len(line)
+            try:
+                line.decode('utf-8')
+            except UnicodeDecodeError as e:
+                raise ValueError(f'{path}: line {number}: not UTF-8 text: byte {e.start} of the line') from None
             if line.strip():
                 yield start, end
 
@@ -73,6 +80,8 @@ def json_list(path: str) -> Iterator[Place]:
                 separator = text[after]
                 if separator not in ',]':  # as in 1.5 after its point
                     raise ValueError
+            except RecursionError:
+                raise ValueError(f'{path}: not a JSON list of ours: nested too deeply at byte {offset + at}') from None
             except (ValueError, IndexError):  # the item goes on behind what is in memory, or is none
                 more = f.read(CHUNK_BYTES)
                 if not more or len(text) - at > LONGEST_ITEM:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from typing import Callable, Optional, Sequence
+from typing import Any, Callable, Optional, Sequence
 from urllib.parse import urlsplit
 
 from lm_human_preferences.datasets.places import lines, places
@@ -29,7 +29,7 @@ class LineFile(Sequence):
         start, end = self._places[index]
         with open(self.path, 'rb') as f:
             f.seek(start)
-            line = f.read(end - start).decode('utf-8', errors='replace').rstrip('\r\n')
+            line = f.read(end - start).decode('utf-8').rstrip('\r\n')
         try:
             return self._parse(line)
         except ValueError as e:
@@ -77,7 +77,7 @@ def json_references(path: str, mode: str) -> Sequence[Optional[str]]:
 
 
 def _parse_reference(line: str) -> Optional[str]:
-    item = json.loads(line)
+    item = _json(line)
     reference = item.get('reference') if isinstance(item, dict) else None
     if not isinstance(reference, (str, type(None))):
         raise ValueError('"reference" is not a string')
@@ -86,15 +86,19 @@ def _parse_reference(line: str) -> Optional[str]:
 
 def parse_json_line(line: str) -> str:
     """Return the text of a line of JSON: a string, or an object with a string `text`."""
-    try:
-        item = json.loads(line)
-    except ValueError:
-        raise ValueError('not JSON') from None
+    item = _json(line)
     if isinstance(item, dict):
         item = item.get('text')
     if not isinstance(item, str):
         raise ValueError('neither a string nor an object with a string "text"')
     return item
+
+
+def _json(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        raise ValueError('not JSON') from None
 
 
 def _part(path: str, mode: str, suffix: str, parse: Callable[[str], Optional[str]]) -> Sequence[str]:

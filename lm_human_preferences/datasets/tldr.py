@@ -29,7 +29,10 @@ class Posts(Sequence):
         start, end = self._places[index]
         with open(self._path, 'rb') as f:
             f.seek(start)
-            post = json.loads(f.read(end - start).decode('utf-8'))
+            try:
+                post = json.loads(f.read(end - start).decode('utf-8'))
+            except UnicodeDecodeError as e:
+                raise ValueError(f'{self._path}: not UTF-8 text: byte {start + e.start} of the file') from None
         if not isinstance(post, dict) or not isinstance(post.get('content'), str):
             raise ValueError(f'{self._path}: item at byte {start}: not an object with a "content"')
         return post

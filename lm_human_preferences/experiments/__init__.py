@@ -15,12 +15,13 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from lm_human_preferences.hyperparameters import TREES, RunHParams, TaskHParams
-from lm_human_preferences.utils.errors import UserError, did_you_mean
+from lm_human_preferences.utils.errors import UserError, did_you_mean, short
 from lm_human_preferences.utils.hyperparams import HParams
 
 TRAIN_COMMANDS = ['train_reward', 'train_policy', 'train_lm']
 _SHARED = {'run': RunHParams, 'task': TaskHParams}
 _NEW_MODEL = 'rewards.train_new_model'
+MOST_TRIALS = 1000  # of a sweep; more are a mistake
 
 
 class Trial(NamedTuple):
@@ -61,9 +62,9 @@ class Experiment:
         for key, value in self._sections.items():
             if key not in TRAIN_COMMANDS and key not in _SHARED:
                 near = did_you_mean(str(key), [*TRAIN_COMMANDS, *_SHARED, 'description'])
-                raise UserError(f'{name}: unknown section {key!r}: did you mean {near!r}?')
+                raise UserError(f'{name}: unknown section {short(key)}: did you mean {near!r}?')
             if not isinstance(value, dict):
-                raise UserError(f'{name}: section {key!r} should hold hyperparameters, not {value!r}')
+                raise UserError(f'{name}: section {key!r} should hold hyperparameters, not {short(value)}')
         for key in [*_SHARED, *TRAIN_COMMANDS]:
             try:
                 self._check_section(key)
@@ -80,7 +81,10 @@ class Experiment:
             known = ', '.join(key for key in self._sections if key in TRAIN_COMMANDS) or 'no command'
             raise UserError(f'experiment {self.name} does not define {command}: it defines {known}')
         sweep = {name: values for name, values in self._sweep(command).items() if name not in overrides}
-        points = [dict(zip(sweep, values)) for values in itertools.product(*sweep.values())]
+        combinations = itertools.product(*sweep.values())
+        points = [dict(zip(sweep, values)) for values in itertools.islice(combinations, MOST_TRIALS + 1)]
+        if len(points) > MOST_TRIALS:
+            raise UserError(f'{self.name}: {command}: sweep: the values make more than {MOST_TRIALS} trials')
         return [
             Trial(descriptor, self._hparams(command, point, overrides))
             for descriptor, point in zip(_descriptors(points), points)
@@ -88,19 +92,23 @@ class Experiment:
 
     def _check_section(self, key: str) -> None:
         if key in _SHARED:
-            _SHARED[key]().override_from_nested_dict(self._sections.get(key, {}))
+            shared = _SHARED[key]()
+            shared.override_from_nested_dict(self._sections.get(key, {}))
+            shared.check_types()
         elif key in self._sections:
-            self._defaults(key)
+            self._defaults(key).check_types()
             for name, values in self._sweep(key).items():
                 if not isinstance(values, list) or not values:
-                    raise ValueError(f'sweep: {name} should have a list of values, not {values!r}')
+                    raise ValueError(f'sweep: {name} should have a list of values, not {short(values)}')
                 for value in values:
-                    self._defaults(key).override_from_dict({name: value})
+                    point = self._defaults(key)
+                    point.override_from_dict({name: value})
+                    point.check_types()
 
     def _sweep(self, command: str) -> Dict[str, Any]:
         sweep = self._sections[command].get('sweep', {})
         if not isinstance(sweep, dict):
-            raise ValueError(f'sweep should hold field: [value, ...], not {sweep!r}')
+            raise ValueError(f'sweep should hold field: [value, ...], not {short(sweep)}')
         return sweep
 
     def _defaults(self, command: str) -> HParams:
@@ -141,9 +149,20 @@ def _read(path: str) -> Dict[str, Any]:
     except YAMLError as error:
         mark, problem = getattr(error, 'problem_mark', None), getattr(error, 'problem', None)
         where = f'{path}: line {mark.line + 1}' if mark else path
-        raise UserError(f'{where}: not YAML: {problem or error}') from error
+        reason = ' '.join(str(problem or error).split())
+        raise UserError(f'{where}: not YAML: {reason}') from error
     except UnicodeDecodeError as error:
         raise UserError(f'{path}: not UTF-8 text') from error
+    except (
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise UserError(f'{path}: not YAML: {error}') from error  # what the parser itself stumbles over
     if not isinstance(sections, dict):
         raise UserError(f'{path}: an experiment should hold sections, not {type(sections).__name__}')
     return sections

@@ -131,6 +131,9 @@ class QueryStream:
     ):
         self.position = position
         self._dataset = dataset
+        for field, text in (('start_text', start_text), ('end_text', end_text)):
+            if text is not None:
+                single_token(encoding, text, field)  # now, and not at the first query
         self._texts = get_texts(dataset, mode)
         if not len(self._texts):
             raise ValueError(f'the data set {dataset!r} has no text for {mode!r}')

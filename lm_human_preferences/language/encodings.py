@@ -5,15 +5,16 @@ character, are merged pair by pair in the order in which the merges were learned
 """
 
 import functools
-import json
 import os
 import string
-from typing import Dict, Iterable, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
 
 import regex
 
 from lm_human_preferences.utils import storage
+from lm_human_preferences.utils.errors import short
 from lm_human_preferences.utils.files import write_json, written_whole
+from lm_human_preferences.utils.json_files import read_json
 
 END_OF_TEXT = '<|endoftext|>'
 ENCODER_FILE = 'encoder.json'
@@ -52,8 +53,6 @@ class Encoding:
         merges: Sequence[Tuple[str, str]],
         padding_token: Optional[int] = None,
     ):
-        if sorted(encoder.values()) != list(range(len(encoder))):
-            raise ValueError(f'the ids of a vocabulary of {len(encoder)} entries must be 0 to {len(encoder) - 1}')
         self.name = name
         self.n_vocab = len(encoder)
         self.padding_token = self.n_vocab + 2 if padding_token is None else padding_token
@@ -70,20 +69,24 @@ class Encoding:
     @classmethod
     def from_files(cls, name: str, encoder_json: str, vocab_bpe: str) -> 'Encoding':
         """Read a vocabulary in GPT-2's file format: {symbols: id} and one merge a line, best first."""
+        encoder = read_json(encoder_json)
+        _check_encoder(encoder_json, encoder)
         try:
-            with open(encoder_json, encoding='utf-8') as f:
-                encoder = json.load(f)
             # Only '\n' ends a line: some symbols count as line ends elsewhere.
             with open(vocab_bpe, encoding='utf-8', newline='\n') as f:
                 lines = f.read().split('\n')
-        except ValueError as e:
-            raise ValueError(f"{os.path.dirname(encoder_json)}: not a vocabulary in GPT-2's format: {e}") from None
-        if lines[0].startswith('#version'):
-            lines = lines[1:]
-        merges = [tuple(line.rstrip('\r').split(' ')) for line in lines if line.strip('\r')]
-        for merge in merges:
-            if len(merge) != 2 or ''.join(merge) not in encoder:
-                raise ValueError(f'{vocab_bpe}: the merge {" ".join(merge)!r} is not in {ENCODER_FILE}')
+        except UnicodeDecodeError as e:
+            raise ValueError(f'{vocab_bpe}: not UTF-8 text: byte {e.start} of the file') from None
+        merges = []
+        for number, line in enumerate((line.rstrip('\r') for line in lines), start=1):
+            if not line or (number == 1 and line.startswith('#version')):
+                continue
+            merge = tuple(line.split(' '))
+            if len(merge) != 2 or not all(merge):
+                raise ValueError(f'{vocab_bpe}: line {number}: {short(line)} is not two symbols with a space between')
+            if ''.join(merge) not in encoder:
+                raise ValueError(f'{vocab_bpe}: line {number}: the merge {short(line)} is not in {ENCODER_FILE}')
+            merges.append(merge)
         return cls(name, encoder, merges)
 
     def encode(self, text: str) -> List[int]:
@@ -104,7 +107,8 @@ class Encoding:
             symbols = ''.join(self._decoder[int(token)] for token in tokens if token != self.padding_token)
         except KeyError as e:
             raise ValueError(f'{e} is no token of the vocabulary of {self.n_vocab}') from None
-        return bytes(self._bytes[symbol] for symbol in symbols).decode('utf-8', errors='replace')
+        # 0xFF is no UTF-8: a character that stands for no byte is shown as broken.
+        return bytes(self._bytes.get(symbol, 0xFF) for symbol in symbols).decode('utf-8', errors='replace')
 
     def same_tokens(self, other: 'Encoding') -> bool:
         """Whether a token id means the same text in both."""
@@ -181,20 +185,30 @@ def load_encoding(folder: str, default: Optional[str] = None) -> Encoding:
         if default == 'main':
             return main_encoding()
         raise FileNotFoundError(f'{folder}: no encoding: neither {path} nor {ENCODER_FILE} and {MERGES_FILE} there')
-    with open(path, encoding='utf-8') as f:
-        try:
-            name = json.load(f)
-        except ValueError:
-            raise ValueError(f'{path}: not a JSON string') from None
+    name = read_json(path)
     if name == 'test':
         return test_encoding()
     if name == 'main':
         return _from_folder('main', folder) if beside else main_encoding()
     if name != 'own':
-        raise ValueError(f'{path}: unknown encoding {name!r}: must be "main", "own" or "test"')
+        raise ValueError(f'{path}: unknown encoding {short(name)}: must be "main", "own" or "test"')
     if not beside:
         raise FileNotFoundError(f'{folder}: {ENCODER_FILE} or {MERGES_FILE} is missing beside {path}')
     return _from_folder('own', folder)
+
+
+def _check_encoder(path: str, encoder: Any) -> None:
+    """ValueError unless `encoder` is {symbols: id} with the ids 0 … n−1, each once."""
+    if not isinstance(encoder, dict) or not encoder:
+        raise ValueError(f'{path}: should hold an object of symbols and their ids, not {short(encoder)}')
+    holders = {}
+    for symbols, token in encoder.items():
+        if type(token) is not int or not 0 <= token < len(encoder):
+            wanted = f'an integer from 0 to {len(encoder) - 1}, as there are {len(encoder)} entries'
+            raise ValueError(f'{path}: the id of {short(symbols)} should be {wanted}, not {short(token)}')
+        if token in holders:
+            raise ValueError(f'{path}: {short(holders[token])} and {short(symbols)} have the same id {token}')
+        holders[token] = symbols
 
 
 def _has_vocabulary(folder: str) -> bool:

@@ -4,10 +4,11 @@ A name is `test` (random weights, without files), `demo` (the embedded model), t
 (`124M` …), or a folder: a model's own, or that of a run which holds one. A folder is a path, gs://… or https://….
 """
 
+import contextlib
 import dataclasses
 import os
 import re
-from typing import Dict, Iterable, List, Optional, Sequence
+from typing import Dict, Iterable, Iterator, List, Optional, Sequence
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from lm_human_preferences.utils.variables import set_variables
 
 DEMO_MODEL = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'demo', 'model')
 PUBLISHED_MODELS = ('124M', '355M', '774M', '1558M')
+SIZES = ('n_vocab', 'n_ctx', 'n_embd', 'n_head', 'n_layer')  # what every hparams.json must say
 
 
 class TrainedModel:
@@ -48,7 +50,13 @@ class TrainedModel:
         """The model's vocabulary."""
         if self.source is None:
             return test_encoding()
-        return load_encoding(self.folder, default='main' if storage.is_published(self.source) else None)
+        encoding = load_encoding(self.folder, default='main' if storage.is_published(self.source) else None)
+        if encoding.n_vocab != self.hparams.n_vocab:
+            raise ValueError(
+                f'{os.path.join(self.folder, "hparams.json")}: n_vocab is {self.hparams.n_vocab}, '
+                f'but the vocabulary of the model has {encoding.n_vocab} tokens'
+            )
+        return encoding
 
     def load(
         self,
@@ -68,9 +76,8 @@ class TrainedModel:
         """
         if self.source is None:
             return self._load_random(session, model)
-        path = self._path()
-        reader = tf.train.load_checkpoint(path)
-        shapes = reader.get_variable_to_shape_map()
+        reader = CheckpointReader(self._path())
+        path, shapes = reader.path, reader.shapes
         prefix = self._prefix(path, shapes)
         wanted = {
             prefix + 'model/' + name: variable
@@ -86,24 +93,26 @@ class TrainedModel:
                     f'{path}: {name} has shape {list(shapes[name])}, '
                     f'but hparams.json asks for {variable.shape.as_list()}'
                 )
+        beyond = f'{prefix}model/h{model.hparams.n_layer}/'
+        if any(name.startswith(beyond) for name in shapes):
+            raise ValueError(f'{path}: the checkpoint has a layer {beyond}, but n_layer is {model.hparams.n_layer}')
         names, variables = list(wanted), list(wanted.values())
-        set_variables(session, variables, lambda i: reader.get_tensor(names[i]))
+        set_variables(session, variables, lambda i: reader.get(names[i]))
         return variables
 
     def scopes(self) -> List[str]:
         """What stands before `model/` in the checkpoint, for each model in it; '' in OpenAI's."""
-        names = tf.train.load_checkpoint(self._path()).get_variable_to_shape_map()
+        names = CheckpointReader(self._path()).shapes
         return [prefix.rstrip('/') for prefix in _prefixes(names)]
 
     def arrays(self) -> Dict[str, np.ndarray]:
         """The model's variables by their names below the scope: `model/wte`, `model/heads/value/w`, …"""
-        path = self._path()
-        reader = tf.train.load_checkpoint(path)
-        names = reader.get_variable_to_shape_map()
-        prefix = self._prefix(path, names)
+        reader = CheckpointReader(self._path())
+        names = reader.shapes
+        prefix = self._prefix(reader.path, names)
         ours = re.compile(r'(model/(wte|wpe|(h\d+/.*|ln_f|heads/[^/]+)/[gbw])|reward_norm/(gain|bias))\Z')
         below = {name[len(prefix) :]: name for name in names if name.startswith(prefix)}
-        return {name: reader.get_tensor(below[name]) for name in sorted(below) if ours.match(name)}
+        return {name: reader.get(below[name]) for name in sorted(below) if ours.match(name)}
 
     def _path(self) -> str:
         return self._checkpoint or local_checkpoint(self.source)
@@ -134,6 +143,30 @@ def _prefixes(names: Iterable[str]) -> List[str]:
     return sorted(name[: -len('model/wte')] for name in names if name == 'model/wte' or name.endswith('/model/wte'))
 
 
+class CheckpointReader:
+    """The variables of a checkpoint; ValueError in one line for a damaged one, whatever TensorFlow says then."""
+
+    def __init__(self, path: str):
+        """`path`: prefix of the files. `shapes` maps the variables' names to shapes (lists)."""
+        self.path = path
+        with self._damage_told():
+            self._reader = tf.train.load_checkpoint(path)
+            self.shapes = self._reader.get_variable_to_shape_map()
+
+    def get(self, name: str) -> np.ndarray:
+        """A variable's value."""
+        with self._damage_told():
+            return self._reader.get_tensor(name)
+
+    @contextlib.contextmanager
+    def _damage_told(self) -> Iterator[None]:
+        try:
+            yield
+        except (tf.errors.OpError, RuntimeError, LookupError, ValueError) as error:
+            reason = ' '.join(str(error).split())[:200]
+            raise ValueError(f'{self.path}: the checkpoint is damaged or incomplete: {reason}') from None
+
+
 def find_model(name: str, savescope: str = 'policy') -> TrainedModel:
     """The language model called `name`, or that of the policy in the run folder `name`."""
     if name == 'test':
@@ -152,14 +185,7 @@ def find_reward_model(name: str) -> TrainedModel:
 
 def load_model_hparams(folder: str) -> ModelHParams:
     """The model's sizes from `hparams.json` in its folder."""
-    hparams = ModelHParams()
-    path = os.path.join(folder, 'hparams.json')
-    try:
-        hparams.override_from_json_file(path)
-        hparams.validate()
-    except (AttributeError, TypeError, ValueError) as e:
-        raise ValueError(f'{path}: {e}') from None
-    return hparams
+    return ModelHParams.from_json_file(os.path.join(folder, 'hparams.json'), required=SIZES)
 
 
 def save_model_folder(folder: str, hparams: ModelHParams, encoding: Encoding) -> None:

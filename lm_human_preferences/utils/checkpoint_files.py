@@ -30,11 +30,12 @@ def latest_checkpoint(folder: str) -> str:
     Only file names are read from TensorFlow's `checkpoint` file, since a folder may have been moved or downloaded.
     FileNotFoundError where there is none.
     """
-    for place in (os.path.join(folder, FOLDER), folder):
-        for path in _named_checkpoints(place):
-            if _is_whole(path):
-                return path
-    raise FileNotFoundError(f'{folder}: no TensorFlow checkpoint there')
+    named = [path for place in (os.path.join(folder, FOLDER), folder) for path in _named_checkpoints(place)]
+    for path in named:
+        if _is_whole(path):
+            return path
+    fault = f': a file of {os.path.basename(named[0])} is missing or cut off' if named else ''
+    raise FileNotFoundError(f'{folder}: no TensorFlow checkpoint there{fault}')
 
 
 def last_state(folder: str) -> Optional[Dict[str, Any]]:

@@ -9,6 +9,7 @@ import numpy as np
 from lm_human_preferences.resuming import check_same_ranks, check_same_run
 from lm_human_preferences.utils import preemption
 from lm_human_preferences.utils.checkpoint_files import forget_after, last_state, latest_checkpoint, new_checkpoint
+from lm_human_preferences.utils.divergence import check_variables
 from lm_human_preferences.utils.errors import UserError
 from lm_human_preferences.utils.hyperparams import HParams
 from lm_human_preferences.utils.progress import say
@@ -28,6 +29,8 @@ class CheckpointWriter:
         self._folder = folder
         self._keep = keep
         if folder:
+            # A variable that is no number any more must not take the place of the last good checkpoint.
+            self._finite = {v.name: tf.reduce_all(tf.is_finite(v)) for v in variables if v.dtype.base_dtype.is_floating}
             self._saver = tf.train.Saver(list(variables), max_to_keep=None)
 
     def restore(self, session: tf.Session) -> None:
@@ -41,10 +44,11 @@ class CheckpointWriter:
     def save(self, session: tf.Session, step: int, state: Optional[Dict[str, Any]] = None) -> None:
         """Write one checkpoint, whole or not at all, with `state` (JSON) beside it.
 
-        UserError where it cannot be written; the last one is then as it was.
+        UserError where a variable is not finite, or where it cannot be written; the last one is then as it was.
         """
         if not self._folder:
             return
+        check_variables(session.run(self._finite), step)
         try:
             with new_checkpoint(self._folder, step, state or {}, self._keep) as path:
                 self._saver.save(session, path, write_meta_graph=False, write_state=False)

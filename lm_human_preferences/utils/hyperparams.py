@@ -6,7 +6,6 @@ A field whose type is an HParams class is a group, set through names like 'ppo.l
 
 import dataclasses
 import functools
-import json
 import math
 import re
 import sys
@@ -14,10 +13,12 @@ import typing
 from dataclasses import dataclass
 from typing import Any, Dict, NamedTuple, Optional, TextIO
 
-from lm_human_preferences.utils.errors import did_you_mean
+from lm_human_preferences.utils.errors import did_you_mean, short
+from lm_human_preferences.utils.json_files import read_json
 
 _BOOLS = {'t': True, 'true': True, 'True': True, 'f': False, 'false': False, 'False': False}
 _SWITCHES = dict(_BOOLS, on=True, off=False)
+_LARGEST_INT = 2**63 - 1  # what arrays and TensorFlow can hold
 
 
 class Field(NamedTuple):
@@ -58,8 +59,11 @@ class HParams:
         settings = {}
         for name, value in values.items():
             if name not in tree:
-                raise AttributeError(f'no hyperparameter {name}: did you mean {did_you_mean(name, tree)}?')
+                near = did_you_mean(str(name), tree)
+                raise AttributeError(f'no hyperparameter {_shown(name)}: did you mean {near}?')
             settings[name] = _switch(name, tree[name], value) if tree[name].is_group else value
+            if tree[name].kind is float and type(value) is int:
+                settings[name] = _to_float(name, value)
         for name in settings:
             for group in _groups_around(name):
                 if settings.get(group) is False:
@@ -80,9 +84,9 @@ class HParams:
         for item in text.split(',') if text else []:
             name, equals, value = item.partition('=')
             if not equals:
-                raise ValueError(f'{item!r} in {text!r} is not name=value')
+                raise ValueError(f'{short(item)} in {short(text)} is not name=value')
             if name in texts:
-                raise ValueError(f'{name} is set twice')
+                raise ValueError(f'{_shown(name)} is set twice')
             texts[name] = value
         self.override_from_str_dict(texts)
 
@@ -91,15 +95,33 @@ class HParams:
         self.override_from_dict(_flatten(nested, _tree(type(self))))
 
     def override_from_json_file(self, path: str) -> None:
-        """Set fields from a JSON file that holds what `to_nested_dict` gave."""
-        with open(path, encoding='utf-8') as file:
-            try:
-                nested = json.load(file)
-            except ValueError as error:
-                raise ValueError(f'{path} is not JSON: {error}') from error
+        """Set fields from a JSON file that holds what `to_nested_dict` gave; errors name the file."""
+        nested = read_json(path)
         if not isinstance(nested, dict):
             raise ValueError(f'{path} should hold a JSON object, not {type(nested).__name__}')
-        self.override_from_nested_dict(nested)
+        try:
+            self.override_from_nested_dict(nested)
+        except (AttributeError, ValueError) as error:
+            raise type(error)(f'{path}: {error}') from None
+
+    @classmethod
+    def from_json_file(cls, path: str, required: typing.Sequence[str] = ()) -> 'HParams':
+        """The validated tree that a JSON file holds, in which the `required` fields may not be left to defaults.
+
+        OSError for a file that cannot be read, ValueError naming file and field for anything wrong in it.
+        """
+        hparams = cls()
+        for name in required:
+            setattr(hparams, name, None)
+        try:
+            hparams.override_from_json_file(path)
+        except AttributeError as error:
+            raise ValueError(str(error)) from None
+        try:
+            hparams.validate()
+        except (TypeError, ValueError) as error:
+            raise ValueError(f'{path}: {error}') from None
+        return hparams
 
     def to_nested_dict(self) -> Dict[str, Any]:
         """The values as nested dictionaries; a group that is off is None."""
@@ -117,21 +139,31 @@ class HParams:
         Raises TypeError for a field that is unset or of the wrong type, ValueError for not-a-number. An int
         in a float field becomes a float. Groups with rules of their own extend this.
         """
+        self.check_types(prefix)
         for name, field in _tree(type(self)).items():
-            if '.' in name:
+            value, full_name = getattr(self, name, None), prefix + name
+            if '.' in name or field.optional and value is None:
                 continue
-            value, full_name = getattr(self, name), prefix + name
             if value is None:
-                if not field.optional:
-                    raise TypeError(f'{full_name} is not set: give --{full_name}=VALUE ({field})')
-            elif not _holds(field, value):
-                raise TypeError(f'{full_name} should be {field}, not {type(value).__name__} ({value!r})')
-            elif field.is_group:
+                raise TypeError(f'{full_name} is not set: give --{full_name}=VALUE ({field})')
+            if field.is_group:
                 value.validate(prefix=full_name + '.')
-            elif field.kind is float:
-                if math.isnan(value):
-                    raise ValueError(f'{full_name} is not a number')
+            elif field.kind is float and not field.many:
                 setattr(self, name, float(value))
+
+    def check_types(self, prefix: str = '') -> None:
+        """Check the type of every field below that is set, as `validate` does."""
+        for name, field in _tree(type(self)).items():
+            value, full_name = getattr(self, name, None), prefix + name
+            if '.' in name or value is None:
+                continue
+            if not _holds(field, value):
+                raise TypeError(f'{full_name} should be {field}, not {type(value).__name__} ({short(value)})')
+            if field.is_group:
+                value.check_types(prefix=full_name + '.')
+            else:
+                for item in value if field.many else [value]:
+                    _check_usable(full_name, field.kind, item)
 
     def dump(self, name: str = 'hparams', out: Optional[TextIO] = None) -> None:
         """Print the tree to `out` (default: standard output), one field a line, sorted by dotted name."""
@@ -164,7 +196,7 @@ class HParams:
             if rest:
                 getattr(self, first)._set(rest, value)
         else:
-            setattr(self, first, float(value) if field.kind is float and type(value) is int else value)
+            setattr(self, first, value)
 
 
 @functools.lru_cache(maxsize=None)
@@ -182,6 +214,11 @@ def _tree(cls: type) -> Dict[str, Field]:
     return tree
 
 
+def _shown(name: Any) -> str:
+    """A name as it was given, if that is a word."""
+    return name if isinstance(name, str) and re.match(r'[\w.-]{1,100}\Z', name) else short(name)
+
+
 def _groups_around(name: str) -> typing.Iterator[str]:
     """'a.b.c' → 'a', 'a.b'."""
     parts = name.split('.')
@@ -192,11 +229,13 @@ def _flatten(nested: Dict[str, Any], tree: Dict[str, Field], prefix: str = '') -
     flat = {}
     for key, value in nested.items():
         name = f'{prefix}{key}'
+        items = {name: value}
         if isinstance(value, dict) and name in tree and tree[name].is_group:
-            flat[name] = True
-            flat.update(_flatten(value, tree, prefix=name + '.'))
-        else:
-            flat[name] = value
+            items = {name: True, **_flatten(value, tree, prefix=name + '.')}
+        for item in items:
+            if item in flat and not (item in tree and tree[item].is_group):
+                raise ValueError(f'{_shown(item)} is set twice')
+        flat.update(items)
     return flat
 
 
@@ -212,7 +251,7 @@ def _holds(field: Field, value: Any) -> bool:
 def _switch(name: str, field: Field, value: Any) -> bool:
     on = False if value is None else _SWITCHES.get(value) if isinstance(value, str) else value
     if not isinstance(on, bool):
-        raise ValueError(f'{name} is a group of hyperparameters: it takes on or off, not {value!r}')
+        raise ValueError(f'{name} is a group of hyperparameters: it takes on or off, not {short(value)}')
     if not on and not field.optional:
         raise ValueError(f'{name} cannot be off: only its fields can be set')
     return on
@@ -237,4 +276,21 @@ def _parse(name: str, field: Field, text: str) -> Any:
             return float(text)
     except (KeyError, ValueError):
         pass
-    raise ValueError(f'{name} should be {field}, not {text!r}')
+    raise ValueError(f'{name} should be {field}, not {short(text)}')
+
+
+def _check_usable(name: str, kind: type, value: Any) -> None:
+    """ValueError for a scalar of the right type that nothing can be done with."""
+    if kind is float and math.isnan(_to_float(name, value)):
+        raise ValueError(f'{name} is not a number')
+    if kind is int and abs(value) > _LARGEST_INT:
+        raise ValueError(f'{name} is too large: {short(value)}')
+    if kind is str and re.search('[\0\ud800-\udfff]', value):
+        raise ValueError(f'{name} should be UTF-8 text without zero bytes, not {short(value)}')
+
+
+def _to_float(name: str, value: typing.Union[int, float]) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f'{name} is too large: {short(value)}') from None

@@ -1,0 +1,55 @@
+"""JSON files that people and other programs wrote: read whole, or refused in one line that names the place."""
+
+import json
+from typing import Any, List, Optional, Tuple
+
+
+def read_json(path: str) -> Any:
+    """The content of a JSON file in UTF-8.
+
+    OSError for a file that cannot be read. ValueError naming file and place for one that is empty, not UTF-8 or not
+    JSON, is nested too deeply, or gives a key of an object twice.
+    """
+    with open(path, encoding='utf-8') as file:
+        try:
+            text = file.read()
+        except UnicodeDecodeError as error:
+            raise ValueError(f'{path}: not UTF-8 text: byte {error.start} of the file') from None
+    if not text.strip():
+        raise ValueError(f'{path}: not JSON: the file is empty')
+    repeated = []  # objects that give a key twice, with that key
+
+    def to_dict(pairs: List[Tuple[str, Any]]) -> dict:
+        content = dict(pairs)
+        if len(content) < len(pairs):
+            keys = [key for key, _ in pairs]
+            repeated.append((content, next(key for key in keys if keys.count(key) > 1)))
+        return content
+
+    try:
+        content = json.loads(text, object_pairs_hook=to_dict)
+        for twice, key in repeated:
+            place = _place(content, twice)
+            if place is not None:  # else a part of one that another key put aside
+                raise ValueError(f'{place}field {key!r} is given twice')
+    except json.JSONDecodeError as error:
+        raise ValueError(f'{path}: not JSON: {error}') from None
+    except RecursionError:
+        raise ValueError(f'{path}: not JSON of ours: it is nested too deeply') from None
+    except ValueError as error:
+        raise ValueError(f'{path}: {error}') from None
+    return content
+
+
+def _place(content: Any, wanted: dict, place: str = '') -> Optional[str]:
+    """Where in `content` that very object is, as 'entry 3: ' or 'ppo: '; None if it is not there."""
+    if content is wanted:
+        return place
+    if isinstance(content, dict):
+        parts = ((f'{place}{key}: ', value) for key, value in content.items())
+    elif isinstance(content, list):
+        parts = ((f'{place}entry {number}: ', value) for number, value in enumerate(content))
+    else:
+        return None
+    found = (_place(value, wanted, longer) for longer, value in parts)
+    return next((longer for longer in found if longer is not None), None)

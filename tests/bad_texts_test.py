@@ -1,0 +1,162 @@
+"""Texts without queries, or that are no text: one line that names the file and the place."""
+
+import pytest
+from refusals import FOLDER, Case, check, table
+
+LINES = 'a.bcd efgh\n'.replace(' ', '') * 40
+READ = ['--labels.source=test', '--normalize_before', '--normalize_samples=4']  # what it takes to come to the queries
+ALL = "36 texts in a row of the data set 'text:DIR/texts.txt' have no query: "
+
+
+def text(name, expected, content, *flags, kind='text'):
+    flags = [f'--task.query_dataset={kind}:DIR/texts.txt', '--labels.source=test', *flags]
+    return Case(name, expected, {'texts.txt': content}, flags)
+
+
+def lm(name, expected, content, *flags):
+    return Case(name, expected, {'texts.txt': content}, flags, 'train_lm')
+
+
+@table(
+    text('not_utf8', 'DIR/texts.txt: line 41: not UTF-8 text: byte 2 of the line', LINES.encode() + b'ab\xff.c\n'),
+    text('latin1', 'DIR/texts.txt: line 1: not UTF-8 text: byte 3 of the line', 'café.\n'.encode('latin-1') * 40),
+    text('utf16', 'DIR/texts.txt: line 1: not UTF-8 text: byte 0 of the line', LINES.encode('utf-16')),
+    text(
+        'cut_in_a_character',
+        'DIR/texts.txt: line 41: not UTF-8 text: byte 0 of the line',
+        LINES.encode() + 'é'.encode()[:1],
+    ),
+    text('empty', "DIR/texts.txt has 0 texts, too few for a part 'train': give 20 or more", ''),
+    text('blank', "DIR/texts.txt has 0 texts, too few for a part 'train': give 20 or more", '\n \n' * 40),
+    text(
+        'no_file',
+        'DIR/none.txt not found: give a file of one text a line, or a folder of such files',
+        LINES,
+        '--task.query_dataset=text:DIR/none.txt',
+    ),
+    Case(
+        'no_part',
+        'DIR/texts/train.txt not found: the folder needs train, valid and test.txt',
+        {'texts': FOLDER},
+        ['--task.query_dataset=text:DIR/texts', '--labels.source=test'],
+    ),
+    Case(
+        'empty_part',
+        "the data set 'text:DIR/texts' has no text for 'train'",
+        {'texts/train.txt': ''},
+        ['--task.query_dataset=text:DIR/texts', '--labels.source=test'],
+    ),
+    Case(
+        'part_not_utf8',
+        'DIR/texts/train.txt: line 2: not UTF-8 text: byte 0 of the line',
+        {'texts/train.txt': b'a.b\n\xff'},
+        ['--task.query_dataset=text:DIR/texts', '--labels.source=test'],
+    ),
+    text('unknown', "unknown data set 'bookz': …", LINES, '--task.query_dataset=bookz'),
+    text('no_path', "unknown data set 'text:': …", LINES, '--task.query_dataset=text:'),
+    text(
+        'start_of_two_tokens',
+        "task.start_text 'ab' is 2 tokens of the vocabulary: it must be one",
+        LINES,
+        '--task.start_text=ab',
+    ),
+    text(
+        'start_of_no_token',
+        "task.start_text '' is 0 tokens of the vocabulary: it must be one",
+        LINES,
+        '--task.start_text=',
+    ),
+    text(
+        'end_of_two_tokens',
+        "task.end_text 'a.' is 2 tokens of the vocabulary: it must be one",
+        LINES,
+        '--task.end_text=a.',
+    ),
+    text('end_not_in_vocabulary', "the vocabulary 'test' cannot encode '!'", LINES, '--task.end_text=!'),
+)
+def test_files(case, tmp_path, capsys):
+    check(case, tmp_path, capsys)
+
+
+@table(
+    text('no_start', f"{ALL}the token of task.start_text '.' is missing", 'abcd\n' * 40, *READ),
+    text(
+        'no_end',
+        f"{ALL}the token of task.end_text 'x' is missing from the first 2 tokens after task.start_text '.'",
+        LINES,
+        '--task.end_text=x',
+        *READ,
+    ),
+    text('json_broken', 'DIR/texts.txt: line at byte …: not JSON', '{"text": \n' * 40, *READ, kind='jsonl'),
+    text(
+        'json_without_text',
+        'DIR/texts.txt: line at byte …: neither a string nor an object with a string "text"',
+        '{"txt": "a.b"}\n' * 40,
+        *READ,
+        kind='jsonl',
+    ),
+    text('json_too_deep', 'DIR/texts.txt: line at byte …: not JSON', ('[' * 100000 + '\n') * 20, *READ, kind='jsonl'),
+    text('characters_not_in_vocabulary', "…the vocabulary 'test' cannot encode …", 'A!\n' * 40, *READ),
+)
+def test_texts(case, tmp_path, capsys):
+    check(case, tmp_path, capsys)
+
+
+@table(
+    lm(
+        'only_too_short',
+        'the text of text:DIR/texts.txt has 1 tokens: too few for one batch of 2 sequences of 4; '
+        'lower batch_size or sequence_length',
+        'a\n' * 20,
+        '--initial_model=test',
+    ),
+    lm(
+        'too_little_for_a_vocabulary',
+        'n_vocab is 400: the texts are enough for … only',
+        'ab\n' * 40,
+        '--model.n_vocab=400',
+    ),
+    lm(
+        'vocabulary_below_bytes',
+        'n_vocab is 100: a byte-level vocabulary has at least 257 entries',
+        'ab\n' * 40,
+        '--model.n_vocab=100',
+    ),
+    lm('lm_text_not_utf8', 'DIR/texts.txt: line 1: not UTF-8 text: byte 0 of the line', b'\xff\n'),
+)
+def test_texts_for_language_models(case, tmp_path, capsys):
+    check(case, tmp_path, capsys)
+
+
+@pytest.mark.parametrize(
+    'dataset, file, content, expected',
+    [
+        ('tldr', 'tldr/train-subset.json', '[', 'DIR/tldr/train-subset.json: not JSON: …'),
+        (
+            'tldr',
+            'tldr/train-subset.json',
+            {},
+            'DIR/tldr/train-subset.json: not a JSON list of objects with a "content"',
+        ),
+        (
+            'tldr',
+            'tldr/train-subset.json',
+            [{'content': 'a.b'}, {'content': 3}],
+            'DIR/tldr/train-subset.json: not a JSON list of objects with a "content": entry 1 has none',
+        ),
+        ('tldr', 'x', '', 'DIR/tldr/train-subset.json not found…'),
+        ('books', 'x', '', '…book_passages/train.jsonl not found…'),
+        (
+            'books',
+            'datasets/book_passages/train.jsonl',
+            b'"a.b"\n"\xff"\n',
+            'DIR/datasets/book_passages/train.jsonl: line 2: not UTF-8 text: byte 1 of the line',
+        ),
+        ('cnndm', 'x', '', 'DIR/datasets/cnndm/url_lists/all_train.txt not found…'),
+    ],
+)
+def test_published_texts(dataset, file, content, expected, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv('LM_HUMAN_PREFERENCES_CACHE', str(tmp_path))
+    monkeypatch.setenv('LM_HUMAN_PREFERENCES_PUBLISHED', 'http://127.0.0.1:9')  # where nobody answers
+    flags = [f'--task.query_dataset={dataset}', '--labels.source=test']
+    check(Case('', expected, {file: content}, flags), tmp_path, capsys)

@@ -1,0 +1,177 @@
+"""A loss, reward, gradient or parameter that is no number stops a run at once, and is never saved."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from refusals import EXPERIMENT, Case, arguments, assert_line, good_labels, refusal, write_files
+
+from lm_human_preferences.rewards import normalizing_gain_bias
+from lm_human_preferences.utils.checkpoints import CheckpointWriter, latest_checkpoint
+from lm_human_preferences.utils.divergence import check_finite
+from lm_human_preferences.utils.errors import UserError
+from lm_human_preferences.utils.tf_versions import new_session, tf
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+STOPPED = 'training diverged and stops; nothing of this step was saved: lower the learning rate'
+LOOK = ', or look for extreme labels or rewards'
+POLICY = ['--rewards.train_new_model=off', '--rewards.trained_model=test', '--run.save_interval=1']
+
+
+def run(capsys, folder, *flags, command='train_reward', files=()):
+    """The line with which a run in this process ends."""
+    write_files(folder, {'tiny.yaml': EXPERIMENT, 'labels.json': good_labels(), **dict(files)})
+    return refusal(capsys, arguments(Case('', '', flags=flags, command=command), folder))
+
+
+def values(folder):
+    reader = tf.train.load_checkpoint(latest_checkpoint(folder))
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
+def assert_last_is_good(folder, step):
+    assert latest_checkpoint(folder).endswith(f'model.ckpt-{step}')
+    assert all(np.isfinite(value).all() for value in values(folder).values())
+
+
+def ratings(extreme, seed=1):
+    """16 ratings of which one, seen in the second step of 8, is extreme."""
+    labels = good_labels(score=0.5) * 2
+    labels[np.random.RandomState(seed).permutation(16)[12]] = dict(labels[0], score=extreme)
+    return {'labels.json': labels}
+
+
+RATING = ['--labels.type=scalar_rating', '--labels.num_train=16', '--run.save_interval=1']
+
+
+@pytest.mark.parametrize(
+    'score, fault',
+    [
+        (1e30, 'loss is inf (and so are … other statistics)'),
+        (1e19, 'gradient_norm is inf'),  # the loss is a float32 still; the square of its gradient is not
+    ],
+)
+def test_an_extreme_label(score, fault, tmp_path, capsys):
+    line = run(capsys, str(tmp_path), *RATING, files=ratings(score))
+    assert_line(line, f'step 2: {fault}: {STOPPED}{LOOK}')
+    assert_last_is_good(str(tmp_path / 'save' / 'run' / 'reward_model'), step=1)
+
+
+def test_a_reward_model_whose_learning_rate_is_too_high(tmp_path, capsys):
+    line = run(capsys, str(tmp_path), '--lr=1e38', '--labels.num_train=32', '--labels.source=test')
+    assert_line(line, f'step 2: … is …: {STOPPED}{LOOK}')
+    assert not os.path.exists(str(tmp_path / 'save' / 'run' / 'reward_model' / 'checkpoints' / 'checkpoint'))
+
+
+def test_a_policy_whose_learning_rate_is_too_high(tmp_path, capsys):
+    line = run(capsys, str(tmp_path), *POLICY, '--ppo.lr=1e38', command='train_policy')
+    assert_line(line, f'step 1: ppo/… is nan (and so are … other statistics): {STOPPED}{LOOK}')
+    assert not os.path.exists(str(tmp_path / 'save' / 'run' / 'policy' / 'checkpoints' / 'checkpoint'))
+
+
+def test_a_run_that_diverged_goes_on_from_its_last_good_checkpoint(tmp_path, capsys):
+    """After the cause is mended."""
+    folder = str(tmp_path)
+    line = run(capsys, folder, *RATING, files=ratings(1e30))
+    assert_line(line, f'step 2: loss is inf…: {STOPPED}{LOOK}')
+    write_files(folder, ratings(0.5))
+    from lm_human_preferences import command_line
+
+    command_line.main(arguments(Case('', '', flags=RATING), folder))
+    assert 'going on after step 1' in capsys.readouterr().out
+    assert_last_is_good(str(tmp_path / 'save' / 'run' / 'reward_model'), step=2)
+
+
+@pytest.mark.parametrize('value, shown', [(np.nan, 'nan'), (np.inf, 'inf'), (-np.inf, '-inf')])
+def test_a_reward_that_is_no_number(value, shown, tmp_path, capsys):
+    """PPO against a reward model that is broken: its bias is NaN or infinite."""
+    from bad_models_test import save_model
+
+    folder = str(tmp_path / 'reward' / 'reward_model')
+    save_model(folder, ['reward_model/'], ['reward'])
+    spoil(folder, 'reward_model/reward_norm/bias', value)
+    flags = [f'--task.policy.initial_model={tmp_path}/language', f'--rewards.trained_model={tmp_path}/reward']
+    save_model(str(tmp_path / 'language'))
+    line = run(capsys, str(tmp_path), POLICY[0], *flags, '--run.save_interval=1', command='train_policy')
+    assert_line(line, f'step 1: objective/score is {shown} (and so are … other statistics): {STOPPED}{LOOK}')
+    assert not os.path.exists(str(tmp_path / 'save' / 'run' / 'policy' / 'checkpoints' / 'checkpoint'))
+
+
+def spoil(folder, name, value):
+    """Set a variable of a checkpoint."""
+    variables = dict(values(folder), **{name: np.float32(value)})
+    path = latest_checkpoint(folder)
+    with tf.Graph().as_default() as graph, new_session(graph) as session:
+        for variable, content in variables.items():
+            tf.get_variable(variable, initializer=tf.constant(content))
+        session.run(tf.global_variables_initializer())
+        tf.train.Saver().save(session, path, write_meta_graph=False)
+    for state in [name for name in os.listdir(os.path.dirname(path)) if name.startswith('state-')]:
+        os.unlink(os.path.join(os.path.dirname(path), state))
+
+
+def test_a_language_model_whose_learning_rate_is_too_high(tmp_path, capsys):
+    files = {'texts.txt': 'we saw a cat.\n' * 100}
+    flags = ['--lr=1e38', '--warmup_steps=0', '--run.save_interval=1']
+    line = run(capsys, str(tmp_path), *flags, command='train_lm', files=files)
+    assert_line(line, f'step 2: … is …: {STOPPED}{LOOK}')
+    assert_last_is_good(str(tmp_path / 'save' / 'run' / 'training'), step=1)
+
+
+def test_rewards_that_cannot_be_normalized():
+    for mean, std in ((np.nan, 1.0), (0.0, np.inf), (np.inf, np.nan)):
+        with pytest.raises(ValueError, match='cannot normalize rewards of mean .*: the model they come from is broken'):
+            normalizing_gain_bias(mean, std)
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf])
+def test_a_variable_that_is_no_number_is_not_saved(value, tmp_path):
+    with tf.Graph().as_default() as graph, new_session(graph) as session:
+        good = tf.get_variable('good', initializer=tf.zeros([3]), use_resource=True)
+        bad = tf.get_variable('bad', initializer=tf.zeros([2]), use_resource=True)
+        steps = tf.get_variable('steps', initializer=tf.constant(3), use_resource=True)
+        session.run(tf.global_variables_initializer())
+        writer = CheckpointWriter(str(tmp_path), [good, bad, steps])
+        graph.finalize()
+        writer.save(session, 1)
+        bad.load([0, value], session)
+        with pytest.raises(UserError, match='step 2: bad:0 is not finite: training diverged and stops'):
+            writer.save(session, 2)
+    assert_last_is_good(str(tmp_path), step=1)
+
+
+def test_check_finite():
+    stats = {'objective/kl': 1.0, 'ppo/gradient_norm': 2.0}
+    check_finite(stats, 1)
+    assert stats == {'objective/kl': 1.0}  # the norm was for the check alone
+    with pytest.raises(UserError, match=r'step 7: b is inf: training diverged'):
+        check_finite({'a': 1.0, 'b': float('inf')}, 7)
+    with pytest.raises(UserError, match=r'step 7: a is nan \(and so are 1 other statistics\): training'):
+        check_finite({'a': float('nan'), 'b': float('inf'), 'c': 0.0}, 7)
+
+
+@pytest.mark.skipif(importlib.util.find_spec('mpi4py') is None, reason='needs mpi4py')
+def test_all_ranks_stop_with_one_line(tmp_path):
+    """The extreme label is in one rank's share."""
+    folder = str(tmp_path)
+    write_files(folder, {'tiny.yaml': EXPERIMENT, **ratings(1e30)})
+    argv = [word for word in arguments(Case('', '', flags=RATING), folder) if word != '--mpi=1']
+    process = subprocess.Popen(
+        [sys.executable, os.path.join(ROOT, 'launch.py'), *argv, '--mpi=2'],
+        env=dict(os.environ, CUDA_VISIBLE_DEVICES=''),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 2, errors.decode()
+    (line,) = errors.decode().splitlines()
+    # The other rank sees the gradient alone, which all of them share; the first to tell is heard.
+    assert_line(line, f'error: step 2: … is inf…: {STOPPED}{LOOK}')
+    model = os.path.join(folder, 'save', 'run', 'reward_model')
+    assert_last_is_good(model, step=1)
+    with open(os.path.join(model, 'hparams.json')) as file:
+        assert json.load(file)['n_embd'] == 7
