@@ -48,7 +48,8 @@ def our_logits(trained, tokens=TOKENS):
 def assert_same_arrays(one, two):
     assert list(one) == list(two)
     for name in one:
-        assert one[name].dtype == two[name].dtype and one[name].tobytes() == two[name].tobytes(), name
+        assert (one[name].dtype, one[name].shape) == (two[name].dtype, two[name].shape), name
+        assert one[name].tobytes() == two[name].tobytes(), name
 
 
 @pytest.fixture

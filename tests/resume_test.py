@@ -130,7 +130,7 @@ def test_both_steps_killed_at_random_moments_end_as_if_undisturbed(experiment, t
     assert_same_run(first, second, ['reward_model', 'policy'], ['reward_model', 'ppo'])
     assert samples(whole) == samples(killed) and len(samples(whole)) == 2
     assert killed.count('going on after step') >= KILLS // 3
-    assert sorted(os.listdir(second)) == ['policy', 'reward_model', 'tb', 'train_policy_hparams.json']
+    assert sorted(os.listdir(second)) == sorted(os.listdir(first))
     steps = [step for tag, step, _ in curve(os.path.join(second, 'tb', 'ppo')) if tag == 'objective/kl']
     assert steps == list(range(20 + 16 * KILLS))
     check_tensorboard(os.path.join(second, 'tb', 'ppo'), steps)

@@ -46,7 +46,8 @@ def events(folder):
     found = {}
     for event in tf.train.summary_iterator(os.path.join(folder, name)):
         for value in event.summary.value:
-            found.setdefault(value.tag, []).append((event.step, value.simple_value))
+            if value.HasField('simple_value'):
+                found.setdefault(value.tag, []).append((event.step, value.simple_value))
     return found
 
 
@@ -92,7 +93,7 @@ def test_policy_run_with_a_new_reward_model(tmp_path):
     run = str(tmp_path)
     new_model = {'rewards.train_new_model.' + name: value for name, value in dict(TASK, **LABELS).items()}
     train_policy.train(policy_hparams(**dict(new_model, **{'run.save_dir': run})))
-    assert sorted(os.listdir(run)) == ['policy', 'reward_model', 'tb']
+    assert sorted(os.listdir(run)) == ['policy', 'reward_model', 'samples.jsonl', 'tb']
     stats = events(os.path.join(run, 'tb', 'ppo'))
     expected = {'objective/' + tag for tag in ('kl', 'kl_coef', 'entropy', 'score', 'score_total')}
     expected |= {'ppo/loss/' + tag for tag in ('policy', 'value', 'total')}

@@ -75,7 +75,7 @@ def save(folder: str, model: PortableModel) -> None:
     weights = {}
     for name in body_names(model.hparams.n_layer):
         array = model.arrays[f'model/{name}']
-        weights['transformer.' + their_name(name)] = np.ascontiguousarray(array[0] if name.endswith('/w') else array)
+        weights['transformer.' + their_name(name)] = _contiguous(array[0] if name.endswith('/w') else array)
     _write_tensors(os.path.join(folder, WEIGHTS_FILE), weights, {'format': 'pt'})
     heads = {
         name: np.array(array, order='C')  # np.ascontiguousarray would make a vector of a number
@@ -123,6 +123,10 @@ def load(folder: str) -> PortableModel:
             f'{folder}: {CONFIG_FILE} has vocab_size {hparams.n_vocab}, but the tokenizer {encoding.n_vocab} tokens'
         )
     return PortableModel(hparams, encoding, arrays, savescope)
+
+
+def _contiguous(array: np.ndarray) -> np.ndarray:
+    return np.asarray(array, order='C')  # np.ascontiguousarray would make a vector of a number
 
 
 def _write_tensors(path: str, tensors: Dict[str, np.ndarray], metadata: Dict[str, str]) -> None:
