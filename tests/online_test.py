@@ -225,7 +225,7 @@ DEFINITION = """
 run: {seed: 1}
 task: {query_length: 2, response_length: 3, query_dataset: test, policy: {initial_model: test}}
 train_reward:
-  labels: {type: TYPE, source: labeler, num_train: 24, schedule: {initial: 8, retrainings: 1}}
+  labels: {type: TYPE, source: labeler, num_train: 24, schedule: {initial: 8, retrainings: 1, ahead: 0}}
   batch_size: 8
 train_policy:
   ppo: {batch_size: 16, total_episodes: 32}
@@ -259,6 +259,9 @@ def test_the_trainer_waits_for_people(tmp_path):
             number = page.partition('name="question" value="')[2].partition('"')[0]
             try:
                 if number:
+                    if int(number) % 7 == 3:
+                        page = session.post(f'{base}/skip', {'question': number}).text
+                        continue
                     answers.append(number)
                     page = session.post(f'{base}/answer', {'question': number, 'answer': int(number) % 5}).text
                 else:
