@@ -10,17 +10,18 @@ episode and retrained at evenly spaced values of l(n), each time from the initia
 and normalized as in the offline case, which is the limit N_r = N_r⁰.
 """
 
+import contextlib
 import copy
 import os
 import shutil
-from typing import Callable, Optional
+from typing import Callable, List, Optional
 
 import numpy as np
 
 from lm_human_preferences import train_reward
 from lm_human_preferences.hyperparameters import TrainPolicyHParams, TrainRewardHParams
 from lm_human_preferences.labeling.buyer import LabelBuyer
-from lm_human_preferences.labeling.questions import Respond
+from lm_human_preferences.labeling.questions import Question, Respond
 from lm_human_preferences.utils import preemption
 from lm_human_preferences.utils.checkpoint_files import last_state
 from lm_human_preferences.utils.progress import say
@@ -95,10 +96,9 @@ class OnlineRewardModel:
         resumed = bool(last_state(os.path.join(self._folder, 'policy'))) if self._buyer else False
         if self._ranks.broadcast(np.array(resumed)):
             return
-        if self._buyer:
-            with self._buyer.asking_initial_policy() as questions:
-                self._buyer.ask(self._schedule.wanted(0), questions)
-        self._wait(self._schedule.wanted(0), save=None)
+        with contextlib.ExitStack() as stack:
+            questions = stack.enter_context(self._buyer.asking_initial_policy()) if self._buyer else None
+            self._get_labels(self._schedule.wanted(0), questions, save=None)
         self._train(self._schedule.training(0))
 
     def refresh(self, step: int, respond: Respond, batch: int, save: Callable[[], None]) -> bool:
@@ -109,26 +109,30 @@ class OnlineRewardModel:
           save: writes a checkpoint of the step; called by all ranks before a wait for people, which may take days.
         """
         episodes = step * self._episodes_per_step
-        if self._buyer:
-            self._buyer.ask(
-                self._schedule.wanted(episodes), lambda: self._buyer.questions(respond, batch, f'step {step}')
-            )
-        self._wait(self._schedule.wanted(episodes), save if step else None)
+        self._get_labels(
+            self._schedule.wanted(episodes),
+            lambda: self._buyer.questions(respond, batch, f'step {step}'),
+            save if step else None,
+        )
         training = self._schedule.training(episodes)
         if step == 0 or training == self._schedule.training(episodes - self._episodes_per_step):
             return False
         self._train(training)
         return True
 
-    def _wait(self, labels: int, save: Optional[Callable[[], None]]) -> None:
+    def _get_labels(
+        self, labels: int, questions: Optional[Callable[[], List[Question]]], save: Optional[Callable[[], None]]
+    ) -> None:
         """Return when so many labels are there; a process that is asked to end in the meantime does so."""
+        if self._buyer:
+            self._buyer.ask(labels, questions)
         lacking = self._buyer.lacks(labels) if self._buyer else False
         if not self._ranks.broadcast(np.array(lacking)):
             return
         if save:
             save()
         if self._buyer:
-            self._buyer.wait_for(labels)
+            self._buyer.wait_for(labels, questions)
         if self._ranks.mean(preemption.requested()) > 0:
             raise preemption.Preempted()
 

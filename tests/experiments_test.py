@@ -80,7 +80,7 @@ def only(found):
 
 
 def test_names():
-    assert experiments.names() == ['cnndm', 'demo', 'descriptiveness', 'sentiment', 'tldr']
+    assert experiments.names() == ['cnndm', 'demo', 'demo_online', 'descriptiveness', 'sentiment', 'tldr']
 
 
 @pytest.mark.parametrize('name', sorted(TABLE))

@@ -136,6 +136,7 @@ def test_skip_and_undo(collect):
     assert not collection.undo('ann')
     choose(collection, 'ann', 0)
     collection.skip('ann', 1)
+    assert (collection.asked, collection.expected) == (3, 2)
     assert collection.next_question('bob').number == 1  # skipped by ann alone
     choose(collection, 'ann', 2)
     assert collection.next_question('ann') is None

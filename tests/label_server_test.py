@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -61,6 +62,7 @@ class Person:
         return self.post('answer', question=self.question, answer=place)
 
     def reload(self):
+        time.sleep(0.05)
         self.page = self.session.get(self.base).text
 
 

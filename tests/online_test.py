@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -175,18 +176,6 @@ def test_all_labels_at_first_is_the_offline_case(labeler, tmp_path):
         np.testing.assert_allclose(ends[0][name], ends[1][name], rtol=0, atol=1e-5, err_msg=name)
 
 
-def test_initial_labels_of_a_file_come_first(labeler, tmp_path):
-    hparams, labels = online_hparams(tmp_path / 'run', retrainings=1)
-    hparams.ppo.total_episodes = 32
-    entry = dict(query=[1, 2], sample0=[1, 1, 1], sample1=[2, 2, 2], sample2=[3, 3, 3], sample3=[4, 4, 4], best=3)
-    (tmp_path / 'given.json').write_text(json.dumps([entry] * 20))
-    labels.source = str(tmp_path / 'given.json')
-    train_policy.train(hparams)
-    folder = tmp_path / 'run' / 'online' / 'labels'
-    assert read(folder / '0-initial.json') == [entry] * 16 and len(read(folder / '1-program.json')) == 24
-    assert 'initial' not in {entry.get('policy') for entry in journal(tmp_path / 'run')}
-
-
 @pytest.mark.parametrize(
     'name, message',
     [
@@ -225,7 +214,7 @@ DEFINITION = """
 run: {seed: 1}
 task: {query_length: 2, response_length: 3, query_dataset: test, policy: {initial_model: test}}
 train_reward:
-  labels: {type: TYPE, source: labeler, num_train: 24, schedule: {initial: 8, retrainings: 1}}
+  labels: {type: TYPE, source: labeler, num_train: 24, schedule: {initial: 8, retrainings: 1, ahead: 0}}
   batch_size: 8
 train_policy:
   ppo: {batch_size: 16, total_episodes: 32}
@@ -244,7 +233,10 @@ def launch(experiment, *flags):
 
 
 def test_the_trainer_waits_for_people(tmp_path):
-    (tmp_path / 'tiny.yaml').write_text(DEFINITION.replace('TYPE', 'scalar_compare'))
+    given = [dict(query=[1, 2], sample0=[1, 1, 1], sample1=[2, 2, 2], difference=n) for n in range(10)]
+    (tmp_path / 'given.json').write_text(json.dumps(given))
+    definition = DEFINITION.replace('TYPE', 'scalar_compare').replace('labeler', str(tmp_path / 'given.json'))
+    (tmp_path / 'tiny.yaml').write_text(definition)
     process = launch(tmp_path / 'tiny.yaml')
     address = next(line.split()[-1] for line in iter(lambda: process.stdout.readline().decode(), '') if 'page' in line)
     stop = threading.Event()
@@ -259,9 +251,13 @@ def test_the_trainer_waits_for_people(tmp_path):
             number = page.partition('name="question" value="')[2].partition('"')[0]
             try:
                 if number:
+                    if int(number) % 7 == 3:
+                        page = session.post(f'{base}/skip', {'question': number}).text
+                        continue
                     answers.append(number)
                     page = session.post(f'{base}/answer', {'question': number, 'answer': int(number) % 5}).text
                 else:
+                    time.sleep(0.1)
                     page = session.get(base).text
             except requests.ConnectionError:
                 return  # the run is over
@@ -274,8 +270,11 @@ def test_the_trainer_waits_for_people(tmp_path):
     for thread in people:
         thread.join()
     assert (process.returncode, errors.decode()) == (0, '')
-    entries = read(tmp_path / 'run' / 'online' / 'labels' / '1-people.json')
-    assert 16 <= len(entries) == len(set(answers))
+    folder = tmp_path / 'run' / 'online' / 'labels'
+    assert read(folder / '0-initial.json') == given[:8]
+    assert 8 <= len(read(folder / '1-people.json')) == len(set(answers))
+    questions = [entry for entry in journal(tmp_path / 'run', 'people') if entry['kind'] == 'question']
+    assert {entry['policy'] for entry in questions} == {'step 1'}
     assert 'reward model: training 1 on 16 labels' in output.decode()
     orders = {answer['value'] for answer in journal(tmp_path / 'run', 'people') if answer['kind'] == 'answer'}
     assert orders <= {-2, -1, 0, 1, 2} and len(orders) > 2

@@ -47,13 +47,13 @@ class LabelBuyer:
         if self._given:
             self._copy_labels(hparams, os.path.join(folder, '0-initial.json'))
         self._bought = budget - self._given
-        answers_per_question = 1 + schedule.overlap * (schedule.people - 1)
+        overlap = schedule.overlap if self._labeler is None else 0.0
         self._collection = Collection(
             os.path.join(folder, os.path.basename(PEOPLES_LABELS) if self._labeler is None else '1-program.json'),
             form,
             task_settings(hparams.task, self._task.encoding),
-            planned=math.ceil(self._bought / answers_per_question),
-            overlap=schedule.overlap,
+            planned=math.ceil(self._bought / (1 + overlap * (schedule.people - 1))),
+            overlap=overlap,
             people=schedule.people,
         )
         self._draws = QuestionDraws(self._task, 'train', len(form.sample_names), seed, self._collection.place)
@@ -74,7 +74,7 @@ class LabelBuyer:
     def ask(self, labels: int, questions: Callable[[], List[Question]]) -> None:
         """Ask what `questions` gives until it makes for so many labels in all; a program answers at once."""
         ahead = self._schedule.ahead if self._labeler is None else 0
-        while self._collection.asked < min(labels - self._given + ahead, self._bought):
+        while self._collection.expected < min(labels - self._given + ahead, self._bought):
             self._collection.add(questions())
         if self._labeler is not None:
             self._answer()
@@ -83,11 +83,15 @@ class LabelBuyer:
         """Whether there are fewer labels than this in all."""
         return self._collection.num_answers < labels - self._given
 
-    def wait_for(self, labels: int) -> None:
-        """Return when there are so many labels in all, or when this process is asked to end."""
-        lacking = self._collection.num_answers
-        say(f'waiting for people: {lacking} of {labels - self._given} labels are there')
+    def wait_for(self, labels: int, questions: Callable[[], List[Question]]) -> None:
+        """Return when there are so many labels in all, or when this process is asked to end.
+
+        Where people skip questions, they are asked others.
+        """
+        there = self._collection.num_answers
+        say(f'waiting for people: {there} of {labels - self._given} labels are there')
         while self.lacks(labels) and not preemption.requested():
+            self.ask(labels, questions)
             self._collection.wait(lambda: not self.lacks(labels), seconds=1)
 
     def questions(self, respond: Respond, batch: int, policy: str) -> List[Question]:

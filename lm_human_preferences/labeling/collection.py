@@ -8,7 +8,7 @@ import hashlib
 import statistics
 import threading
 import time
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Set
 
 from lm_human_preferences.hyperparameters import TaskHParams
 from lm_human_preferences.labeling.forms import Form
@@ -85,7 +85,8 @@ class Collection:
         self.place = 0  # of the last question's query in its data set
         self._answers: List[Dict[int, Dict[str, Any]]] = []  # of each question, by the journal's line
         self._acts: Dict[str, List[int]] = {}  # each person's answers and skips that stand, by the journal's line
-        self._passed: Dict[str, set] = {}  # the questions each person has answered or skipped
+        self._passed: Dict[str, Set[int]] = {}  # the questions each person has answered or skipped
+        self._skipped: Set[int] = set()  # questions that somebody has skipped, at one time or another
         self._leases: Dict[int, Dict[str, Lease]] = {}
         self._open: Dict[int, None] = {}  # in order, the questions that lack answers
         self._journal = Journal(journal_path(labels_path))
@@ -209,6 +210,13 @@ class Collection:
             return sum(question.people for question in self.questions)
 
     @property
+    def expected(self) -> int:
+        """The same, without those questions that lack answers and that somebody has skipped."""
+        with self._changed:
+            lacking = [n for n in self._skipped if n in self._open]
+            return self.asked - sum(self.questions[n].people - len(self._answers[n]) for n in lacking)
+
+    @property
     def wanted(self) -> int:
         """Answers that all planned questions together ask for."""
         with self._changed:
@@ -295,6 +303,8 @@ class Collection:
                 self._answers[number][line] = entry
                 if len(self._answers[number]) >= self.questions[number].people:
                     self._open.pop(number, None)
+            else:
+                self._skipped.add(number)
             self._acts.setdefault(who, []).append(line)
             self._passed.setdefault(who, set()).add(number)
             if kind == 'answer' and number not in self._open:
