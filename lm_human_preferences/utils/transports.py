@@ -104,8 +104,6 @@ def without_query(source: str) -> str:
 @functools.lru_cache(maxsize=1)
 def gs_client():
     """A google-cloud-storage client and the session it works with; anonymous if there are no credentials."""
-    import requests
-
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # of how long each library will support this Python
         import google.auth
@@ -117,8 +115,7 @@ def gs_client():
     if not os.environ.get('STORAGE_EMULATOR_HOST'):
         with contextlib.suppress(google.auth.exceptions.DefaultCredentialsError):
             credentials, _ = google.auth.default(scopes=[_SCOPE])
-    anonymous = isinstance(credentials, AnonymousCredentials)
-    session = requests.Session() if anonymous else AuthorizedSession(credentials)
+    session = AuthorizedSession(credentials)
     # Reading and writing objects need no project, but the client wants a name.
     return storage.Client(project='none', credentials=credentials, _http=session), session
 
