@@ -119,6 +119,8 @@ def gs_client():
             credentials, _ = google.auth.default(scopes=[_SCOPE])
     anonymous = isinstance(credentials, AnonymousCredentials)
     session = requests.Session() if anonymous else AuthorizedSession(credentials)
+    if anonymous:
+        session.is_mtls = False  # newer clients ask this of any session
     # Reading and writing objects need no project, but the client wants a name.
     return storage.Client(project='none', credentials=credentials, _http=session), session
 
