@@ -4,7 +4,6 @@ The figures go to the terminal as tables, and to `evaluation.json` in the run's 
 those of a remote run, which is only read, to the folder that `out` names.
 """
 
-import json
 import os
 from typing import Any, Dict, List, Optional
 
@@ -19,6 +18,7 @@ from lm_human_preferences.run_folder import INITIAL, RunFolder, find_policies
 from lm_human_preferences.samples import HELD_OUT_FILE, sample_rows, write_samples
 from lm_human_preferences.utils import storage
 from lm_human_preferences.utils.files import write_json
+from lm_human_preferences.utils.json_files import read_json
 from lm_human_preferences.utils.progress import say
 
 RESULTS_FILE = 'evaluation.json'
@@ -103,8 +103,10 @@ def read_results(folder: str) -> Dict[str, Any]:
     path = os.path.join(folder, RESULTS_FILE)
     if not os.path.exists(path):
         return {}
-    with open(path, encoding='utf-8') as file:
-        return json.load(file)
+    results = read_json(path)
+    if not isinstance(results, dict):
+        raise ValueError(f'{path} should hold a JSON object, not {type(results).__name__}')
+    return results
 
 
 def save_results(folder: Optional[str], **sections: Dict[str, Any]) -> None:

@@ -70,5 +70,12 @@ def read_samples(path: str) -> List[Dict[str, Any]]:
     """The lines of the file; none where there is no such file."""
     if not os.path.exists(path):
         return []
-    with open(path, encoding='utf-8') as file:
-        return [json.loads(line) for line in file if line.strip()]
+    rows = []
+    with open(path, 'rb') as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                if line.strip():
+                    rows.append(json.loads(line.decode('utf-8')))
+            except (ValueError, RecursionError):
+                raise ValueError(f'{path}: line {number}: not JSON') from None
+    return rows

@@ -218,6 +218,7 @@ def fine_tune(
         )
     task = Task(hparams.task, encoding)
     queries = task.query_stream('train', checkpoints.seed, ranks, checkpoints.position)
+    queries.check()
 
     with tf.Graph().as_default() as graph, new_session(graph, ranks.threads()) as session:
         tf.set_random_seed(checkpoints.seed)

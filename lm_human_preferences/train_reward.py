@@ -145,6 +145,8 @@ def train(hparams: HParams) -> None:
     schema = label_schema(label_type, hparams.task.query_length, hparams.task.response_length)
     labels = load_labels(hparams.labels.source, schema, hparams.labels.num_train, encoding)
     queries = task.query_stream('train', seed, ranks, checkpoints.position)
+    if hparams.normalize_before or hparams.normalize_after:
+        queries.check()
 
     with tf.Graph().as_default() as graph, new_session(graph, ranks.threads()) as session:
         tf.set_random_seed(seed)

@@ -329,8 +329,11 @@ def test_aliases_that_multiply_are_shown_in_short(tmp_path, capsys):
     [
         (['train_reward', 'none.yaml', 'x'], 'none.yaml: No such file or directory'),
         (['train_reward', 'sentimentl', 'x'], "no experiment 'sentimentl': give one of …"),
-        (['train_reward', 'demo', 'x', '--save_dir='], "save_dir must be a local folder, not ''"),
-        (['train_reward', 'demo', 'x', '--save_dir=gs://b'], "save_dir must be a local folder, not 'gs://b'"),
+        (['train_reward', 'demo', 'x', '--save_dir='], "save_dir must be a local folder or gs://BUCKET/PATH, not ''"),
+        (
+            ['train_reward', 'demo', 'x', '--save_dir=s3://b'],
+            "save_dir must be a local folder or gs://BUCKET/PATH, not 's3://b'",
+        ),
         (
             ['train_reward', 'demo', 'x' * 300, '--save_dir=DIR'],
             'cannot write to DIR/xxx…: File name too long; give another --save_dir',

@@ -131,20 +131,26 @@ def test_texts_for_language_models(case, tmp_path, capsys):
 @pytest.mark.parametrize(
     'dataset, file, content, expected',
     [
-        ('tldr', 'tldr/train-subset.json', '[', 'DIR/tldr/train-subset.json: not JSON: …'),
+        ('tldr', 'tldr/train-subset.json', '[', 'DIR/tldr/train-subset.json: not a JSON list: no item at byte 1'),
+        ('tldr', 'tldr/train-subset.json', {}, 'DIR/tldr/train-subset.json: not a JSON list'),
         (
             'tldr',
             'tldr/train-subset.json',
-            {},
-            'DIR/tldr/train-subset.json: not a JSON list of objects with a "content"',
+            '[' * 10**5,
+            'DIR/tldr/train-subset.json: not a JSON list of ours: nested …',
         ),
         (
             'tldr',
             'tldr/train-subset.json',
-            [{'content': 'a.b'}, {'content': 3}],
-            'DIR/tldr/train-subset.json: not a JSON list of objects with a "content": entry 1 has none',
+            [{'content': 3}],
+            'DIR/tldr/train-subset.json: item at byte 1: not an object with a "content"',
         ),
-        ('tldr', 'x', '', 'DIR/tldr/train-subset.json not found…'),
+        (
+            'tldr',
+            'tldr/train-subset.json',
+            b'[{"content": "\xff"}]',
+            'DIR/tldr/train-subset.json: not UTF-8 text: byte 14 of the file',
+        ),
         ('books', 'x', '', '…book_passages/train.jsonl not found…'),
         (
             'books',
@@ -152,11 +158,15 @@ def test_texts_for_language_models(case, tmp_path, capsys):
             b'"a.b"\n"\xff"\n',
             'DIR/datasets/book_passages/train.jsonl: line 2: not UTF-8 text: byte 1 of the line',
         ),
-        ('cnndm', 'x', '', 'DIR/datasets/cnndm/url_lists/all_train.txt not found…'),
+        (
+            'cnndm',
+            'datasets/cnndm/url_lists/all_train.txt',
+            b'http://\xff\n',
+            'DIR/datasets/cnndm/url_lists/all_train.txt: line 1: not UTF-8 text: byte 7 of the line',
+        ),
     ],
 )
 def test_published_texts(dataset, file, content, expected, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv('LM_HUMAN_PREFERENCES_CACHE', str(tmp_path))
-    monkeypatch.setenv('LM_HUMAN_PREFERENCES_PUBLISHED', 'http://127.0.0.1:9')  # where nobody answers
-    flags = [f'--task.query_dataset={dataset}', '--labels.source=test']
+    flags = [f'--task.query_dataset={dataset}', *READ]
     check(Case('', expected, {file: content}, flags), tmp_path, capsys)

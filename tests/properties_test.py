@@ -209,7 +209,7 @@ def test_hyperparameters_of_any_file(folder, content):
 
 
 @quick
-@given(data=some.data(), command=some.sampled_from(sorted(TREES)))
+@given(data=some.data(), command=some.sampled_from(['sample', 'train_lm', 'train_policy', 'train_reward']))
 def test_what_is_set_comes_back(folder, data, command):
     """Text → tree → JSON → the same tree."""
     tree = TREES[command].tree()

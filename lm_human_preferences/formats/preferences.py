@@ -6,6 +6,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
 from lm_human_preferences.label_types import get_label_type, label_schema
 from lm_human_preferences.labels import load_labels
 from lm_human_preferences.language.encodings import Encoding
+from lm_human_preferences.utils.json_files import read_json
 
 
 class Imported(NamedTuple):
@@ -18,13 +19,13 @@ class Imported(NamedTuple):
 
 def read_pairs(path: str) -> Iterator[Tuple[str, str, str]]:
     """(prompt, chosen, rejected) of each line that is not blank. ValueError naming file and line for another one."""
-    with open(path, encoding='utf-8') as file:
+    with open(path, 'rb') as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
             try:
-                entry = json.loads(line)
-            except ValueError:
+                entry = json.loads(line.decode('utf-8'))
+            except (ValueError, RecursionError):
                 raise ValueError(f'{path}: line {number}: not JSON') from None
             texts = [entry.get(name) if isinstance(entry, dict) else None for name in ('prompt', 'chosen', 'rejected')]
             if not all(isinstance(text, str) for text in texts):
@@ -86,12 +87,11 @@ def pairs_of_labels(path: str, encoding: Encoding) -> Iterator[Dict[str, str]]:
 
 def _form(path: str) -> Tuple[str, int, int]:
     """The type of a file's labels and the lengths of their queries and samples, by the first of them."""
-    with open(path, encoding='utf-8') as file:
-        try:
-            first = json.load(file)[0]
-            query_length = len(first['query'])
-        except (ValueError, LookupError, TypeError):
-            raise ValueError(f'{path}: not a list of labels') from None
+    try:
+        first = read_json(path)[0]
+        query_length = len(first['query'])
+    except (LookupError, TypeError):
+        raise ValueError(f'{path}: not a list of labels') from None
     samples = sum(name.startswith('sample') for name in first)
     if 'sample0' not in first:
         raise ValueError(f'{path}: ratings of single samples make no pairs')

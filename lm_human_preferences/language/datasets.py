@@ -1,5 +1,6 @@
 """Text data sets by name, and streams of queries cut from them."""
 
+import copy
 import importlib
 import string
 from typing import List, Optional, Sequence, Tuple
@@ -179,6 +180,10 @@ class QueryStream:
             if query is not None:
                 return index, query
         raise ValueError(f'{tried} texts in a row of the data set {self._dataset!r} have no query: {self._fault(text)}')
+
+    def check(self) -> None:
+        """Raise what the next query would raise: before a model is loaded in vain."""
+        copy.copy(self).next_query()
 
     def _next_index(self) -> int:
         place = self._rank + self.position * self._num_ranks

@@ -70,7 +70,7 @@ class Encoding:
     def from_files(cls, name: str, encoder_json: str, vocab_bpe: str) -> 'Encoding':
         """Read a vocabulary in GPT-2's file format: {symbols: id} and one merge a line, best first."""
         encoder = read_json(encoder_json)
-        _check_encoder(encoder_json, encoder)
+        check_encoder(encoder_json, encoder)
         try:
             # Only '\n' ends a line: some symbols count as line ends elsewhere.
             with open(vocab_bpe, encoding='utf-8', newline='\n') as f:
@@ -197,7 +197,7 @@ def load_encoding(folder: str, default: Optional[str] = None) -> Encoding:
     return _from_folder('own', folder)
 
 
-def _check_encoder(path: str, encoder: Any) -> None:
+def check_encoder(path: str, encoder: Any) -> None:
     """ValueError unless `encoder` is {symbols: id} with the ids 0 … n−1, each once."""
     if not isinstance(encoder, dict) or not encoder:
         raise ValueError(f'{path}: should hold an object of symbols and their ids, not {short(encoder)}')

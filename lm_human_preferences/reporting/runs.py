@@ -11,6 +11,7 @@ from lm_human_preferences.reporting.charts import Line
 from lm_human_preferences.reporting.event_files import Curve, read_curves
 from lm_human_preferences.run_folder import short_names
 from lm_human_preferences.samples import HELD_OUT_FILE, SAMPLES_FILE, read_samples
+from lm_human_preferences.utils.json_files import read_json
 
 COMMANDS = ('train_policy', 'train_reward', 'train_lm')  # in the order in which a folder of several is called one
 EVENT_FOLDERS = ('ppo', 'reward_model', 'lm')
@@ -89,13 +90,15 @@ def _commands_of(folder: str) -> List[str]:
 
 def _load(folder: str, name: str) -> RunData:
     command = _commands_of(folder)[0]
-    with open(os.path.join(folder, _hparams_file(command)), encoding='utf-8') as file:
-        hparams = _flat(json.load(file))
+    path = os.path.join(folder, _hparams_file(command))
+    hparams = read_json(path)
+    if not isinstance(hparams, dict):
+        raise ValueError(f'{path} should hold a JSON object, not {type(hparams).__name__}')
     held_out = read_samples(os.path.join(folder, HELD_OUT_FILE))
     return RunData(
         name=name,
         command=command,
-        hparams=hparams,
+        hparams=_flat(hparams),
         curves={events: read_curves(os.path.join(folder, 'tb', events)) for events in EVENT_FOLDERS},
         results=read_results(folder),
         samples=held_out or read_samples(os.path.join(folder, SAMPLES_FILE)),
