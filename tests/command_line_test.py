@@ -133,7 +133,7 @@ def test_a_sweep_of_the_users_own(tmp_path):
         (('train_policy', 'demo_online', 'x', '--labeler', 'a.b'), 'labeler must be page or MODULE:FUNCTION'),
         (('train_policy', 'sentiment', 'x', '--mode', 'cloud'), 'mode must be local'),
         (('train_policy', 'sentiment', 'x', '--dry_run', 'maybe'), 'dry_run should be bool'),
-        (('train_policy', 'sentiment', 'x', '--save_dir', 'gs://bucket'), 'save_dir must be a local folder'),
+        (('train_policy', 'sentiment', 'x', '--save_dir', 's3://bucket'), 'save_dir must be a local folder'),
         (('train_policy', 'sentiment', 'x', '--run.save_dir', 'd'), 'give --save_dir and NAME'),
         (('sample',), 'save_dir is not set'),
         (('sample', '--save_dir', 'd', 'e'), "unexpected argument 'e'"),

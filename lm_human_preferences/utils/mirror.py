@@ -20,7 +20,7 @@ from lm_human_preferences.utils.errors import UserError
 from lm_human_preferences.utils.files import write_json
 from lm_human_preferences.utils.locks import locked
 from lm_human_preferences.utils.progress import say
-from lm_human_preferences.utils.transports import Missing, Temporary, Unreachable, gs_client, gs_errors, gs_parts
+from lm_human_preferences.utils.transports import Missing, Temporary, Unreachable, gs_client, gs_errors, gs_parts, once
 
 COPY_SECONDS = 60.0
 ATTEMPTS = 5
@@ -68,7 +68,7 @@ def mirrored(folder: str) -> Iterator[str]:
 def is_used(url: str) -> bool:
     """Whether anything lies below gs://BUCKET/PATH."""
     bucket, path = gs_parts(url.rstrip('/'))
-    listing = gs_client()[0].bucket(bucket).list_blobs(prefix=path + '/', max_results=1)
+    listing = once(gs_client()[0].bucket(bucket).list_blobs)(prefix=path + '/', max_results=1)
     return bool(_again(lambda: list(listing)))
 
 
@@ -102,7 +102,7 @@ class Mirror:
         """Take over what is new in the bucket, of checkpoints only the last; OSError if it cannot be written."""
         origin = json.dumps(dict(host=socket.gethostname(), folder=self.local))
         try:
-            _again(lambda: self._blob('.origin.json').upload_from_string(origin))
+            _again(lambda: once(self._blob('.origin.json').upload_from_string)(origin))
             blobs = {blob.name[len(self._path) + 1 :]: blob for blob in _again(self._list)}
         except OSError as error:
             raise type(error)(f'cannot save to {self.url}: {error}') from error
@@ -137,7 +137,7 @@ class Mirror:
                     self._record[name] = [*facts, self._put(name, pointers.get(name))]
             for name in [name for name in self._record if not os.path.exists(self._local(name))]:
                 with contextlib.suppress(Missing):
-                    _again(self._blob(name).delete)
+                    _again(once(self._blob(name).delete))
                 del self._record[name]
             write_json(self._record_file, self._record)
         except OSError as error:
@@ -147,9 +147,9 @@ class Mirror:
         """Upload a file, or `content` in its place, and return its version in the bucket."""
         blob = self._blob(name)
         if content is not None:
-            _again(lambda: blob.upload_from_string(content))
+            _again(lambda: once(blob.upload_from_string)(content))
         else:
-            _again(lambda: blob.upload_from_filename(self._local(name)))
+            _again(lambda: once(blob.upload_from_filename)(self._local(name)))
         return blob.generation
 
     def _names(self) -> List[str]:
@@ -190,7 +190,7 @@ class Mirror:
         return self._bucket.blob(f'{self._path}/{name}')
 
     def _list(self):
-        return list(self._bucket.list_blobs(prefix=self._path + '/'))
+        return list(once(self._bucket.list_blobs)(prefix=self._path + '/'))
 
 
 def _again(action: Callable[[], T]) -> T:
