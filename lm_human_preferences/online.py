@@ -21,7 +21,7 @@ import numpy as np
 from lm_human_preferences import train_reward
 from lm_human_preferences.hyperparameters import TrainPolicyHParams, TrainRewardHParams
 from lm_human_preferences.labeling.buyer import LabelBuyer
-from lm_human_preferences.labeling.questions import Question, Respond
+from lm_human_preferences.labeling.questions import QuestionEntry, Respond
 from lm_human_preferences.utils import preemption
 from lm_human_preferences.utils.checkpoint_files import last_state
 from lm_human_preferences.utils.progress import say
@@ -121,7 +121,7 @@ class OnlineRewardModel:
         return True
 
     def _get_labels(
-        self, labels: int, questions: Optional[Callable[[], List[Question]]], save: Optional[Callable[[], None]]
+        self, labels: int, questions: Optional[Callable[[], List[QuestionEntry]]], save: Optional[Callable[[], None]]
     ) -> None:
         """Return when so many labels are there; a process that is asked to end in the meantime does so."""
         if self._buyer:

@@ -14,8 +14,13 @@ import numpy as np
 import pytest
 import requests
 
-from lm_human_preferences import train_policy
+from lm_human_preferences import label, train_policy
+from lm_human_preferences.hyperparameters import LabelPageHParams
 from lm_human_preferences.labeling.buyer import find_labeler
+from lm_human_preferences.labeling.collection import Collection
+from lm_human_preferences.labeling.forms import get_form
+from lm_human_preferences.language.trained_models import find_model
+from lm_human_preferences.lm_tasks import Task
 from lm_human_preferences.online import Schedule
 from lm_human_preferences.utils.checkpoints import latest_checkpoint
 from lm_human_preferences.utils.errors import UserError
@@ -135,6 +140,17 @@ def test_labels_are_bought_as_the_policy_trains(uninterrupted):
     for name in used:
         np.testing.assert_array_equal(used[name], last[name])
     assert latest_checkpoint(str(uninterrupted / 'reward_model')).endswith('model.ckpt-6')  # 48 labels, 8 a step
+
+
+def test_the_policy_of_a_run_is_asked_about_in_the_runs_task(uninterrupted, tmp_path):
+    hparams = LabelPageHParams(policy=str(uninterrupted), out=str(tmp_path / 'labels.json'), num=5, temperature=0.5)
+    task_hparams, label_type = label.find_task(hparams)
+    assert (task_hparams.query_length, task_hparams.policy.temperature, label_type) == (2, 0.5, 'best_of_4')
+    collection = Collection(hparams.out, get_form(label_type), {}, planned=hparams.num)
+    policy = find_model(hparams.policy, hparams.savescope)
+    label.add_questions(collection, hparams, policy, Task(task_hparams, policy.encoding()))
+    assert [np.shape(question.samples) for question in collection.questions] == [(4, 3)] * 5
+    collection.close()
 
 
 def test_an_interrupted_run_ends_as_one_that_was_not(uninterrupted, labeler, tmp_path):

@@ -11,7 +11,7 @@ from lm_human_preferences.hyperparameters import TrainRewardHParams
 from lm_human_preferences.label_types import get_label_type, label_schema
 from lm_human_preferences.labeling.collection import Collection, task_settings
 from lm_human_preferences.labeling.forms import INSTRUCTIONS, get_form, read_instructions
-from lm_human_preferences.labeling.questions import Question, QuestionDraws, Respond, ask_policy, responding
+from lm_human_preferences.labeling.questions import QuestionDraws, QuestionEntry, Respond, ask_policy, responding
 from lm_human_preferences.labeling.server import serving
 from lm_human_preferences.labels import load_labels
 from lm_human_preferences.language.trained_models import find_model
@@ -71,7 +71,7 @@ class LabelBuyer:
         """Write the labels that are there to the folder."""
         self._collection.write_labels()
 
-    def ask(self, labels: int, questions: Callable[[], List[Question]]) -> None:
+    def ask(self, labels: int, questions: Callable[[], List[QuestionEntry]]) -> None:
         """Ask what `questions` gives until it makes for so many labels in all; a program answers at once."""
         ahead = self._schedule.ahead if self._labeler is None else 0
         while self._collection.expected < min(labels - self._given + ahead, self._bought):
@@ -83,7 +83,7 @@ class LabelBuyer:
         """Whether there are fewer labels than this in all."""
         return self._collection.num_answers < labels - self._given
 
-    def wait_for(self, labels: int, questions: Callable[[], List[Question]]) -> None:
+    def wait_for(self, labels: int, questions: Callable[[], List[QuestionEntry]]) -> None:
         """Return when there are so many labels in all, or when this process is asked to end.
 
         Where people skip questions, they are asked others.
@@ -94,13 +94,13 @@ class LabelBuyer:
             self.ask(labels, questions)
             self._collection.wait(lambda: not self.lacks(labels), seconds=1)
 
-    def questions(self, respond: Respond, batch: int, policy: str) -> List[Question]:
+    def questions(self, respond: Respond, batch: int, policy: str) -> List[QuestionEntry]:
         """Questions about one batch of what a policy responds; `policy` is kept with them."""
         num_samples = len(self._form.sample_names)
         return ask_policy(respond, self._draws, num_samples, max(1, batch // num_samples), policy=policy)
 
     @contextlib.contextmanager
-    def asking_initial_policy(self) -> Iterator[Callable[[], List[Question]]]:
+    def asking_initial_policy(self) -> Iterator[Callable[[], List[QuestionEntry]]]:
         """A source of questions about the policy that training starts from."""
         with contextlib.ExitStack() as stack:
             respond: List[Respond] = []

@@ -106,7 +106,7 @@ class Collection:
         if before != settings:
             names = [name for name in settings if not isinstance(before, dict) or before.get(name) != settings[name]]
             told = ', '.join(f'{name} was {(before or {}).get(name)}, now {settings[name]}' for name in names)
-            raise ValueError(f'{self._journal.path} was begun otherwise ({told}): give another --out')
+            raise ValueError(f'{self._journal.path} was begun otherwise ({told}): give another --out or NAME')
 
     def add(self, samples_of_queries: Sequence[Dict[str, Any]]) -> None:
         """Add questions: {query: tokens, samples: [tokens, …]} and whatever else the journal should keep of them."""

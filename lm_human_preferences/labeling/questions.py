@@ -13,7 +13,7 @@ from lm_human_preferences.utils.tf_versions import new_session, tf
 
 # Of queries [n, query_length] and uniform numbers [n, response_length], a policy's responses as they are scored.
 Respond = Callable[[np.ndarray, np.ndarray], np.ndarray]
-Question = Dict[str, Any]
+QuestionEntry = Dict[str, Any]
 
 
 class QuestionDraws:
@@ -38,7 +38,9 @@ def distinct(samples: np.ndarray) -> bool:
     return len({sample.tobytes() for sample in samples}) == len(samples)
 
 
-def ask_policy(respond: Respond, draws: QuestionDraws, num_samples: int, count: int, **more: Any) -> List[Question]:
+def ask_policy(
+    respond: Respond, draws: QuestionDraws, num_samples: int, count: int, **more: Any
+) -> List[QuestionEntry]:
     """At most `count` questions about what a policy responds to as many queries; `more` is kept with each.
 
     Questions with two samples alike are left out, unless all are of that kind.
