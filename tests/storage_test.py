@@ -235,9 +235,9 @@ def test_progress_on_a_terminal(cache, web):
     done = subprocess.run(
         [sys.executable, '-c', FETCH, web.url + '/x'], env=env, stdout=subprocess.PIPE, stderr=terminal
     )
-    os.close(terminal)
     assert done.returncode == 0
     shown = os.read(ours, 1 << 16).decode()
+    os.close(terminal)
     os.close(ours)
     assert shown.startswith('\rx: ') and '2.86M' in shown and 'B/s' in shown
 
