@@ -318,6 +318,17 @@ def test_cloud_storage_without_the_object(cache, cloud):
         storage.local_file('gs://bucket/none')
 
 
+@pytest.mark.parametrize('status', [401, 403])
+def test_cloud_storage_without_permission(cache, web, status):
+    """Of the emulator all is public: a server of our own refuses, in a process of its own that knows no other."""
+    web.faults['/storage/v1/b/bucket/o/x'] = [status] * 9
+    env = dict(os.environ, PYTHONPATH=ROOT, STORAGE_EMULATOR_HOST=web.url)
+    done = subprocess.run([sys.executable, '-c', FETCH, 'gs://bucket/x'], env=env, capture_output=True)
+    last = done.stderr.decode().strip().splitlines()[-1]
+    assert re.match(r'\S*Refused: cannot fetch gs://bucket/x: no permission.*put the file at \S*/gs/bucket/x\Z', last)
+    assert len(web.requests) <= 3  # google-auth asks again after a 401
+
+
 # The data of 2019.
 
 
