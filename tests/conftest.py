@@ -23,6 +23,7 @@ def golden_dir():
 def cache(tmp_path, monkeypatch):
     """An empty cache folder of the test's own."""
     monkeypatch.setenv('LM_HUMAN_PREFERENCES_CACHE', str(tmp_path / 'cache'))
+    (tmp_path / 'cache').mkdir()
     return tmp_path / 'cache'
 
 

@@ -235,9 +235,9 @@ def test_progress_on_a_terminal(cache, web):
     done = subprocess.run(
         [sys.executable, '-c', FETCH, web.url + '/x'], env=env, stdout=subprocess.PIPE, stderr=terminal
     )
-    os.close(terminal)
     assert done.returncode == 0
     shown = os.read(ours, 1 << 16).decode()
+    os.close(terminal)
     os.close(ours)
     assert shown.startswith('\rx: ') and '2.86M' in shown and 'B/s' in shown
 
@@ -316,6 +316,17 @@ def test_cloud_storage_goes_on_and_verifies(cache, cloud, quick_retries):
 def test_cloud_storage_without_the_object(cache, cloud):
     with pytest.raises(FileNotFoundError, match=r'cannot fetch gs://bucket/none: not found \(404\)\. To supply it by'):
         storage.local_file('gs://bucket/none')
+
+
+@pytest.mark.parametrize('status', [401, 403])
+def test_cloud_storage_without_permission(cache, web, status):
+    """Of the emulator all is public: a server of our own refuses, in a process of its own that knows no other."""
+    web.faults['/storage/v1/b/bucket/o/x'] = [status] * 9
+    env = dict(os.environ, PYTHONPATH=ROOT, STORAGE_EMULATOR_HOST=web.url)
+    done = subprocess.run([sys.executable, '-c', FETCH, 'gs://bucket/x'], env=env, capture_output=True)
+    last = done.stderr.decode().strip().splitlines()[-1]
+    assert re.match(r'\S*Refused: cannot fetch gs://bucket/x: no permission.*put the file at \S*/gs/bucket/x\Z', last)
+    assert len(web.requests) <= 3  # google-auth asks again after a 401
 
 
 # The data of 2019.

@@ -142,6 +142,10 @@ def gs_errors() -> Iterator[None]:
         raise Temporary(_reason(error)) from None
     except GoogleAuthError as error:
         raise Refused(f'no permission: {error}') from None
+    except ValueError as error:
+        if 'nonymous' in str(error):  # so the google-auth of 2021 says that there are no credentials to renew
+            raise Refused(f'no permission: {error}') from None
+        raise
 
 
 def _ask_gs(source, start, part_of, known):
