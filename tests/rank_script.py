@@ -53,6 +53,19 @@ def main(output, backends):
         np.savez(output, **outcome)
 
 
+def episodes() -> Rollouts:
+    """A batch whose shares differ in mean and spread."""
+    random = np.random.RandomState(0)
+    level = np.arange(BATCH)[:, np.newaxis] % 4
+    return Rollouts(
+        queries=random.randint(0, 27, [BATCH, 2]),
+        responses=random.randint(0, 27, [BATCH, 3]),
+        logprobs=np.log(1 / 27) + 0.1 * random.randn(BATCH, 3),
+        values=level + random.randn(BATCH, 3),
+        rewards=level + random.randn(BATCH, 3) * (1 + level),
+    )
+
+
 def ppo(whiten_rewards):
     def build(session, me):
         hparams = TrainPolicyHParams()
@@ -64,17 +77,7 @@ def ppo(whiten_rewards):
         trainer = PPOTrainer(hparams, task, source.hparams, source.hparams, me)
         loaded = trainer.reward_model.load(session, find_reward_model('test')) if me.is_first else []
         initialize(session, loaded, me)
-        random = np.random.RandomState(0)
-        # Rewards that differ from share to share, in mean and spread.
-        rewards = random.randn(BATCH, 3) * (1 + np.arange(BATCH)[:, np.newaxis] % 4) + np.arange(BATCH)[:, np.newaxis] % 4
-        rollouts = Rollouts(
-            queries=random.randint(0, 27, [BATCH, 2]),
-            responses=random.randint(0, 27, [BATCH, 3]),
-            logprobs=np.log(1 / 27) + 0.1 * random.randn(BATCH, 3),
-            values=random.randn(BATCH, 3),
-            rewards=rewards,
-        )
-        share = Rollouts(*(array[me.rank :: me.size] for array in rollouts))
+        share = Rollouts(*(array[me.rank :: me.size] for array in episodes()))
         return trainer.policy.model.variables, lambda: trainer.update(session, share, 1e-3)
 
     return build

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from rank_script import episodes
 
 from lm_human_preferences import mpiexec
 
@@ -48,8 +49,22 @@ def test_ranks_do_what_one_process_does(outcomes, case, backend, size):
         np.testing.assert_allclose(many[name], one[name], rtol=1e-5, atol=1e-5, err_msg=name)
 
 
-def test_statistics_are_of_the_whole_batch(outcomes):
-    stats = part(outcomes[4], 'mpi4py/ppo/stats/')
-    random = np.random.RandomState(0)
-    spread = np.arange(32)[:, np.newaxis] % 4
-    random.randn(32, 3)
+@pytest.mark.parametrize('size', [1, 2, 4])
+def test_statistics_are_of_the_whole_batch(outcomes, size):
+    stats = part(outcomes[size], 'mpi4py/ppo/stats/')
+    batch = episodes()
+    deltas = batch.rewards - batch.values
+    deltas[:, :-1] += batch.values[:, 1:]
+    advantages = [sum(0.95 ** (later - t) * deltas[:, later] for later in range(t, 3)) for t in range(3)]
+    for name, values in [('val', batch.values), ('returns', np.stack(advantages, axis=1) + batch.values)]:
+        assert stats[f'{name}/mean'] == pytest.approx(values.mean(), rel=1e-5)
+        assert stats[f'{name}/var'] == pytest.approx(values.var(), rel=1e-5)
+        # The mean of the shares' own variances would be another number.
+        assert np.mean([values[i::4].var() for i in range(4)]) < 0.95 * values.var()
+
+
+@pytest.mark.parametrize('size', [2, 4])
+def test_the_backend_is_told(outcomes, size):
+    for backend in BACKENDS:
+        described = str(outcomes[size][f'{backend}/described'])
+        assert described.lower().startswith(f'{size} ranks, gradients averaged by {backend} ')
