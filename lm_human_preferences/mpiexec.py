@@ -18,10 +18,10 @@ from typing import Dict, Iterator, List, NoReturn, Sequence
 
 from lm_human_preferences import rank
 from lm_human_preferences.hosts import Host
-from lm_human_preferences.utils import preemption
 from lm_human_preferences.utils.errors import UserError
 from lm_human_preferences.utils.hyperparams import HParams
 
+GRACE_SECONDS = 60  # for ranks that were asked to stop, before they are made to
 _PATIENCE_SECONDS = 10  # for mpiexec to end the ranks, before it is killed
 # What ranks on other hosts need of our environment; those on this host inherit all of it.
 _EXPORTED = re.compile(
@@ -40,7 +40,7 @@ def start(
       hosts: where the ranks run, filled one after the other; this host when there are none.
 
     Raises UserError with the first failing rank's error line, and SystemExit after the report of any other failure.
-    SIGTERM to this process asks the ranks to end in good order, and a second one or SIGINT ends them at once.
+    SIGINT and SIGTERM to this process end all ranks.
     """
     job = rank.Job(command, hparams.to_nested_dict(), num_ranks, show_traceback)
     with _terminations_raised():
@@ -55,16 +55,12 @@ def start(
         relay.start()
         try:
             status = process.wait()
-        except BaseException as error:
+        except BaseException:
             relay.silence()
-            _end(process, ask=isinstance(error, SystemExit))
-            relay.join(_PATIENCE_SECONDS)
-            if relay.report:  # they failed on their way to the end
-                _fail(relay, num_ranks, '')
-            if process.returncode == preemption.EXIT_STATUS:
-                raise preemption.Preempted() from error
             raise
-        relay.join(_PATIENCE_SECONDS)
+        finally:
+            _end(process)
+            relay.join(_PATIENCE_SECONDS)
     if status:
         _fail(relay, num_ranks, f'mpiexec ended with status {status}')
 
@@ -145,15 +141,14 @@ def _fail(relay: _Relay, num_ranks: int, account: str) -> NoReturn:
     sys.exit(1)
 
 
-def _end(process: subprocess.Popen, ask: bool) -> None:
-    """End mpiexec and its ranks; if `ask`, first let them end as they see fit, until the next signal."""
+def _end(process: subprocess.Popen) -> None:
+    """Have the first rank stop if the process still runs; then, or at the next signal, end all by force."""
 
-    def tell_first_rank():
+    def ask():
         process.stdin.write(b'stop\n')
         process.stdin.flush()
 
-    by_force = [(process.terminate, _PATIENCE_SECONDS), (process.kill, None)]
-    for end, seconds in [(tell_first_rank, None)] * ask + by_force:
+    for end, seconds in ((ask, GRACE_SECONDS), (process.terminate, _PATIENCE_SECONDS), (process.kill, None)):
         if process.poll() is not None:
             return
         with contextlib.suppress(OSError, subprocess.TimeoutExpired, KeyboardInterrupt, SystemExit):

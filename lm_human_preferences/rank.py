@@ -71,9 +71,6 @@ def main() -> None:
             if ranks.is_first:
                 print(description, flush=True)
         run(job.command, hparams)
-    except preemption.Preempted:
-        ranks.wait_for_all()  # mpiexec ends the others as soon as one ends with such a status
-        raise
     except (Exception, KeyboardInterrupt) as error:
         message = user_message(error)
         lines = traceback.format_exc().splitlines() if message is None or job.show_traceback else []
