@@ -64,6 +64,9 @@ def start(
         except BaseException as error:
             relay.silence()
             _end(process, ask=isinstance(error, SystemExit))
+            relay.join(_PATIENCE_SECONDS)
+            if relay.report:  # they failed to save
+                _fail(relay, num_ranks, '')
             if process.returncode == preemption.EXIT_STATUS:
                 raise preemption.Preempted() from None
             raise

@@ -77,6 +77,9 @@ def main() -> None:
                 # The launcher owns the folder. If it was killed, ranks of its may still be here, ending.
                 stack.enter_context(locked(os.path.join(hparams.run.save_dir, 'writer')))
             run(job.command, hparams)
+    except preemption.Preempted:
+        ranks.wait_for_all()  # mpiexec ends the others as soon as one ends with such a status
+        raise
     except (Exception, KeyboardInterrupt) as error:
         message = user_message(error)
         lines = traceback.format_exc().splitlines() if message is None or job.show_traceback else []

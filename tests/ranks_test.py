@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from rank_script import episodes
+from rank_script import CASES, HOROVOD_CASES, episodes
 
 from lm_human_preferences import mpiexec
 
@@ -15,7 +15,6 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec('mpi4py') is None, reas
 SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'rank_script.py')
 HAS_HOROVOD = importlib.util.find_spec('horovod') is not None
 BACKENDS = ['mpi4py', 'horovod'] if HAS_HOROVOD else ['mpi4py']
-CASES = ['ppo', 'whitened ppo', 'best_of_4', 'scalar_rating']
 NO_HOROVOD = pytest.mark.skipif(not HAS_HOROVOD, reason='Horovod is not installed: make horovod')
 
 
@@ -38,8 +37,10 @@ def part(outcome, prefix):
 
 
 @pytest.mark.parametrize('size', [2, 4])
-@pytest.mark.parametrize('backend', ['mpi4py', pytest.param('horovod', marks=NO_HOROVOD)])
-@pytest.mark.parametrize('case', CASES)
+@pytest.mark.parametrize(
+    'backend, case',
+    [('mpi4py', case) for case in CASES] + [pytest.param('horovod', case, marks=NO_HOROVOD) for case in HOROVOD_CASES],
+)
 def test_ranks_do_what_one_process_does(outcomes, case, backend, size):
     one, many = part(outcomes[1], f'mpi4py/{case}/'), part(outcomes[size], f'{backend}/{case}/')
     assert set(one) == set(many)
