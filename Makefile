@@ -30,7 +30,14 @@ LOCK_TOOLS = pipenv==2026.10.3 uv==0.13.9
 # Where mpi4py is compiled (Python 3.7 has no wheel of it), it finds libmpi in whichever environment it is installed.
 RPATH = -Wl,-rpath,\$$ORIGIN/../../..
 
-.PHONY: demo test lint format install environment lock clean
+# Horovod averages gradients where it is installed; no version of it is for TensorFlow 2.21 (Python 3.12, 3.13).
+HOROVOD_3.7 = horovod==0.18.1 cloudpickle==2.2.1 psutil==7.2.2 pyyaml==6.0.1 six==1.17.0
+HOROVOD_3.9 = horovod==0.28.1 cloudpickle==3.1.2 psutil==7.2.2 pyyaml==6.0.3
+HOROVOD_3.10 = $(HOROVOD_3.9)
+HOROVOD_3.11 = $(HOROVOD_3.9)
+HOROVOD = $(HOROVOD_$(PYTHON_VERSION))
+
+.PHONY: demo test lint format install environment horovod lock clean
 
 demo: install
 	$(BIN)/python launch.py train_policy demo demo-run --save_dir=$(SAVE_DIR)
@@ -70,6 +77,15 @@ $(INSTALLED): Pipfile.lock
 	PATH="$(abspath $(BIN)):$$PATH" LDFLAGS="$$LDFLAGS $(RPATH)" $(PIP) install --no-deps -r $(REQUIREMENTS)
 	$(BIN)/python -c 'from mpi4py import MPI; print(MPI.Get_library_version().splitlines()[0])'
 	touch $@
+
+# Builds Horovod with MPI for the environment, in minutes; needs cmake. For GPUs, set HOROVOD_GPU_OPERATIONS=NCCL.
+horovod: environment
+	@test -n "$(HOROVOD)" || { echo "error: no Horovod for the TensorFlow of Python $(PYTHON_VERSION)" >&2; exit 2; }
+	@command -v cmake >/dev/null || { echo "error: building Horovod needs cmake: install it" >&2; exit 2; }
+	PATH="$(abspath $(BIN)):$$PATH" LDFLAGS="$$LDFLAGS $(RPATH)/.." HOROVOD_WITH_TENSORFLOW=1 HOROVOD_WITH_MPI=1 \
+	    HOROVOD_WITHOUT_GLOO=1 HOROVOD_WITHOUT_PYTORCH=1 HOROVOD_WITHOUT_MXNET=1 \
+	    $(PIP) install --no-deps --no-build-isolation --no-cache-dir $(HOROVOD)
+	$(BIN)/python -c 'import horovod.tensorflow as h; assert h.mpi_built()'
 
 # Writes Pipfile.lock anew from Pipfile, for every Python; runs on Python 3.10 or later.
 lock:

@@ -18,6 +18,7 @@ SIZES = {
     '124M': dict(n_embd=768, n_head=12, n_layer=12),
     '355M': dict(n_embd=1024, n_head=16, n_layer=24),
     '774M': dict(n_embd=1280, n_head=20, n_layer=36),
+    '1558M': dict(n_embd=1600, n_head=25, n_layer=48),
 }
 
 

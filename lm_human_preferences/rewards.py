@@ -21,6 +21,11 @@ class RewardModel:
             self.bias = tf.get_variable('bias', [], initializer=tf.zeros_initializer(), use_resource=True)
         task.check_fits(model_hparams.n_ctx, task.hparams.query_length, 'rewards.trained_model')
 
+    @property
+    def variables(self) -> List[tf.Variable]:
+        """Everything that is trained."""
+        return [self.gain, self.bias, *self.model.variables.values()]
+
     def load(self, session: tf.Session, trained: TrainedModel) -> List[tf.Variable]:
         """Become the reward model that was trained; returns the variables that were set."""
         norm = {'reward_norm/gain': self.gain, 'reward_norm/bias': self.bias}

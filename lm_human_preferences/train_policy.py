@@ -209,7 +209,9 @@ def fine_tune(
         say(f'the policy in {hparams.run.save_dir} is finished: {checkpoints.step} steps', ranks.is_first)
         return
     initial_model = find_model(hparams.task.policy.initial_model)
-    reward_source = find_reward_model(trained_reward_model)
+    # A new reward model is of the initial model's kind; on other hosts there may be no folder of it.
+    is_here = ranks.is_first or hparams.rewards.train_new_model is None
+    reward_source = find_reward_model(trained_reward_model) if is_here else initial_model
     encoding = initial_model.encoding()
     if not reward_source.encoding().same_tokens(encoding):
         raise ValueError(
@@ -239,8 +241,9 @@ def fine_tune(
         for step in bar:
             save = functools.partial(checkpoints.save, session, step, queries.position, kl_coef=kl_coef)
             if online and online.refresh(step, functools.partial(trainer.respond, session), trainer.batch, save):
-                loaded = trainer.reward_model.load(session, find_reward_model(trained_reward_model))
-                ranks.broadcast_variables(session, loaded)
+                if ranks.is_first:
+                    trainer.reward_model.load(session, find_reward_model(trained_reward_model))
+                ranks.broadcast_variables(session, trainer.reward_model.variables)
             random = step_generator(checkpoints.seed, ranks, step)
             rollout = trainer.rollout(
                 session,

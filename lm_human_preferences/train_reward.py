@@ -49,8 +49,7 @@ class RewardTrainer:
         samples = tf.stack([self._labels[name] for name in self.label_type.sample_names], axis=1)
         rewards = self.reward_model.rewards_of_samples(self._labels['query'], samples)
         self._stats = self.label_type.loss(rewards, self._labels, mean_over_batch(ranks))
-        self.trained_variables = [self.reward_model.gain, self.reward_model.bias]
-        self.trained_variables += list(self.reward_model.model.variables.values())
+        self.trained_variables = self.reward_model.variables
         self._train_op, self._stats[GRADIENT_NORM] = minimize(
             self._stats['loss'], self.trained_variables, self._lr, ranks, scope='reward_adam'
         )

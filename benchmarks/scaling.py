@@ -1,0 +1,185 @@
+"""Ranks: time per step and bytes exchanged for 1, 2 and 4 of them, and a forecast for 8 and 64 GPUs.
+
+    python benchmarks/scaling.py                # measured on this machine, by mpi4py and by Horovod where it is there
+    python benchmarks/scaling.py --forecast     # computed from the assumptions that it prints
+
+A step here is PPO's: respond to the whole batch, score it, and one update; the ranks share the batch.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from typing import Dict, List, NamedTuple
+
+import numpy as np
+from measuring import forward_flops, model_size, table
+
+from lm_human_preferences import mpiexec
+from lm_human_preferences.hyperparameters import ModelHParams, TaskHParams, TrainPolicyHParams
+
+# Published experiments: query and context, response, episodes of a batch.
+EXPERIMENTS = {'sentiment': (64, 24, 512), 'cnndm': (500, 75, 32)}
+EPOCHS = 4
+
+
+class Machine(NamedTuple):
+    """What the forecast assumes of the hardware."""
+
+    name: str
+    flops: float  # a second that one GPU sustains in the products of training
+    memory: float  # bytes a second that it reads
+    inside: float  # bytes a second that its gradients travel at inside a host
+    between: float  # bytes a second that a host sends to others
+    gpus: int = 8  # of a host
+
+
+MACHINES = [
+    Machine('V100, float32, MPI through host memory', 11e12, 0.8e12, 5e9, 3e9),
+    Machine('A100, bfloat16, MPI through host memory', 125e12, 1.4e12, 8e9, 12e9),
+    Machine('A100, bfloat16, NCCL over NVLink', 125e12, 1.4e12, 200e9, 24e9),
+]
+
+
+def num_parameters(hparams: ModelHParams) -> int:
+    """Of a GPT-2 without heads."""
+    width = hparams.n_embd
+    blocks = hparams.n_layer * (12 * width**2 + 13 * width)
+    return (hparams.n_vocab + hparams.n_ctx) * width + blocks + 2 * width
+
+
+def forecast(machine: Machine, hparams: ModelHParams, experiment: str, gpus: int) -> Dict[str, float]:
+    """Seconds of one PPO step by what they are spent on."""
+    query, response, batch = EXPERIMENTS[experiment]
+    episodes, tokens, weights = batch / gpus, query + response, 4 * num_parameters(hparams)
+    whole = forward_flops(hparams, 1, tokens, response) * episodes / machine.flops
+    # Each token of a response is made by reading all weights, and each episode's keys and values so far.
+    cache = 2 * 4 * hparams.n_layer * hparams.n_embd * (query + response / 2) * episodes
+    sampling = response * (weights + cache) / machine.memory + whole
+    bandwidth = machine.inside if gpus <= machine.gpus else min(machine.inside, machine.between)
+    exchange = EPOCHS * weights * 2 * (gpus - 1) / gpus / bandwidth
+    return {'sampling': sampling, 'scoring': 2 * whole, 'updates': EPOCHS * 3 * whole, 'exchange': exchange}
+
+
+def print_forecast() -> None:
+    """The forecast with its assumptions."""
+    print('A step: sample responses (every token reads all weights and the cache; float32 weights), score them by the')
+    print(
+        f'reference and the reward model (a forward pass each), {EPOCHS} updates (3 forward passes each); gradients of'
+    )
+    print('4 bytes a parameter, summed in a ring: each rank sends 2(N-1)/N of them per update. Nothing overlaps.')
+    print()
+    columns = ['assumed', 'TFLOP/s', 'reads GB/s', 'in a host GB/s', 'between hosts GB/s']
+    table(columns, [[m.name, m.flops / 1e12, m.memory / 1e9, m.inside / 1e9, m.between / 1e9] for m in MACHINES])
+    print()
+    rows = []
+    for machine in MACHINES:
+        for experiment, (_, _, batch) in EXPERIMENTS.items():
+            for size in ('124M', '1558M'):
+                hparams = model_size(size)
+                alone = sum(forecast(machine, hparams, experiment, 1).values())
+                for gpus in (8, 64):
+                    if batch < gpus:
+                        continue
+                    parts = forecast(machine, hparams, experiment, gpus)
+                    total = sum(parts.values())
+                    bound = max(parts, key=parts.get)
+                    sent = EPOCHS * 4 * num_parameters(hparams) * 2 * (gpus - 1) / gpus / 1e9
+                    rows.append([machine.name, experiment, size, gpus, sent, *parts.values(), total, bound])
+                    rows[-1].append(f'{alone / total / gpus:.0%}')
+    names = ['sampling s', 'scoring s', 'updates s', 'exchange s', 'step s', 'bound by', 'of N times one GPU']
+    table(['on', 'experiment', 'model', 'GPUs', 'GB sent', *names], rows)
+
+
+def measure_here(size: str, batch: int, repeats: int) -> None:
+    """As one rank: time steps, and print the figures from the first rank."""
+    from lm_human_preferences.language.encodings import test_encoding
+    from lm_human_preferences.lm_tasks import Task
+    from lm_human_preferences.ppo import Rollouts
+    from lm_human_preferences.train_policy import PPOTrainer
+    from lm_human_preferences.utils import exchange
+    from lm_human_preferences.utils.ranks import Ranks
+    from lm_human_preferences.utils.tf_versions import new_session, tf
+
+    exchanged = []
+
+    class CountingRanks(Ranks):
+        """Notes the size of every buffer that goes through mpi4py."""
+
+        def mean_buffer(self, array):
+            exchanged.append(array.nbytes)
+            return super().mean_buffer(array)
+
+    ranks = CountingRanks()
+    backend = exchange.describe(ranks).split(' by ')[-1] if ranks.size > 1 else '-'
+    hparams = TrainPolicyHParams(task=TaskHParams(query_length=64, response_length=24, query_dataset='test'))
+    hparams.ppo.batch_size = batch
+    model = model_size(size)
+    task = Task(hparams.task, test_encoding())
+    task.padding_token = model.n_vocab + 2
+    with tf.Graph().as_default() as graph, new_session(graph, ranks.threads()) as session:
+        trainer = PPOTrainer(hparams, task, model, model, ranks)
+        session.run(tf.global_variables_initializer())
+        ranks.broadcast_variables(session, tf.global_variables())
+        random = np.random.RandomState(ranks.rank)
+        times = []
+        for _ in range(1 + repeats):
+            ranks.wait_for_all()
+            exchanged.clear()
+            start = time.perf_counter()
+            queries = random.randint(0, model.n_vocab, [trainer.batch, 64])
+            rollout = trainer.rollout(session, queries, random.random_sample([trainer.batch, 24]))
+            names = ('queries', 'responses', 'logprobs', 'values', 'logprobs')
+            middle = time.perf_counter()
+            trainer.update(session, Rollouts(*(rollout[name] for name in names)), 1e-6)
+            times.append((middle - start, time.perf_counter() - middle))
+    payload = sum(exchanged)
+    if 'Horovod' in backend:  # the gradients go past us
+        payload += sum(4 * v.shape.num_elements() for v in trainer.policy.model.variables.values())
+    sent = payload * 2 * (ranks.size - 1) / ranks.size
+    if ranks.is_first:
+        rollout_seconds, update_seconds = np.median(times[1:], axis=0)
+        total = rollout_seconds + update_seconds
+        figures = [ranks.size, backend, float(rollout_seconds), float(update_seconds), float(total), sent / 1e6]
+        print(json.dumps(figures), flush=True)
+
+
+def measure(flags) -> None:
+    """Start every number of ranks with every backend, and print a table."""
+    rows: List[list] = []
+    for size in flags.ranks:
+        for backend in ('mpi4py', 'horovod') if size > 1 else ('mpi4py',):
+            command = [*(mpiexec.ranks_of(size) if size > 1 else []), sys.executable, os.path.abspath(__file__)]
+            command += ['--rank', f'--model={flags.model}', f'--batch={flags.batch}', f'--repeats={flags.repeats}']
+            environment = dict(mpiexec.environment(), LM_HUMAN_PREFERENCES_GRADIENTS=backend)
+            done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True)
+            if done.returncode == 0:
+                rows.append(json.loads(done.stdout.decode().splitlines()[-1]))
+            elif b'has no Horovod' not in done.stderr:
+                sys.exit(done.stderr.decode())
+    print(f'{flags.model}, batch of {flags.batch}, 64 + 24 tokens, {os.cpu_count()} cores')
+    columns = ['ranks', 'gradients by', 'rollout s', 'update s', 'step s', 'MB sent per rank']
+    table(columns, rows)
+
+
+def main() -> None:
+    flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    flags.add_argument('--model', default='tiny')
+    flags.add_argument('--batch', type=int, default=32, help='episodes, over all ranks')
+    flags.add_argument('--ranks', type=int, nargs='+', default=[1, 2, 4])
+    flags.add_argument('--repeats', type=int, default=5, help='timed after one warm-up')
+    flags.add_argument('--forecast', action='store_true', help='of 8 and 64 GPUs, without measuring')
+    flags.add_argument('--rank', action='store_true', help=argparse.SUPPRESS)
+    flags = flags.parse_args()
+    if flags.forecast:
+        print_forecast()
+    elif flags.rank:
+        measure_here(flags.model, flags.batch, flags.repeats)
+    else:
+        measure(flags)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,118 @@
+"""What ranks_test.py runs as ranks: updates on given batches, each rank on its share; the first rank saves the outcome.
+
+python rank_script.py OUTPUT.npz BACKEND …
+"""
+
+import os
+import sys
+
+import numpy as np
+
+from lm_human_preferences.hyperparameters import TrainPolicyHParams, TrainRewardHParams
+from lm_human_preferences.label_types import label_schema
+from lm_human_preferences.language.trained_models import find_model, find_reward_model, initialize
+from lm_human_preferences.lm_tasks import Task
+from lm_human_preferences.ppo import Rollouts
+from lm_human_preferences.train_policy import PPOTrainer
+from lm_human_preferences.train_reward import RewardTrainer
+from lm_human_preferences.utils import exchange, ranks, variables
+from lm_human_preferences.utils.tf_versions import new_session, tf
+
+TASK = {
+    'task.query_length': 2,
+    'task.response_length': 3,
+    'task.query_dataset': 'test',
+    'task.policy.initial_model': 'test',
+}
+BATCH = 32
+UPDATES = 3
+
+
+def main(output, backends):
+    me = ranks.Ranks()
+    variables.CHUNK_BYTES = 300  # many chunks, and tensors that are larger than one
+    outcome = {}
+    for backend in backends:
+        os.environ[exchange.CHOICE_VARIABLE] = backend
+        outcome[f'{backend}/described'] = exchange.describe(me)
+        for case, build in CASES.items():
+            if backend == 'horovod' and case not in HOROVOD_CASES:
+                continue
+            with tf.Graph().as_default() as graph, new_session(graph, me.threads()) as session:
+                tf.set_random_seed(1 + me.rank)  # so that ranks agree only if they are told
+                trained, update = build(session, me)
+                before = session.run(trained)
+                for _ in range(UPDATES):
+                    stats = update()
+                after = session.run(trained)
+            for name in trained:
+                np.testing.assert_array_equal(me.broadcast(after[name]), after[name], f'{case}: {name}')
+                outcome[f'{backend}/{case}/before/{name}'] = before[name]
+                outcome[f'{backend}/{case}/after/{name}'] = after[name]
+            for name, value in me.mean_stats(stats).items():
+                outcome[f'{backend}/{case}/stats/{name}'] = value
+    if me.is_first:
+        np.savez(output, **outcome)
+
+
+def episodes() -> Rollouts:
+    """A batch whose shares differ in mean and spread."""
+    random = np.random.RandomState(0)
+    level = np.arange(BATCH)[:, np.newaxis] % 4
+    return Rollouts(
+        queries=random.randint(0, 27, [BATCH, 2]),
+        responses=random.randint(0, 27, [BATCH, 3]),
+        logprobs=np.log(1 / 27) + 0.1 * random.randn(BATCH, 3),
+        values=level + random.randn(BATCH, 3),
+        rewards=level + random.randn(BATCH, 3) * (1 + level),
+    )
+
+
+def ppo(whiten_rewards):
+    def build(session, me):
+        hparams = TrainPolicyHParams()
+        hparams.override_from_dict(dict(TASK, **{'ppo.batch_size': BATCH, 'ppo.whiten_rewards': whiten_rewards}))
+        hparams.rewards.trained_model = 'test'
+        hparams.validate(num_ranks=me.size)
+        source = find_model('test')
+        task = Task(hparams.task, source.encoding())
+        trainer = PPOTrainer(hparams, task, source.hparams, source.hparams, me)
+        loaded = trainer.reward_model.load(session, find_reward_model('test')) if me.is_first else []
+        initialize(session, loaded, me)
+        share = Rollouts(*(array[me.rank :: me.size] for array in episodes()))
+        return trainer.policy.model.variables, lambda: trainer.update(session, share, 1e-3)
+
+    return build
+
+
+def reward(label_type):
+    def build(session, me):
+        hparams = TrainRewardHParams()
+        hparams.override_from_dict(dict(TASK, batch_size=BATCH))
+        hparams.override_from_dict({'labels.type': label_type, 'labels.num_train': BATCH, 'labels.source': 'test'})
+        hparams.validate(num_ranks=me.size)
+        source = find_model('test')
+        trainer = RewardTrainer(hparams, Task(hparams.task, source.encoding()), source.hparams, me)
+        initialize(session, source.load(session, trainer.reward_model.model) if me.is_first else [], me)
+        random = np.random.RandomState(0)
+        labels = {}
+        for name, (dtype, shape) in sorted(label_schema(trainer.label_type, 2, 3).items()):
+            shape = (BATCH,) + shape
+            labels[name] = random.randn(*shape) if dtype == np.float32 else random.randint(0, 4, shape)
+        share = {name: values[me.rank :: me.size] for name, values in labels.items()}
+        trained = {variable.name: variable for variable in trainer.trained_variables}
+        return trained, lambda: trainer.step(session, share, 1e-3)
+
+    return build
+
+
+CASES = {
+    'ppo': ppo(whiten_rewards=False),
+    'whitened ppo': ppo(whiten_rewards=True),
+    'best_of_4': reward('best_of_4'),
+    'scalar_rating': reward('scalar_rating'),
+}
+HOROVOD_CASES = ['ppo', 'best_of_4']  # the others differ in what always goes through mpi4py
+
+if __name__ == '__main__':
+    main(sys.argv[1], sys.argv[2:])

@@ -1,0 +1,71 @@
+"""Real ranks on given batches: any number of them, by either backend, does what one process does."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from rank_script import CASES, HOROVOD_CASES, episodes
+
+from lm_human_preferences import mpiexec
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec('mpi4py') is None, reason='mpi4py is not installed')
+SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'rank_script.py')
+HAS_HOROVOD = importlib.util.find_spec('horovod') is not None
+BACKENDS = ['mpi4py', 'horovod'] if HAS_HOROVOD else ['mpi4py']
+NO_HOROVOD = pytest.mark.skipif(not HAS_HOROVOD, reason='Horovod is not installed: make horovod')
+
+
+@pytest.fixture(scope='module')
+def outcomes(tmp_path_factory):
+    """{number of ranks: what rank_script.py saved}."""
+    found = {}
+    for size in (1, 2, 4):
+        path = str(tmp_path_factory.mktemp('outcome') / f'{size}.npz')
+        command = [*(mpiexec.ranks_of(size) if size > 1 else []), sys.executable, SCRIPT, path]
+        command += BACKENDS if size > 1 else BACKENDS[:1]
+        subprocess.run(command, env=mpiexec.environment(), stdin=subprocess.DEVNULL, check=True, timeout=600)
+        with np.load(path, allow_pickle=False) as arrays:
+            found[size] = {name: arrays[name] for name in arrays}
+    return found
+
+
+def part(outcome, prefix):
+    return {name[len(prefix) :]: value for name, value in outcome.items() if name.startswith(prefix)}
+
+
+@pytest.mark.parametrize('size', [2, 4])
+@pytest.mark.parametrize(
+    'backend, case',
+    [('mpi4py', case) for case in CASES] + [pytest.param('horovod', case, marks=NO_HOROVOD) for case in HOROVOD_CASES],
+)
+def test_ranks_do_what_one_process_does(outcomes, case, backend, size):
+    one, many = part(outcomes[1], f'mpi4py/{case}/'), part(outcomes[size], f'{backend}/{case}/')
+    assert set(one) == set(many)
+    after = [name for name in one if name.startswith('after/')]
+    assert max(np.abs(one[name] - one[name.replace('after', 'before', 1)]).max() for name in after) > 1e-3
+    for name in one:
+        np.testing.assert_allclose(many[name], one[name], rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize('size', [1, 2, 4])
+def test_statistics_are_of_the_whole_batch(outcomes, size):
+    stats = part(outcomes[size], 'mpi4py/ppo/stats/')
+    batch = episodes()
+    deltas = batch.rewards - batch.values
+    deltas[:, :-1] += batch.values[:, 1:]
+    advantages = [sum(0.95 ** (later - t) * deltas[:, later] for later in range(t, 3)) for t in range(3)]
+    for name, values in [('val', batch.values), ('returns', np.stack(advantages, axis=1) + batch.values)]:
+        assert stats[f'{name}/mean'] == pytest.approx(values.mean(), rel=1e-5)
+        assert stats[f'{name}/var'] == pytest.approx(values.var(), rel=1e-5)
+        # The mean of the shares' own variances would be another number.
+        assert np.mean([values[i::4].var() for i in range(4)]) < 0.95 * values.var()
+
+
+@pytest.mark.parametrize('size', [2, 4])
+def test_the_backend_is_told(outcomes, size):
+    for backend in BACKENDS:
+        described = str(outcomes[size][f'{backend}/described'])
+        assert described.lower().startswith(f'{size} ranks, gradients averaged by {backend} ')
