@@ -18,10 +18,11 @@ from typing import Dict, Iterator, List, NoReturn, Sequence
 
 from lm_human_preferences import rank
 from lm_human_preferences.hosts import Host
+from lm_human_preferences.utils import preemption
 from lm_human_preferences.utils.errors import UserError
 from lm_human_preferences.utils.hyperparams import HParams
 
-GRACE_SECONDS = 60  # for ranks that were asked to stop, before they are made to
+GRACE_SECONDS = 600  # for ranks that were asked to stop: a step and a save of a large model
 _PATIENCE_SECONDS = 10  # for mpiexec to end the ranks, before it is killed
 # What ranks on other hosts need of our environment; those on this host inherit all of it.
 _EXPORTED = re.compile(
@@ -40,7 +41,8 @@ def start(
       hosts: where the ranks run, filled one after the other; this host when there are none.
 
     Raises UserError with the first failing rank's error line, and SystemExit after the report of any other failure.
-    SIGINT and SIGTERM to this process end all ranks.
+    SIGTERM to this process asks the ranks to save and end, and Preempted is raised when they have; a second one, or
+    SIGINT, ends them at once.
     """
     job = rank.Job(command, hparams.to_nested_dict(), num_ranks, show_traceback)
     with _terminations_raised():
@@ -55,12 +57,16 @@ def start(
         relay.start()
         try:
             status = process.wait()
-        except BaseException:
+        except BaseException as error:
             relay.silence()
+            _end(process, ask=isinstance(error, SystemExit))
+            if process.returncode == preemption.EXIT_STATUS:
+                raise preemption.Preempted() from None
             raise
         finally:
-            _end(process)
             relay.join(_PATIENCE_SECONDS)
+    if status == preemption.EXIT_STATUS:
+        raise preemption.Preempted()
     if status:
         _fail(relay, num_ranks, f'mpiexec ended with status {status}')
 
@@ -141,14 +147,15 @@ def _fail(relay: _Relay, num_ranks: int, account: str) -> NoReturn:
     sys.exit(1)
 
 
-def _end(process: subprocess.Popen) -> None:
-    """Have the first rank stop if the process still runs; then, or at the next signal, end all by force."""
+def _end(process: subprocess.Popen, ask: bool) -> None:
+    """Have the first rank stop if we are to ask it; then, or at the next signal, end all by force."""
 
-    def ask():
+    def say_stop():
         process.stdin.write(b'stop\n')
         process.stdin.flush()
 
-    for end, seconds in ((ask, GRACE_SECONDS), (process.terminate, _PATIENCE_SECONDS), (process.kill, None)):
+    ways = [(say_stop, GRACE_SECONDS)] * ask + [(process.terminate, _PATIENCE_SECONDS), (process.kill, None)]
+    for end, seconds in ways:
         if process.poll() is not None:
             return
         with contextlib.suppress(OSError, subprocess.TimeoutExpired, KeyboardInterrupt, SystemExit):

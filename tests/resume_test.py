@@ -47,8 +47,11 @@ train_lm:
 
 @pytest.fixture(scope='module')
 def experiment(tmp_path_factory):
-    """An experiment of tiny steps."""
-    folder = tmp_path_factory.mktemp('experiment')
+    return write_experiment(tmp_path_factory.mktemp('experiment'))
+
+
+def write_experiment(folder):
+    """An experiment of tiny steps, and the files it needs; its path."""
     random = np.random.RandomState(0)
     labels = []
     for _ in range(800):
@@ -92,11 +95,11 @@ def state(folder):
 
 
 def curve(folder):
-    """[(tag, step, value)] in the order of the event files of a folder; time aside."""
+    """[(tag, step, what is recorded)] in the order of the event files of a folder; time aside."""
     found = []
     for name in sorted(os.listdir(folder)):
         for event in tf.train.summary_iterator(os.path.join(folder, name)):
-            found += [(value.tag, event.step, value.simple_value) for value in event.summary.value]
+            found += [(value.tag, event.step, value.SerializeToString()) for value in event.summary.value]
     return [entry for entry in found if entry[0] not in ('elapsed/time', 'elapsed/fps')]
 
 

@@ -126,6 +126,7 @@ class Checkpoints:
             self._save(session, step, position, finished=False, **own)
         if stop:
             say(f'saved after step {step} on being asked to end', self._ranks.is_first)
+            self._ranks.wait_for_all()  # the first to end may take the others along
             raise preemption.Preempted()
 
     def save(self, session: tf.Session, step: int, position: int = 0, **own: Any) -> None:

@@ -1,0 +1,155 @@
+"""Runs on two ranks go on exactly where they were, whichever of their processes are killed.
+
+RESUME_KILLS sets how often.
+"""
+
+import glob
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import uuid
+
+import pytest
+from killed_run import newest_checkpoint
+from resume_test import TESTS, assert_same_run, curve, samples, write_experiment
+from runs_test import launch
+
+from lm_human_preferences.utils.checkpoints import latest_checkpoint
+
+KILLS = int(os.environ.get('RESUME_KILLS', 3))
+STEPS = 12 + 8 * KILLS
+
+
+class RankedRun:
+    """launch.py on two ranks, and all processes that come of it."""
+
+    def __init__(self, output, *arguments):
+        self._mark = f'RESUME_TEST={uuid.uuid4().hex}'
+        name, value = self._mark.split('=')
+        with open(output, 'ab') as file:
+            self.launcher = subprocess.Popen(
+                [sys.executable, os.path.join(os.path.dirname(TESTS), 'launch.py'), *map(str, arguments), '--mpi=2'],
+                env=dict(os.environ, **{name: value}),
+                stdout=file,
+                stderr=file,
+            )
+
+    def processes(self):
+        """{number: command line} of those that live."""
+        found = {}
+        for path in glob.glob('/proc/[0-9]*/environ'):
+            try:
+                with open(path, 'rb') as environment:
+                    if self._mark.encode() in environment.read():
+                        with open(path.replace('environ', 'cmdline'), 'rb') as command:
+                            found[int(path.split('/')[2])] = command.read().decode()
+            except OSError:
+                continue  # it has just ended
+        return found
+
+    def kill(self, which, chance):
+        """SIGKILL to `all` of them, the `launcher` alone, or one `rank`; returns when the launcher has ended."""
+        alive = self.processes()
+        ranks = [
+            pid for pid, command in alive.items() if 'lm_human_preferences.rank' in command and 'mpiexec' not in command
+        ]
+        victims = {'all': alive, 'launcher': [self.launcher.pid], 'rank': ranks and [chance.choice(ranks)]}[which]
+        for pid in victims:
+            os.kill(pid, signal.SIGKILL)
+        self.launcher.wait()
+
+    def end(self):
+        """Leave nothing behind."""
+        for pid in self.processes():
+            os.kill(pid, signal.SIGKILL)
+        self.launcher.wait()
+
+
+@pytest.fixture
+def ranked_run():
+    """Starts runs on two ranks; what is left of them at the end of the test is killed."""
+    runs = []
+
+    def start(*arguments):
+        runs.append(RankedRun(*arguments))
+        return runs[-1]
+
+    yield start
+    for run in runs:
+        run.end()
+
+
+@pytest.fixture
+def flags(tmp_path):
+    """The arguments of a run in a folder, with or without a reward model of its own."""
+    experiment = write_experiment(tmp_path)
+
+    def of(save_dir, new_model, steps):
+        model = '--rewards.train_new_model'
+        models = [f'{model}.labels.num_train=64', f'{model}.run.save_interval=1']
+        if not new_model:
+            models = [f'{model}=off', '--rewards.trained_model=test']
+        common = ['train_policy', experiment, 'run', f'--save_dir={save_dir}', '--threads=1', *models]
+        return [*common, '--ppo.batch_size=32', f'--ppo.total_episodes={32 * steps}']
+
+    return of
+
+
+def wait_for_line(run, output, start):
+    with open(output) as file:
+        while start not in file.readline():
+            assert run.launcher.poll() is None
+            time.sleep(0.01)
+
+
+def wait_for_checkpoint(run, save_dir, after):
+    while newest_checkpoint(save_dir) <= after:
+        assert run.launcher.poll() is None
+        time.sleep(0.01)
+
+
+def test_two_ranks_killed_at_random_moments_end_as_if_undisturbed(flags, ranked_run, tmp_path):
+    status, whole, errors = launch(*flags(tmp_path / 'whole', True, STEPS), '--mpi=2')
+    assert (status, errors) == (0, '')
+    save_dir, output = str(tmp_path / 'killed'), str(tmp_path / 'output.txt')
+    chance = random.Random(20190918)
+    for kill in range(KILLS):
+        before = newest_checkpoint(save_dir)
+        run = ranked_run(output, *flags(save_dir, True, STEPS))
+        wait_for_checkpoint(run, save_dir, before)
+        time.sleep(chance.uniform(0, 0.2))
+        assert run.launcher.poll() is None
+        run.kill(('all', 'launcher', 'rank')[kill % 3], chance)
+    last = ranked_run(output, *flags(save_dir, True, STEPS))
+    with open(output) as file:
+        assert last.launcher.wait() == 0, file.read()
+    with open(output) as file:
+        killed = file.read()
+    first, second = str(tmp_path / 'whole' / 'run'), str(tmp_path / 'killed' / 'run')
+    assert_same_run(first, second, ['reward_model', 'policy'], ['reward_model', 'ppo'])
+    assert samples(whole) == samples(killed) and len(samples(whole)) == 2
+    assert killed.count('going on after step') >= KILLS
+    steps = [step for tag, step, _ in curve(os.path.join(second, 'tb', 'ppo')) if tag == 'objective/kl']
+    assert steps == list(range(STEPS))
+
+
+def test_sigterm_to_the_launcher_saves_on_all_ranks(flags, ranked_run, tmp_path):
+    save_dir, output = str(tmp_path / 'runs'), str(tmp_path / 'output.txt')
+    long = [*flags(save_dir, False, 100000), '--run.save_interval=1000000']
+    run = ranked_run(output, *long)
+    wait_for_line(run, output, 'step 2/')
+    run.launcher.send_signal(signal.SIGTERM)
+    status = run.launcher.wait()
+    with open(output) as file:
+        printed = file.read()
+    assert status == 75, printed
+    assert printed.count('on being asked to end') == 1 and 'error' not in printed
+    step = int(printed.split('saved after step ')[1].split()[0])
+    assert latest_checkpoint(os.path.join(save_dir, 'run', 'policy')).endswith(f'-{step}')
+    assert run.processes() == {}
+    # On another number of ranks it would be another run.
+    status, _, errors = launch(*long, '--mpi=1')
+    assert status == 2 and 'holds a run on 2 rank(s), not 1: give --mpi=2' in errors
