@@ -1,10 +1,12 @@
 """Starting the ranks of a run through MPI's launcher, and ending them.
 
 Between the launcher (this process) and the first rank runs a lifeline: mpiexec hands its standard input to that rank.
-A line on it asks the ranks to stop; its end means that the launcher is gone.
+A line on it asks the ranks to stop; its end means that the launcher is gone. Open MPI does not pass that end on, so
+Linux is asked to end mpiexec with the launcher, too.
 """
 
 import contextlib
+import ctypes
 import importlib.util
 import json
 import os
@@ -23,6 +25,7 @@ from lm_human_preferences.utils.errors import UserError
 from lm_human_preferences.utils.hyperparams import HParams
 
 GRACE_SECONDS = 600  # for ranks that were asked to stop: a step and a save of a large model
+_PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
 _PATIENCE_SECONDS = 10  # for mpiexec to end the ranks, before it is killed
 # What ranks on other hosts need of our environment; those on this host inherit all of it.
 _EXPORTED = re.compile(
@@ -52,6 +55,7 @@ def start(
             stdin=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,  # so that Ctrl-C comes to us alone
+            preexec_fn=_die_with_parent,
         )
         relay = _Relay(process.stderr)
         relay.start()
@@ -175,6 +179,12 @@ def _terminations_raised() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def _die_with_parent() -> None:
+    """Have this process killed when the one that started it ends, where the system can do that."""
+    if sys.platform.startswith('linux'):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _find_mpiexec(num_ranks: int) -> str:

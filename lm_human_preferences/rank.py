@@ -4,6 +4,7 @@
 host needs no file of the launcher's.
 """
 
+import contextlib
 import importlib
 import json
 import os
@@ -20,6 +21,7 @@ from lm_human_preferences.hyperparameters import TREES
 from lm_human_preferences.utils import preemption
 from lm_human_preferences.utils.errors import UserError, user_message
 from lm_human_preferences.utils.hyperparams import HParams
+from lm_human_preferences.utils.locks import locked
 from lm_human_preferences.utils.ranks import Ranks
 from lm_human_preferences.utils.safe_folders import forbid_world_writable_files
 
@@ -70,7 +72,11 @@ def main() -> None:
             description = exchange.describe(ranks)
             if ranks.is_first:
                 print(description, flush=True)
-        run(job.command, hparams)
+        with contextlib.ExitStack() as stack:
+            if ranks.is_first and job.command.startswith('train_'):
+                # The launcher owns the folder. If it was killed, ranks of its may still be here, ending.
+                stack.enter_context(locked(os.path.join(hparams.run.save_dir, 'writer')))
+            run(job.command, hparams)
     except (Exception, KeyboardInterrupt) as error:
         message = user_message(error)
         lines = traceback.format_exc().splitlines() if message is None or job.show_traceback else []
