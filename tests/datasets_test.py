@@ -320,7 +320,7 @@ def test_tldr_is_fetched(cache, mirror):
 
 
 def test_tldr(cache):
-    (cache / 'tldr').mkdir()
+    (cache / 'tldr').mkdir(parents=True)
     posts = [{'content': 'Itâ€™s me.\n\n\n\nHelp. ', 'summary': 'x'}, {'content': 'b'}]
     (cache / 'tldr' / 'valid-subset.json').write_text(json.dumps(posts))
     assert list(get_texts('tldr', 'test')) == ["It's me.\n\nHelp.", 'b']

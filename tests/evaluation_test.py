@@ -105,7 +105,7 @@ def test_agreement_where_several_judged_the_same_question():
     votes = [None, None, None, [1, 1]]
     assert reward_models.agreement(rewards, labels, votes)['questions'] == 2
     rows = dict(tables.reward_rows(dict(labels=3, loss=1.0, agreement=found)))
-    assert rows['1 questions put to several people: two people agree'].startswith('33.3%')
+    assert rows['  two of them agree'].startswith('33.3%') and rows['questions put to several people'] == '1'
 
 
 def test_references_of_a_users_own_data(tmp_path):
@@ -186,7 +186,7 @@ def test_a_reward_model_on_labels(tiny_run, capsys, tmp_path):
     # The last checkpoint is the model.
     assert result['by_labels'][-1]['accuracy'] == result['accuracy']
     assert result['agreement']['questions'] == 1 and result['agreement']['people']['accuracy'] == pytest.approx(1 / 3)
-    for title in ('agrees with people', 'calibration error', 'after 32 labels', 'two people agree'):
+    for title in ('agrees with people', 'calibration error', 'after 32 labels', 'two of them agree'):
         assert title in out
     labels[0]['votes'] = [4]
     path.write_text(json.dumps(labels))

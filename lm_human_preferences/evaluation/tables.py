@@ -64,10 +64,10 @@ def reward_rows(result: Dict[str, Any]) -> List[List[str]]:
         rows.append(['calibration error', f'{result["calibration"]["error"]:.1%}'])
     agreement = result.get('agreement')
     if agreement:
-        asked = f'{agreement["questions"]} questions put to several people'
-        rows.append([f'{asked}: two people agree', percent(_share(agreement['people']))])
-        rows.append([f'{asked}: model and a person', percent(_share(agreement['model']))])
-        rows.append([f'{asked}: model and most people', percent(_share(agreement['majority']))])
+        rows.append(['questions put to several people', str(agreement['questions'])])
+        rows.append(['  two of them agree', percent(_share(agreement['people']))])
+        rows.append(['  the model agrees with one', percent(_share(agreement['model']))])
+        rows.append(['  the model agrees with most', percent(_share(agreement['majority']))])
     for point in result.get('by_labels', []):
         rows.append(
             [f'after {point["labels"]} labels', percent(_share(point)) if 'accuracy' in point else _loss(point)]

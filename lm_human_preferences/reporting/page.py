@@ -153,6 +153,8 @@ def _evaluation(runs: Sequence[RunData]) -> Dict[str, Any]:
         if 'calibration' in reward:
             found['calibration'] = reliability_chart('Accuracy by confidence', reward['calibration']['bins'])
         found['growth'] = _growth_chart(reward.get('by_labels', []))
+        if found['growth']:
+            found['reward'] = _table([(rewards[0][0], dict(tables.reward_rows(dict(reward, by_labels=[]))))])
     return found
 
 
