@@ -25,7 +25,6 @@ from lm_human_preferences.utils.mirror import mirrored
 from lm_human_preferences.utils.progress import say
 from lm_human_preferences.utils.ranks import THREADS_VARIABLE
 from lm_human_preferences.utils.safe_folders import DEFAULT_SAVE_DIR, check_run_folder, forbid_world_writable_files
-from lm_human_preferences.utils.storage import is_remote
 
 TRAIN_USAGE = 'launch.py {command} EXPERIMENT NAME [--save_dir=DIR] [--mpi=N] [--dry_run] [--any.hparam=value ...]'
 USAGES = {  # of the commands without an experiment
@@ -113,8 +112,6 @@ class TrainFlags(RankFlags):
             raise ValueError(f'{prefix}threads must be 1 or more, not {self.threads}')
         if not self.save_dir or ('://' in self.save_dir and not re.match(r'gs://[^/]+', self.save_dir)):
             raise ValueError(f'{prefix}save_dir must be a local folder or gs://BUCKET/PATH, not {self.save_dir!r}')
-        if self.resume != 'on' and is_remote(self.save_dir):
-            raise ValueError(f'{prefix}resume must be on where {prefix}save_dir is gs://: give another NAME')
 
 
 class Run(NamedTuple):
