@@ -26,6 +26,7 @@ INSTALLED = $(VENV)/installed-$(PYTHON_VERSION)-$(SECTIONS)
 # The last pipenv that runs on Python 3.7; only its `requirements`, which prints a lock for pip, is used here.
 PIPENV = pipenv==2023.10.3
 LOCK_TOOLS = pipenv==2026.10.3 uv==0.13.9
+PIP_AUDIT = pip-audit==2.10.1
 
 # Where mpi4py is compiled (Python 3.7 has no wheel of it), it finds libmpi in whichever environment it is installed.
 RPATH = -Wl,-rpath,\$$ORIGIN/../../..
@@ -37,7 +38,7 @@ HOROVOD_3.10 = $(HOROVOD_3.9)
 HOROVOD_3.11 = $(HOROVOD_3.9)
 HOROVOD = $(HOROVOD_$(PYTHON_VERSION))
 
-.PHONY: demo test lint format install environment horovod lock clean
+.PHONY: demo test lint format audit install environment horovod lock clean
 
 demo: install
 	$(BIN)/python launch.py train_policy demo demo-run --save_dir=$(SAVE_DIR)
@@ -52,6 +53,12 @@ lint: environment
 format: environment
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Known vulnerabilities of the locked packages, for information: it prints what it finds, or why it could not look.
+audit: environment
+	@$(PYTHON) -m venv $(VENV)/audit && \
+	    $(VENV)/audit/bin/pip --disable-pip-version-check install --quiet $(PIP_AUDIT) 2>/dev/null; \
+	    $(BIN)/python tools/audit.py $(VENV)/audit/bin/pip-audit $(REQUIREMENTS) || true
 
 # The environment and the demo's ratings: after this everything works offline.
 install: environment

@@ -60,11 +60,11 @@ def vocabulary_case(name, expected, **files):
 @table(
     Case('no_folder', 'no model at DIR/none: …hparams.json…', flags=['--task.policy.initial_model=DIR/none']),
     Case('a_folder_without_model', 'no model at DIR: …', flags=['--task.policy.initial_model=DIR']),
+    Case('hparams_are_a_folder', 'no model at DIR/model: …', {'model/hparams.json': FOLDER}, MODEL),
     hparams_case('not_json', ': not JSON: …', '{"n_vocab": 28'),
     hparams_case('empty', ': not JSON: the file is empty', ''),
     hparams_case('not_utf8', ': not UTF-8 text: byte 2 of the file', b'{"\xff": 1}'),
     hparams_case('a_list', ' should hold a JSON object, not list', '[28]'),
-    hparams_case('a_folder', ': Is a directory', FOLDER),
     hparams_case('unknown_field', ': no hyperparameter n_heads: did you mean n_head?', dict(SIZES, n_heads=2)),
     hparams_case('a_field_twice', ": field 'n_head' is given twice", json.dumps(SIZES)[:-1] + ', "n_head": 3}'),
     hparams_case('nested', ': no hyperparameter model: did you mean …?', {'model': SIZES}),
