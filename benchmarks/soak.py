@@ -49,15 +49,15 @@ def hyperparameters(steps: int, num_ranks: int, save_dir: str) -> train_policy.H
 
 
 class WatchedTrainer(train_policy.PPOTrainer):
-    """The trainer, looked at before each step."""
+    """The trainer, looked at in each step."""
 
     measured = []  # of each step: seconds on the clock, bytes of memory, open files, nodes of the graph
 
-    def rollout(self, session, queries, uniforms):
+    def train_on(self, session, *arguments):
         with open('/proc/self/statm') as file:
             memory = int(file.read().split()[1]) * os.sysconf('SC_PAGE_SIZE')
         self.measured.append((time.time(), memory, len(os.listdir('/proc/self/fd')), session.graph.version))
-        return super().rollout(session, queries, uniforms)
+        return super().train_on(session, *arguments)
 
 
 def be_rank(steps: int, folder: str) -> None:

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from refusals import EXPERIMENT, Case, arguments, assert_line, good_labels, refusal, write_files
+from refusals import EXPERIMENT, Case, arguments, assert_line, good_labels, labels_with, refusal, write_files
 
 from lm_human_preferences.rewards import normalizing_gain_bias
 from lm_human_preferences.utils.checkpoints import CheckpointWriter, latest_checkpoint
@@ -154,14 +154,11 @@ def test_check_finite():
         check_finite({'a': float('nan'), 'b': float('inf'), 'c': 0.0}, 7)
 
 
-@pytest.mark.skipif(importlib.util.find_spec('mpi4py') is None, reason='needs mpi4py')
-def test_all_ranks_stop_with_one_line(tmp_path):
-    """The extreme label is in one rank's share."""
-    folder = str(tmp_path)
-    write_files(folder, {'tiny.yaml': EXPERIMENT, **ratings(1e30)})
-    argv = [word for word in arguments(Case('', '', flags=RATING), folder) if word != '--mpi=1']
+def launched(folder, ranks, *flags, command='train_reward'):
+    """The one line with which a run in processes of its own ends."""
+    argv = [word for word in arguments(Case('', '', flags=flags, command=command), folder) if word != '--mpi=1']
     process = subprocess.Popen(
-        [sys.executable, os.path.join(ROOT, 'launch.py'), *argv, '--mpi=2'],
+        [sys.executable, os.path.join(ROOT, 'launch.py'), *argv, f'--mpi={ranks}'],
         env=dict(os.environ, CUDA_VISIBLE_DEVICES=''),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -169,9 +166,38 @@ def test_all_ranks_stop_with_one_line(tmp_path):
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 2, errors.decode()
     (line,) = errors.decode().splitlines()
+    assert line.startswith('error: ')
+    return line[len('error: ') :]
+
+
+needs_mpi = pytest.mark.skipif(importlib.util.find_spec('mpi4py') is None, reason='needs mpi4py')
+
+
+@needs_mpi
+def test_all_ranks_stop_with_one_line(tmp_path):
+    """The extreme label is in one rank's share."""
+    folder = str(tmp_path)
+    write_files(folder, {'tiny.yaml': EXPERIMENT, **ratings(1e30)})
     # The other rank sees the gradient alone, which all of them share; the first to tell is heard.
-    assert_line(line, f'error: step 2: … is inf…: {STOPPED}{LOOK}')
+    assert_line(launched(folder, 2, *RATING), f'step 2: … is inf…: {STOPPED}{LOOK}')
     model = os.path.join(folder, 'save', 'run', 'reward_model')
     assert_last_is_good(model, step=1)
     with open(os.path.join(model, 'hparams.json')) as file:
         assert json.load(file)['n_embd'] == 7
+
+
+@pytest.mark.parametrize('ranks', [1, pytest.param(2, marks=needs_mpi)])
+@pytest.mark.parametrize(
+    'flag, expected',
+    [
+        ('--labels.type=best_of_4', "DIR/labels.json: entry 5: field 'best': 9 is none of the 4 samples"),
+        ('--task.policy.initial_model=DIR/none', 'no model at DIR/none: …'),
+        ('--task.query_dataset=text:DIR/texts.txt', 'DIR/texts.txt: line 2: not UTF-8 text: byte 2 of the line'),
+    ],
+)
+def test_processes_refuse_with_one_line(ranks, flag, expected, tmp_path):
+    files = {'labels.json': labels_with(best=9), 'texts.txt': b'a.b\n' + b'ab\xff\n'}
+    write_files(str(tmp_path), {'tiny.yaml': EXPERIMENT, **files})
+    flags = [flag.replace('DIR', str(tmp_path))]
+    flags += [] if 'best_of_4' in flag else ['--labels.source=test']
+    assert_line(launched(str(tmp_path), ranks, *flags), expected, str(tmp_path))

@@ -16,7 +16,9 @@ from lm_human_preferences.language.encodings import Encoding, load_encoding, tes
 from lm_human_preferences.utils.errors import UserError, did_you_mean, short
 from lm_human_preferences.utils.json_files import read_json
 
-quick = settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+quick = settings(
+    max_examples=100, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+)
 
 SCHEMA = {
     'query': (np.int32, (2,)),

@@ -164,7 +164,7 @@ def test_links_inside_save_dir_and_to_it_are_the_users(tmp_path):
     safe_folders.check_run_folder(f'{tmp_path}/link/b/new', f'{tmp_path}/link')
 
 
-@settings(deadline=None, derandomize=True)
+@settings(deadline=None, derandomize=True, database=None)
 @given(values=some.lists(some.text(max_size=40) | some.floats() | some.none(), min_size=1, max_size=3))
 def test_sweeps_stay_inside_save_dir(values):
     sections = {'train_lm': {'dataset': 'test', 'sweep': {'dataset': list(map(str, values))}}}
