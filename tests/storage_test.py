@@ -1,11 +1,14 @@
 """Files from web servers and Google Cloud Storage: whole, right, once for a host, or one clear line."""
 
+import fcntl
 import os
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 
 import loopback
@@ -231,6 +234,8 @@ def test_processes_share_one_download(cache, web):
 def test_progress_on_a_terminal(cache, web):
     web.files['/x'] = BODY
     ours, terminal = os.openpty()
+    os.set_blocking(ours, False)
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack('HHHH', 24, 80, 0, 0))  # a new one has no columns at all
     env = dict(os.environ, PYTHONPATH=ROOT)
     done = subprocess.run(
         [sys.executable, '-c', FETCH, web.url + '/x'], env=env, stdout=subprocess.PIPE, stderr=terminal
