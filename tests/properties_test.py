@@ -12,7 +12,8 @@ from hypothesis import strategies as some
 from lm_human_preferences import experiments
 from lm_human_preferences.hyperparameters import TREES, ModelHParams, TrainPolicyHParams
 from lm_human_preferences.labels import load_labels
-from lm_human_preferences.language.encodings import Encoding, load_encoding, test_encoding, write_vocabulary
+from lm_human_preferences.language.encodings import Encoding, load_encoding, write_vocabulary
+from lm_human_preferences.language.encodings import test_encoding as letters
 from lm_human_preferences.utils.errors import UserError, did_you_mean, short
 from lm_human_preferences.utils.json_files import read_json
 
@@ -76,7 +77,7 @@ labels = some.lists(
 
 def load(path, num=2):
     try:
-        return load_labels(path, SCHEMA, num, test_encoding())
+        return load_labels(path, SCHEMA, num, letters())
     except ValueError as error:
         assert str(error).startswith(path), error
         check_line(error)
@@ -320,8 +321,8 @@ def test_vocabularies_of_any_content(folder, encoder, lines, raw):
 def test_bytes_of_any_text_come_back(folder, text):
     from lm_human_preferences.language.encodings import byte_symbols
 
-    letters = {symbol: token for token, symbol in enumerate(byte_symbols().values())}
-    write_vocabulary(folder, dict(letters, ab=256), [('a', 'b')])
+    ids = {symbol: token for token, symbol in enumerate(byte_symbols().values())}
+    write_vocabulary(folder, dict(ids, ab=256), [('a', 'b')])
     encoding = Encoding.from_files('own', f'{folder}/encoder.json', f'{folder}/vocab.bpe')
     assert encoding.decode(encoding.encode(text)) == text
 
