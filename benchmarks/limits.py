@@ -78,7 +78,7 @@ def main() -> None:
     found = products(hparams, flags.batch * (flags.query + flags.response), flags.batch * flags.response)
     dtypes = ['float32', 'bfloat16'] if flags.dtype == 'float32' else [flags.dtype]
     times = {dtype: time_products(found, dtype, flags.repeats) for dtype in dtypes}
-    rows, figures = [], {}  # type: List[list], Dict[str, float]
+    rows, figures = [], {}
     for i, product in enumerate(found):
         shape = f'{product.rows} × {product.inner} × {product.columns}'
         rows.append([product.name, shape] + [product.flops / times[dtype][i] / 1e9 for dtype in dtypes])

@@ -20,6 +20,7 @@ TEXT: Rule = (bool, 'a text')
 MODEL_SIZE: Rule = (lambda value: value <= 10**6, 'at most 1000000')
 NOT_EMPTY: Rule = (lambda value: bool(value.strip()), 'a name or path')
 PORT: Rule = (lambda value: 0 <= value < 65536, 'between 0 and 65535')
+DTYPE: Rule = (lambda value: value in ('float32', 'bfloat16'), 'float32 or bfloat16')
 SEED: Rule = (lambda value: 0 <= value < 2**31, 'between 0 and 2147483647')
 
 
@@ -48,6 +49,7 @@ class RunHParams(HParams):
     log_interval: int = 10
     save_interval: int = 50  # 0: only at the end
     save_dir: Optional[str] = None
+    dtype: str = 'float32'  # or bfloat16: of matrix products; weights, softmax, logits and losses stay float32
 
     def validate(self, prefix: str = '') -> None:
         super().validate(prefix)
@@ -55,6 +57,7 @@ class RunHParams(HParams):
         _check(self, prefix, 'log_interval', POSITIVE)
         _check(self, prefix, 'save_interval', NOT_NEGATIVE)
         _check(self, prefix, 'save_dir', NOT_EMPTY)
+        _check(self, prefix, 'dtype', DTYPE)
 
 
 @dataclass
@@ -218,15 +221,20 @@ class PpoHParams(HParams):
     gamma: float = 1.0
     lam: float = 0.95
     whiten_rewards: bool = True
+    rollout_batch_size: int = 64  # episodes that a rank samples and scores at a time, at most
+    microbatch_size: int = 0  # episodes of a rank whose gradient is taken at a time; 0: its whole minibatch
 
     def validate(self, prefix: str = '', num_ranks: int = 1) -> None:
         super().validate(prefix)
-        _check(self, prefix, 'total_episodes batch_size nminibatches noptepochs', POSITIVE)
+        _check(self, prefix, 'total_episodes batch_size nminibatches noptepochs rollout_batch_size', POSITIVE)
         _check(self, prefix, 'cliprange cliprange_value', POSITIVE)
-        _check(self, prefix, 'lr vf_coef', NOT_NEGATIVE)
+        _check(self, prefix, 'lr vf_coef microbatch_size', NOT_NEGATIVE)
         _check(self, prefix, 'gamma lam', UNIT_INTERVAL)
         shares = self.nminibatches * num_ranks
         _check_divides(f'{prefix}batch_size', self.batch_size, f'{prefix}nminibatches times ranks', shares)
+        if self.microbatch_size:
+            minibatch = self.batch_size // shares
+            _check_divides("a rank's minibatch", minibatch, f'{prefix}microbatch_size', self.microbatch_size)
         if self.whiten_rewards and self.batch_size < 8 * shares:
             raise ValueError(
                 f'{prefix}batch_size must be at least {8 * shares}, not {self.batch_size}: '

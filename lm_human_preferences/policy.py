@@ -13,10 +13,10 @@ from lm_human_preferences.utils.tf_versions import tf
 class Policy:
     """A GPT-2 with a value head under `scope`, applied to the queries of a task at the task's temperature."""
 
-    def __init__(self, model_hparams: ModelHParams, task: Task, scope: str = 'policy'):
+    def __init__(self, model_hparams: ModelHParams, task: Task, scope: str = 'policy', dtype: str = 'float32'):
         self.task = task
         self.temperature = task.hparams.policy.temperature
-        self.model = Model(model_hparams, scope + '/model', heads=['value'])
+        self.model = Model(model_hparams, scope + '/model', heads=['value'], dtype=dtype)
         task.check_fits(model_hparams.n_ctx, task.context_length)
 
     def respond(

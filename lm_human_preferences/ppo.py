@@ -62,30 +62,55 @@ class Rollouts(NamedTuple):
     rewards: tf.Tensor
 
 
-def ppo_loss(
-    hparams: PpoHParams,
-    rollouts: Rollouts,
-    logprobs: tf.Tensor,
-    entropies: tf.Tensor,
-    values: tf.Tensor,
-    mean: Mean = tf.reduce_mean,
-) -> Tuple[tf.Tensor, Dict[str, tf.Tensor]]:
-    """The clipped loss of policy and value function on a minibatch.
+class Targets(NamedTuple):
+    """What a minibatch of episodes asks of the policy in training."""
+
+    advantages: tf.Tensor  # [batch, length], whitened
+    returns: tf.Tensor  # [batch, length], which the value function is to predict
+
+
+def ppo_targets(
+    hparams: PpoHParams, rollouts: Rollouts, mean: Mean = tf.reduce_mean
+) -> Tuple[Targets, Dict[str, tf.Tensor]]:
+    """Whitened advantages and returns of a minibatch, and statistics of it by their TensorBoard tags.
 
     Args:
-      rollouts: the episodes with the logprobs and values of the policy that sampled them.
-      logprobs, entropies, values: of the policy in training, on the same tokens.
       mean: over the whole minibatch, of which `rollouts` may be one rank's share.
-
-    Returns:
-      the loss to minimize (scalar) and the statistics of the update by their TensorBoard tags.
     """
     rewards = whiten(rollouts.rewards, shift_mean=False, mean=mean) if hparams.whiten_rewards else rollouts.rewards
     advantages = generalized_advantages(rewards, rollouts.values, hparams.gamma, hparams.lam)
     returns = advantages + rollouts.values
+    return_mean, return_var = moments(returns, mean)
+    value_mean, value_var = moments(rollouts.values, mean)
+    stats = {
+        'returns/mean': return_mean,
+        'returns/var': return_var,
+        'val/mean': value_mean,
+        'val/var': value_var,
+    }
     # Whitened per minibatch: the step size does not depend on the scale of the rewards.
-    advantages = tf.stop_gradient(whiten(advantages, mean=mean))
+    return Targets(whiten(advantages, mean=mean), returns), stats
 
+
+def ppo_loss(
+    hparams: PpoHParams,
+    rollouts: Rollouts,
+    targets: Targets,
+    logprobs: tf.Tensor,
+    entropies: tf.Tensor,
+    values: tf.Tensor,
+) -> Tuple[tf.Tensor, Dict[str, tf.Tensor]]:
+    """The clipped loss of policy and value function on a minibatch, or on a part of it: a mean over its tokens.
+
+    Args:
+      rollouts: the episodes with the logprobs and values of the policy that sampled them.
+      targets: theirs, constants to the gradient.
+      logprobs, entropies, values: of the policy in training, on the same tokens.
+
+    Returns:
+      the loss to minimize (scalar) and the statistics of the update by their TensorBoard tags.
+    """
+    advantages, returns = map(tf.stop_gradient, targets)
     clipped_values = tf.clip_by_value(
         values, rollouts.values - hparams.cliprange_value, rollouts.values + hparams.cliprange_value
     )
@@ -100,8 +125,6 @@ def ppo_loss(
 
     loss = policy_loss + hparams.vf_coef * value_loss
 
-    return_mean, return_var = moments(returns, mean)
-    value_mean, value_var = moments(rollouts.values, mean)
     stats = {
         'loss/policy': policy_loss,
         'loss/value': value_loss,
@@ -109,13 +132,9 @@ def ppo_loss(
         'policy/entropy': tf.reduce_mean(entropies),
         'policy/approxkl': 0.5 * tf.reduce_mean(tf.square(logprobs - rollouts.logprobs)),
         'policy/clipfrac': _fraction(clipped_policy_losses > policy_losses),
-        'returns/mean': return_mean,
-        'returns/var': return_var,
         'val/vpred': tf.reduce_mean(values),
         'val/error': tf.reduce_mean(value_losses),
         'val/clipfrac': _fraction(clipped_value_losses > value_losses),
-        'val/mean': value_mean,
-        'val/var': value_var,
     }
     return loss, stats
 

@@ -13,9 +13,9 @@ from lm_human_preferences.utils.tf_versions import tf
 class RewardModel:
     """reward = gain · head(last token of query and response) + bias, in training and in use."""
 
-    def __init__(self, model_hparams: ModelHParams, task: Task, scope: str = 'reward_model'):
+    def __init__(self, model_hparams: ModelHParams, task: Task, scope: str = 'reward_model', dtype: str = 'float32'):
         self.padding_token = task.padding_token
-        self.model = Model(model_hparams, scope + '/model', heads=['reward'])
+        self.model = Model(model_hparams, scope + '/model', heads=['reward'], dtype=dtype)
         with tf.variable_scope(scope + '/reward_norm'):
             self.gain = tf.get_variable('gain', [], initializer=tf.ones_initializer(), use_resource=True)
             self.bias = tf.get_variable('bias', [], initializer=tf.zeros_initializer(), use_resource=True)

@@ -23,13 +23,13 @@ from lm_human_preferences.language.trained_models import (
 from lm_human_preferences.lm_tasks import Task
 from lm_human_preferences.online import OnlineRewardModel
 from lm_human_preferences.policy import Policy
-from lm_human_preferences.ppo import Rollouts, adaptive_kl_coef, ppo_loss, token_rewards
+from lm_human_preferences.ppo import Rollouts, Targets, adaptive_kl_coef, ppo_loss, ppo_targets, token_rewards
 from lm_human_preferences.rewards import RewardModel
 from lm_human_preferences.samples import keep_samples
 from lm_human_preferences.utils.checkpoints import Checkpoints
 from lm_human_preferences.utils.divergence import GRADIENT_NORM, check_finite
 from lm_human_preferences.utils.exchange import mean_over_batch
-from lm_human_preferences.utils.optimizer import minimize, run_with_stats
+from lm_human_preferences.utils.optimizer import GradientSum, minimize, run_with_stats
 from lm_human_preferences.utils.progress import progress, say
 from lm_human_preferences.utils.ranks import Ranks, shared_temporary_folder
 from lm_human_preferences.utils.seeds import step_generator
@@ -47,17 +47,19 @@ class PPOTrainer:
     def __init__(self, hparams: HParams, task: Task, model_hparams, reward_model_hparams, ranks: Ranks):
         self.hparams = hparams
         self.task = task
-        self.policy = Policy(model_hparams, task, scope='policy')
-        self.ref_policy = Policy(model_hparams, task, scope='ref_policy')
-        self.reward_model = RewardModel(reward_model_hparams, task)
+        dtype = hparams.run.dtype
+        self.policy = Policy(model_hparams, task, scope='policy', dtype=dtype)
+        self.ref_policy = Policy(model_hparams, task, scope='ref_policy', dtype=dtype)
+        self.reward_model = RewardModel(reward_model_hparams, task, dtype=dtype)
         self.batch = ranks.share(hparams.ppo.batch_size)
         self._build_rollout()
         self._build_update(ranks)
 
     def _build_rollout(self):
         task = self.hparams.task
-        self._queries = tf.placeholder(tf.int32, [self.batch, task.query_length], name='queries')
-        self._uniforms = tf.placeholder(tf.float32, [self.batch, task.response_length], name='uniforms')
+        self._chunk = min(self.batch, self.hparams.ppo.rollout_batch_size)
+        self._queries = tf.placeholder(tf.int32, [self._chunk, task.query_length], name='queries')
+        self._uniforms = tf.placeholder(tf.float32, [self._chunk, task.response_length], name='uniforms')
         rollout = self.policy.respond(self._queries, self._uniforms)
         reference = self.ref_policy.analyze_responses(self._queries, rollout['responses'])
         truncated, valid = self.task.truncate(rollout['responses'])
@@ -65,52 +67,76 @@ class PPOTrainer:
         self._rollout = dict(rollout, ref_logprobs=reference['logprobs'], truncated=truncated, scores=scores)
 
     def _build_update(self, ranks):
-        task, minibatch = self.hparams.task, self.batch // self.hparams.ppo.nminibatches
-        per_token = [minibatch, task.response_length]
-        self._minibatch = Rollouts(
-            queries=tf.placeholder(tf.int32, [minibatch, task.query_length], name='rollout_queries'),
+        ppo, minibatch = self.hparams.ppo, self.batch // self.hparams.ppo.nminibatches
+        self._lr = tf.placeholder(tf.float32, [], name='lr')
+        self._minibatch = self._episodes(minibatch)
+        self._targets, self._minibatch_stats = ppo_targets(ppo, self._minibatch, mean_over_batch(ranks))
+        variables = list(self.policy.model.variables.values())
+        self._parts = minibatch // (ppo.microbatch_size or minibatch)
+        if self._parts == 1:
+            loss, self._stats = self._loss(self._minibatch, self._targets)
+            self._train_op, norm = minimize(loss, variables, self._lr, ranks, scope='ppo_adam')
+        else:
+            per_token = [ppo.microbatch_size, self.hparams.task.response_length]
+            self._part = self._episodes(ppo.microbatch_size)
+            self._part_targets = Targets(*(tf.placeholder(tf.float32, per_token) for _ in Targets._fields))
+            loss, self._stats = self._loss(self._part, self._part_targets)
+            self._gradients = GradientSum(loss / self._parts, variables)
+            self._train_op, norm = self._gradients.minimize(self._lr, ranks, scope='ppo_adam')
+        self._minibatch_stats[GRADIENT_NORM] = norm
+
+    def _episodes(self, number):
+        """Placeholders for a number of episodes."""
+        task, per_token = self.hparams.task, [number, self.hparams.task.response_length]
+        return Rollouts(
+            queries=tf.placeholder(tf.int32, [number, task.query_length], name='rollout_queries'),
             responses=tf.placeholder(tf.int32, per_token, name='rollout_responses'),
             logprobs=tf.placeholder(tf.float32, per_token, name='rollout_logprobs'),
             values=tf.placeholder(tf.float32, per_token, name='rollout_values'),
             rewards=tf.placeholder(tf.float32, per_token, name='rollout_rewards'),
         )
-        self._lr = tf.placeholder(tf.float32, [], name='lr')
-        now = self.policy.analyze_responses(self._minibatch.queries, self._minibatch.responses)
-        loss, self._stats = ppo_loss(
-            self.hparams.ppo,
-            self._minibatch,
-            now['logprobs'],
-            now['entropies'],
-            now['values'],
-            mean=mean_over_batch(ranks),
-        )
-        variables = list(self.policy.model.variables.values())
-        self._train_op, self._stats[GRADIENT_NORM] = minimize(loss, variables, self._lr, ranks, scope='ppo_adam')
+
+    def _loss(self, rollouts, targets):
+        now = self.policy.analyze_responses(rollouts.queries, rollouts.responses)
+        return ppo_loss(self.hparams.ppo, rollouts, targets, now['logprobs'], now['entropies'], now['values'])
 
     def rollout(self, session: tf.Session, queries: np.ndarray, uniforms: np.ndarray) -> Dict[str, np.ndarray]:
-        """Respond to queries [batch, query_length] and score the responses.
+        """Respond to queries [batch, query_length] and score the responses, `ppo.rollout_batch_size` at a time.
 
         Returns:
           queries, responses, truncated (the responses as scored), scores [batch], and for every token the policy's
           logprobs and values and the reference's ref_logprobs.
         """
-        rollout = session.run(self._rollout, {self._queries: queries, self._uniforms: uniforms})
-        return dict(rollout, queries=queries)
+        return dict(self._in_chunks(session, self._rollout, queries, uniforms), queries=queries)
 
     def respond(self, session: tf.Session, queries: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
         """Responses as they are scored, [n, response_length], to any number of queries [n, query_length]."""
-        responses = []
-        for start in range(0, len(queries), self.batch):
-            rows = np.arange(start, start + self.batch) % len(queries)  # the last batch is filled up with rows again
-            feed = {self._queries: queries[rows], self._uniforms: uniforms[rows]}
-            responses.append(session.run(self._rollout['truncated'], feed))
-        return np.concatenate(responses)[: len(queries)]
+        truncated = {'truncated': self._rollout['truncated']}
+        return self._in_chunks(session, truncated, queries, uniforms)['truncated']
+
+    def _in_chunks(self, session, tensors, queries, uniforms):
+        """The values of named tensors of the rollout for any number of queries."""
+        parts = []
+        for start in range(0, len(queries), self._chunk):
+            rows = np.arange(start, start + self._chunk) % len(queries)  # the last chunk is filled up with rows again
+            parts.append(session.run(tensors, {self._queries: queries[rows], self._uniforms: uniforms[rows]}))
+        return {name: np.concatenate([part[name] for part in parts])[: len(queries)] for name in tensors}
 
     def update(self, session: tf.Session, rollouts: Rollouts, lr: float) -> Dict[str, float]:
         """One step of Adam on a minibatch of episodes; returns its statistics."""
         feed = dict(zip(self._minibatch, rollouts))
         feed[self._lr] = lr
-        return run_with_stats(session, self._train_op, self._stats, feed)
+        if self._parts == 1:
+            return run_with_stats(session, self._train_op, dict(self._minibatch_stats, **self._stats), feed)
+        targets = session.run(self._targets, feed)
+        placeholders = self._part + self._part_targets
+        split = [np.split(array, self._parts) for array in rollouts + targets]
+        feeds = [dict(zip(placeholders, part)) for part in zip(*split)]
+        stats = [
+            run_with_stats(session, self._gradients.add if i else self._gradients.set, self._stats, part)
+            for i, part in enumerate(feeds)
+        ]
+        return dict(_mean_of(stats), **run_with_stats(session, self._train_op, self._minibatch_stats, feed))
 
     def train_on(self, session: tf.Session, rollouts: Rollouts, lr: float, generator) -> Dict[str, float]:
         """All epochs of updates on a batch of episodes, in minibatches shuffled for each epoch; mean statistics."""
@@ -120,8 +146,11 @@ class PPOTrainer:
             order = generator.permutation(self.batch)
             for minibatch in np.split(order, ppo.nminibatches):
                 stats.append(self.update(session, Rollouts(*(array[minibatch] for array in rollouts)), lr))
-        means = {'ppo/' + tag: float(np.mean([s[tag] for s in stats])) for tag in stats[0]}
-        return means
+        return {'ppo/' + tag: value for tag, value in _mean_of(stats).items()}
+
+
+def _mean_of(stats):
+    return {tag: float(np.mean([s[tag] for s in stats])) for tag in stats[0]}
 
 
 def objective_stats(rollout: Dict[str, np.ndarray], penalties: np.ndarray, kl_coef: float) -> Dict[str, float]:

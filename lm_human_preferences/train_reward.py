@@ -33,8 +33,8 @@ class RewardTrainer:
     def __init__(self, hparams: HParams, task: Task, model_hparams, ranks: Ranks):
         self.hparams = hparams
         self.label_type = get_label_type(hparams.labels.type)
-        self.ref_policy = Policy(model_hparams, task, scope='ref_policy')
-        self.reward_model = RewardModel(model_hparams, task)
+        self.ref_policy = Policy(model_hparams, task, scope='ref_policy', dtype=hparams.run.dtype)
+        self.reward_model = RewardModel(model_hparams, task, dtype=hparams.run.dtype)
         self._build_step(ranks)
         self._build_sampling(task, ranks)
 

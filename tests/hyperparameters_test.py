@@ -78,6 +78,8 @@ def test_defaults_are_the_public_ones():
         'gamma': 1.0,
         'lam': 0.95,
         'whiten_rewards': True,
+        'rollout_batch_size': 64,
+        'microbatch_size': 0,
     }
     assert RewardHParams().to_nested_dict() == {
         'kl_coef': 0.2,

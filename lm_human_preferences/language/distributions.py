@@ -10,23 +10,26 @@ from typing import Tuple
 from lm_human_preferences.utils.tf_versions import tf
 
 
-@tf.custom_gradient
-def _softmax_and_log_normalizer(logits):
-    """Probabilities [..., n], which no gradient goes through, and log Σ exp(logits) [...], which has one."""
-    probabilities = tf.nn.softmax(logits)
-    # The likeliest token has probability exp(logit) / Σ exp(logits).
-    log_normalizer = tf.reduce_max(logits, axis=-1) - tf.log(tf.reduce_max(probabilities, axis=-1))
-    return (probabilities, log_normalizer), lambda _, slopes: probabilities * slopes[..., tf.newaxis]
-
-
 def logprobs_and_entropies(logits: tf.Tensor, tokens: tf.Tensor) -> Tuple[tf.Tensor, tf.Tensor]:
     """Log-probabilities [...] of `tokens` [...] under `logits` [..., n_vocab], and the entropies [...] in nats.
 
     The entropies are for reporting: no gradient goes through them.
     """
-    probabilities, log_normalizer = _softmax_and_log_normalizer(logits)
-    entropies = log_normalizer - tf.reduce_sum(probabilities * logits, axis=-1)
-    return at(logits, tokens) - log_normalizer, tf.stop_gradient(entropies)
+
+    @tf.custom_gradient
+    def by_one_softmax(logits):
+        probabilities = tf.nn.softmax(logits)
+        # The likeliest token has probability exp(logit) / Σ exp(logits).
+        log_normalizer = tf.reduce_max(logits, axis=-1) - tf.log(tf.reduce_max(probabilities, axis=-1))
+        entropies = log_normalizer - tf.reduce_sum(probabilities * logits, axis=-1)
+
+        def gradient(slopes, _):
+            chosen = tf.one_hot(tokens, logits.shape.as_list()[-1])
+            return slopes[..., tf.newaxis] * (chosen - probabilities)
+
+        return (at(logits, tokens) - log_normalizer, entropies), gradient
+
+    return by_one_softmax(logits)
 
 
 def token_logprobs(logits: tf.Tensor, tokens: tf.Tensor) -> tf.Tensor:

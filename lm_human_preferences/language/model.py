@@ -15,7 +15,7 @@ from typing import Callable, NamedTuple, Optional, Sequence, Tuple
 import numpy as np
 
 from lm_human_preferences.hyperparameters import ModelHParams
-from lm_human_preferences.utils.tf_versions import tf
+from lm_human_preferences.utils.tf_versions import IS_TF1, empty_array, tf, write_in_place
 
 Dropout = Callable[[tf.Tensor, float], tf.Tensor]  # of activations at a rate
 
@@ -28,9 +28,13 @@ class Past(NamedTuple):
     length: tf.Tensor  # int32: the positions in use; later ones are room
 
     def with_room(self, tokens: int) -> 'Past':
-        """The same past with room for so many real tokens: of a fixed size while they are read one after another."""
-        room = [[0, 0], [0, 0], [0, tokens], [0, 0]]
-        keys_values = tuple((tf.pad(keys, room), tf.pad(values, room)) for keys, values in self.keys_values)
+        """A copy with room for so many real tokens, to be written into where it lies by the calls that read them."""
+        batch, n_head, length, head_dim = _shape(self.keys_values[0][0])
+        shape = [batch, n_head, length + tokens, head_dim]
+        rows = _rows_of_past(shape, 0, length)
+        keys_values = tuple(
+            tuple(_write(empty_array(shape, old.dtype), rows, old) for old in layer) for layer in self.keys_values
+        )
         real = tf.pad(self.real, [[0, 0], [0, tokens]], constant_values=True)
         return Past(keys_values, real, self.length)
 
@@ -48,15 +52,28 @@ class Model:
     The constructor makes the variables under `scope`; every call adds operations on those same variables.
     """
 
-    def __init__(self, hparams: ModelHParams, scope: str = 'model', heads: Sequence[str] = ()):
+    def __init__(self, hparams: ModelHParams, scope: str = 'model', heads: Sequence[str] = (), dtype: str = 'float32'):
+        """
+        Args:
+          heads: names of the scalar heads.
+          dtype: of the blocks' matrix products, `float32` or `bfloat16`. Variables, hidden states, normalization,
+            softmax and the heads are float32 either way.
+        """
+        if dtype == 'bfloat16' and IS_TF1:
+            raise ValueError('run.dtype=bfloat16 needs TensorFlow 2: TensorFlow 1.13 has no fast bfloat16 products')
         self.hparams = hparams
         self.scope = scope
         self.heads = tuple(heads)
         self.variables = {}  # name within the scope (`h0/ln_1/g`) -> variable
         with tf.variable_scope(scope):
             self._create_variables()
-        # Read once for all calls, and outside their loops.
+        # Read, and cast, once for all calls, and outside their loops.
         self.weights = {name: variable.read_value() for name, variable in self.variables.items()}
+        self.weights.update(
+            (name, tf.cast(weight, dtype))
+            for name, weight in self.weights.items()
+            if '/attn/' in name or '/mlp/' in name
+        )
 
     def _create_variables(self):
         width, layers = self.hparams.n_embd, self.hparams.n_layer
@@ -121,7 +138,8 @@ class Model:
             all_real = real if past is None else past.real
             visible = _visible(all_real, start, _length(tokens), attend)  # [batch, sequence, size of the past]
             positions = tf.reduce_sum(tf.cast(visible, tf.int32), axis=-1) - tf.cast(real, tf.int32)
-            places = None if past is None else self._places_in_past(tokens, start)
+            if past is not None:
+                past_rows = _rows_of_past(_shape(past.keys_values[0][0]), start, _length(tokens))
 
             x = tf.gather(self.weights['wte'], tokens) + tf.gather(self.weights['wpe'], positions)
             x = self._drop(x, self.hparams.embd_pdrop, dropout)
@@ -134,7 +152,7 @@ class Model:
                     f'h{layer}/',
                     x,
                     hide,
-                    past=None if past is None else (past.keys_values[layer], places),
+                    past=None if past is None else (past.keys_values[layer], past_rows),
                     rows=rows if read is not None and layer == self.hparams.n_layer - 1 else None,
                     dropout=dropout,
                 )
@@ -159,16 +177,15 @@ class Model:
         """One transformer block, at `rows` [batch, n] of the positions only, unless that is None."""
         queries, keys, values = self._project(block + 'attn/c_attn', self._layer_norm(block + 'ln_1', x), rows)
         if past is not None:
-            # Nobody else reads the past, so TensorFlow writes into it where it lies.
-            earlier, places = past
-            keys, values = (tf.tensor_scatter_update(old, places, new) for old, new in zip(earlier, (keys, values)))
+            keys, values = (_write(old, past[1], new) for old, new in zip(past[0], (keys, values)))
         if rows is not None:
             x = _take(x, rows)
             hide = _take(hide[:, 0], rows)[:, tf.newaxis]
         attended = self._named_linear(block + 'attn/c_proj', self._attend(queries, keys, values, hide, dropout))
-        x += self._drop(attended, self.hparams.resid_pdrop, dropout)
+        x += self._drop(tf.cast(attended, x.dtype), self.hparams.resid_pdrop, dropout)
         h = _gelu(self._named_linear(block + 'mlp/c_fc', self._layer_norm(block + 'ln_2', x)))
-        x += self._drop(self._named_linear(block + 'mlp/c_proj', h), self.hparams.resid_pdrop, dropout)
+        h = tf.cast(self._named_linear(block + 'mlp/c_proj', h), x.dtype)
+        x += self._drop(h, self.hparams.resid_pdrop, dropout)
         return x, (keys, values)
 
     def _project(self, name, x, rows):
@@ -185,17 +202,12 @@ class Model:
             tf.transpose(tf.reshape(part, _shape(part)[:2] + [heads, width // heads]), [0, 2, 1, 3]) for part in parts
         ]
 
-    def _places_in_past(self, tokens, start):
-        """Where the tokens' keys and values belong: [batch, n_head, sequence, 3], batch, head and position."""
-        batch, sequence = _shape(tokens)
-        places = tf.meshgrid(tf.range(batch), tf.range(self.hparams.n_head), start + tf.range(sequence), indexing='ij')
-        return tf.stack(places, axis=-1)
-
     def _attend(self, queries, keys, values, hide, dropout):
         """Scaled dot-product attention, the heads put together: [batch, queries, n_embd]."""
         batch, heads, sequence, head_dim = _shape(queries)
         scores = tf.matmul(queries * (1 / math.sqrt(head_dim)), keys, transpose_b=True)
-        weights = self._drop(tf.nn.softmax(scores + hide), self.hparams.attn_pdrop, dropout)
+        weights = tf.nn.softmax(tf.cast(scores, hide.dtype) + hide)
+        weights = self._drop(tf.cast(weights, values.dtype), self.hparams.attn_pdrop, dropout)
         mixed = tf.transpose(tf.matmul(weights, values), [0, 2, 1, 3])
         return tf.reshape(mixed, [batch, sequence, heads * head_dim])
 
@@ -241,6 +253,20 @@ def _rows_to_read(visible, read, padding_token):
     return last if read is None else tf.gather(last, list(read), axis=1)
 
 
+def _rows_of_past(shape, start, tokens):
+    """Indices of so many positions from `start` on in keys or values of `shape`, seen as rows of head_dim numbers."""
+    batch, n_head, size, _ = shape
+    heads = tf.range(batch * n_head)[:, tf.newaxis]
+    return tf.reshape(heads * size + start + tf.range(tokens), [-1])
+
+
+def _write(array, rows, values):
+    """Write `values` into `array`, keys or values of the past, at `rows` of head_dim numbers."""
+    head_dim = _length(array)
+    written = write_in_place(tf.reshape(array, [-1, head_dim]), rows, tf.reshape(values, [-1, head_dim]))
+    return tf.reshape(written, _shape(array))
+
+
 def _take(x, rows):
     """The `rows` [batch, n] of x [batch, positions, …]: [batch, n, …]."""
     taken = tf.batch_gather(x, rows)
@@ -251,7 +277,8 @@ def _take(x, rows):
 def _linear(x, weights, bias):
     """x [..., n_in] times weights [1, n_in, n_out], plus bias: one matrix product over all positions."""
     n_in, n_out = weights.shape.as_list()[1:]
-    y = tf.matmul(tf.reshape(x, [-1, n_in]), tf.reshape(weights, [n_in, n_out])) + bias
+    x_rows = tf.cast(tf.reshape(x, [-1, n_in]), weights.dtype)
+    y = tf.nn.bias_add(tf.matmul(x_rows, tf.reshape(weights, [n_in, n_out])), bias)
     return tf.reshape(y, _shape(x)[:-1] + [n_out])
 
 

@@ -39,8 +39,10 @@ def sample_sequence(
     """
     length = uniforms.shape.as_list()[1]
 
+    embedding = tf.transpose(model.weights['wte'])  # read once for each token, and as fast as it lies in memory
+
     def next_token(hidden, step):
-        logits = model.logits(hidden) / temperature
+        logits = tf.matmul(hidden, embedding) / temperature
         probabilities = tf.nn.softmax(keep_top_p(keep_top_k(logits, top_k), top_p))
         tokens = draw(probabilities, uniforms[:, step])
         return tokens, tf.log(at(probabilities, tokens))

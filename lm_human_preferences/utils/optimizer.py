@@ -15,14 +15,50 @@ def minimize(
     Adam in TensorFlow's form, with epsilon 1e-5 outside the bias correction. A variable on which `loss` does not depend
     is left alone. `scope` names the optimizer's own variables.
     """
+    return _step(*_dense_gradients(loss, variables), learning_rate, ranks, scope)
+
+
+class GradientSum:
+    """Gradients of a minibatch's parts, one after another, added up for one step of Adam.
+
+    `set` starts the sum with the gradient of one part's `loss`, `add` adds another's.
+    """
+
+    def __init__(self, loss: tf.Tensor, variables: Sequence[tf.Variable]):
+        gradients, self._trained = _dense_gradients(loss, variables)
+        self._sums = [
+            tf.get_variable(
+                variable.op.name + '/gradient_sum',
+                initializer=tf.zeros_initializer(),
+                shape=variable.shape,
+                trainable=False,
+                collections=[tf.GraphKeys.LOCAL_VARIABLES],  # no part of a checkpoint
+                use_resource=True,
+            )
+            for variable in self._trained
+        ]
+        self.set = tf.group(*[total.assign(part) for total, part in zip(self._sums, gradients)])
+        self.add = tf.group(*[total.assign_add(part) for total, part in zip(self._sums, gradients)])
+
+    def minimize(self, learning_rate: tf.Tensor, ranks: Ranks, scope: str) -> Tuple[tf.Operation, tf.Tensor]:
+        """What `minimize` gives, of the sum."""
+        return _step([total.read_value() for total in self._sums], self._trained, learning_rate, ranks, scope)
+
+
+def _dense_gradients(loss, variables):
+    """The gradients of `loss` and the variables they belong to, without those on which it does not depend."""
     gradients = tf.gradients(loss, list(variables))
     trained = [(gradient, variable) for gradient, variable in zip(gradients, variables) if gradient is not None]
     # Embeddings have sparse gradients; dense ones sum and travel like all others, and Adam's result is the same.
     dense = [tf.reshape(tf.convert_to_tensor(gradient), variable.shape) for gradient, variable in trained]
-    averaged = average_gradients(dense, ranks)
+    return dense, [variable for _, variable in trained]
+
+
+def _step(gradients, variables, learning_rate, ranks, scope):
+    averaged = average_gradients(gradients, ranks)
     with tf.variable_scope(scope):
         optimizer = tf.train.AdamOptimizer(learning_rate, epsilon=1e-5)
-        step = optimizer.apply_gradients([(mean, variable) for mean, (_, variable) in zip(averaged, trained)])
+        step = optimizer.apply_gradients(list(zip(averaged, variables)))
     return step, tf.global_norm(averaged)
 
 

@@ -7,7 +7,7 @@ module switches a TensorFlow 2 to that behaviour.
 import contextlib
 import os
 import warnings
-from typing import Iterator
+from typing import Iterator, Sequence, Union
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')  # its errors reach us as exceptions
 
@@ -34,6 +34,24 @@ IS_TF1 = tf.__version__.startswith('1.')
 tf.logging.set_verbosity(tf.logging.ERROR)
 if not IS_TF1:
     tf.disable_v2_behavior()
+
+
+if IS_TF1:
+    from tensorflow.python.ops import inplace_ops
+
+
+def empty_array(shape: Sequence[Union[int, tf.Tensor]], dtype: tf.DType) -> tf.Tensor:
+    """An array of zeros that is nobody else's, to be written into with `write_in_place`."""
+    empty = inplace_ops.empty if IS_TF1 else tf.raw_ops.Empty
+    array = empty(shape=tf.stack(shape), dtype=dtype, init=True)
+    array.set_shape([size if isinstance(size, int) else None for size in shape])
+    return array
+
+
+def write_in_place(array: tf.Tensor, rows: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+    """`array` [n, …] with its `rows` [m] replaced by `values` [m, …], without a copy: the array given is gone."""
+    update = inplace_ops.alias_inplace_update if IS_TF1 else tf.raw_ops.InplaceUpdate
+    return update(x=array, i=rows, v=values)
 
 
 def new_session(graph: tf.Graph, threads: int = 0) -> tf.Session:

@@ -1,0 +1,63 @@
+"""Our PPO step beside PyTorch's, in turn on the same machine, with the ratio of every pair.
+
+    python benchmarks/peers.py --torch-python PYTHON     # of an environment with torch==2.13.0 and transformers
+
+One pair is one run of ours and one of theirs right after it; the table has the median ratio and the range of them.
+The rows are in `torch_rows.py`. PyTorch's packages are the optional dependencies `peers`.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+
+from measuring import json_line, parser, table
+
+FOLDER = os.path.dirname(os.path.abspath(__file__))
+ROWS = {'common': 'float32', 'tuned': 'float32', 'bfloat16': 'bfloat16'}  # and the type of ours to hold it against
+
+
+def run(python: str, script: str, *arguments: str) -> dict:
+    """The figures that a benchmark prints as its last line."""
+    output = subprocess.run(
+        [python, os.path.join(FOLDER, script), *arguments],
+        check=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ).stdout
+    return json.loads(output.decode().splitlines()[-1])
+
+
+def main() -> None:
+    flags = parser(__doc__)
+    flags.add_argument('--torch-python', default=sys.executable, help='a Python that has torch and transformers')
+    flags.add_argument('--pairs', type=int, default=3)
+    flags.add_argument('--rows', nargs='+', choices=sorted(ROWS), default=list(ROWS))
+    flags = flags.parse_args()
+    size = [f'--{name}={getattr(flags, name)}' for name in ('model', 'batch', 'query', 'response', 'repeats')]
+    rows, figures = [], {}
+    for row in flags.rows:
+        pairs = [
+            (
+                run(sys.executable, 'ppo_step.py', *size, '--json', f'--dtype={ROWS[row]}'),
+                run(flags.torch_python, 'torch_rows.py', *size, f'--row={row}'),
+            )
+            for _ in range(flags.pairs)
+        ]
+        for phase in ('sample', 'reference', 'score', 'train', 'step'):
+            seconds = [[dict(f['phases'], step=f['step'])[phase] for f in pair] for pair in pairs]
+            ours, theirs = (statistics.median(column) for column in zip(*seconds))
+            ratios = [pair[1] / pair[0] for pair in seconds]
+            spread = f'{min(ratios):.2f} to {max(ratios):.2f}'
+            rows.append([row, phase, ours, theirs, statistics.median(ratios), spread])
+            figures[f'{row}/{phase}'] = ratios
+        memory = [[f['peak_gigabytes'] for f in pair] for pair in pairs]
+        rows.append([row, 'peak GB', *(max(column) for column in zip(*memory)), '', ''])
+    table(['PyTorch row', 'phase', 'ours, s', 'theirs, s', 'theirs / ours', 'pairs'], rows)
+    if flags.json:
+        json_line(figures)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,104 @@
+"""One step of reward training on best_of_N labels, and the same graph computed naively, in turn.
+
+    python benchmarks/reward_batch.py --model 124M --batch 8 --samples 4
+
+Naively every sample is read with a copy of its query, at all positions of all blocks. Ours reads a query once
+and lets its samples branch off it.
+"""
+
+import contextlib
+
+import numpy as np
+from measuring import forward_flops, json_line, model_size, parser, peak_gigabytes, seconds, table
+
+from lm_human_preferences.hyperparameters import TaskHParams, TrainRewardHParams
+from lm_human_preferences.language.encodings import test_encoding
+from lm_human_preferences.lm_tasks import Task
+from lm_human_preferences.rewards import RewardModel
+from lm_human_preferences.train_reward import RewardTrainer
+from lm_human_preferences.utils.ranks import Ranks
+from lm_human_preferences.utils.tf_versions import new_session, tf
+
+
+def rewards_naively(self: RewardModel, queries: tf.Tensor, samples: tf.Tensor) -> tf.Tensor:
+    """What `RewardModel.rewards_of_samples` computes, without sharing anything."""
+    n, length = samples.shape.as_list()[1:]
+    repeated = tf.reshape(tf.tile(queries[:, tf.newaxis], [1, n, 1]), [-1, queries.shape.as_list()[1]])
+    tokens = tf.concat([repeated, tf.reshape(samples, [-1, length])], axis=1)
+    last = self.model(tokens, self.padding_token).hidden[:, -1]
+    return tf.reshape(self.gain * self.model.scalar_head('reward', last) + self.bias, [-1, n])
+
+
+@contextlib.contextmanager
+def naive():
+    """Trainers built inside compute rewards naively."""
+    ours, RewardModel.rewards_of_samples = RewardModel.rewards_of_samples, rewards_naively
+    yield
+    RewardModel.rewards_of_samples = ours
+
+
+class Bench:
+    """A reward trainer with random weights in a session of its own."""
+
+    def __init__(self, flags):
+        hparams = TrainRewardHParams(
+            task=TaskHParams(query_length=flags.query, response_length=flags.response, query_dataset='test'),
+            batch_size=flags.batch,
+            rollout_batch_size=1,
+        )
+        hparams.labels.type = f'best_of_{flags.samples}'
+        hparams.run.dtype = flags.dtype
+        model, random = model_size(flags.model), np.random.RandomState(0)
+        with tf.Graph().as_default() as graph:
+            tf.set_random_seed(0)
+            task = Task(hparams.task, test_encoding())
+            task.padding_token = model.n_vocab + 2
+            self.trainer = RewardTrainer(hparams, task, model, Ranks())
+            self.session = new_session(graph)
+            self.session.run([v.initializer for v in tf.global_variables() if not v.name.startswith('ref_policy')])
+        lengths = dict(query=flags.query, **{f'sample{i}': flags.response for i in range(flags.samples)})
+        self.labels = {
+            name: random.randint(0, model.n_vocab, [flags.batch, length]).astype(np.int32)
+            for name, length in lengths.items()
+        }
+        self.labels['best'] = random.randint(0, flags.samples, [flags.batch]).astype(np.int32)
+
+    def step(self):
+        return self.trainer.step(self.session, self.labels, 1e-6)
+
+
+def main() -> None:
+    flags = parser(__doc__)
+    flags.add_argument('--samples', type=int, default=4, help='of each label')
+    flags.add_argument('--naive', action='store_true', help='the naive graph alone, for its memory')
+    flags = flags.parse_args()
+    if flags.naive:
+        with naive():
+            spent = seconds(Bench(flags).step, flags.repeats)
+        print(f'naive: {spent:.3g} s, peak memory {peak_gigabytes():.2f} GB')
+        return
+    ours = Bench(flags)
+    seconds(ours.step, 1)
+    memory = peak_gigabytes()
+    with naive():
+        theirs = Bench(flags)
+    losses = ours.step()['loss'], theirs.step()['loss']
+    pairs = [(seconds(theirs.step, 1, warm_up=0), seconds(ours.step, 1, warm_up=0)) for _ in range(flags.repeats)]
+    naive_time, our_time = (float(np.median(column)) for column in zip(*pairs))
+    ratios = [slow / fast for slow, fast in pairs]
+    model, together = model_size(flags.model), flags.query + flags.samples * flags.response
+    fraction = forward_flops(model, 1, together) / forward_flops(model, flags.samples, flags.query + flags.response)
+    table(
+        ['graph', 'seconds', 'labels/s'],
+        [['naive', naive_time, flags.batch / naive_time], ['query shared', our_time, flags.batch / our_time]],
+    )
+    print(
+        f'{np.median(ratios):.2f} times as fast ({min(ratios):.2f} to {max(ratios):.2f}; tokens alone promise '
+        f'{1 / fraction:.2f}); losses after a step {losses[0]:.6f} and {losses[1]:.6f}; peak memory {memory:.2f} GB'
+    )
+    if flags.json:
+        json_line(dict(naive=naive_time, shared=our_time, ratios=ratios, peak_gigabytes=memory))
+
+
+if __name__ == '__main__':
+    main()

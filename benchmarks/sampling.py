@@ -1,0 +1,54 @@
+"""Sampling responses: tokens per second against batch, and time per token against how many came before.
+
+python benchmarks/sampling.py --model 124M --batches 8 64
+"""
+
+import numpy as np
+from measuring import forward_flops, json_line, model_size, parser, peak_gigabytes, seconds, table
+
+from lm_human_preferences.hyperparameters import TaskHParams
+from lm_human_preferences.language.encodings import test_encoding
+from lm_human_preferences.lm_tasks import Task
+from lm_human_preferences.policy import Policy
+from lm_human_preferences.utils.tf_versions import new_session, tf
+
+
+def time_responses(flags, batch: int, response: int) -> float:
+    """Seconds to sample responses of a length to a batch of queries."""
+    model, random = model_size(flags.model), np.random.RandomState(0)
+    queries = random.randint(0, model.n_vocab, [batch, flags.query]).astype(np.int32)
+    uniforms = random.random_sample([batch, response]).astype(np.float32)
+    with tf.Graph().as_default() as graph, new_session(graph) as session:
+        task = Task(TaskHParams(query_length=flags.query, response_length=response), test_encoding())
+        task.padding_token = model.n_vocab + 2
+        policy = Policy(model, task, dtype=flags.dtype)
+        feed = {tf.placeholder(tf.int32, queries.shape): queries, tf.placeholder(tf.float32, uniforms.shape): uniforms}
+        responded = policy.respond(*feed)
+        session.run(tf.global_variables_initializer())
+        return seconds(lambda: session.run(responded, feed), flags.repeats)
+
+
+def main() -> None:
+    flags = parser(__doc__)
+    flags.add_argument('--batches', type=int, nargs='+', default=[8, 64])
+    flags.add_argument('--lengths', type=int, nargs='+', default=[24, 48, 96], help='of responses, for the first batch')
+    flags = flags.parse_args()
+    model, rows, figures = model_size(flags.model), [], {}
+    cases = [(batch, flags.response) for batch in flags.batches]
+    cases += [(flags.batches[0], length) for length in flags.lengths if length != flags.response]
+    for batch, response in cases:
+        first = time_responses(flags, batch, 1)
+        whole = time_responses(flags, batch, response)
+        later = (whole - first) / (response - 1)
+        flops = forward_flops(model, batch, flags.query + response, response)
+        rows.append([batch, response, whole, batch * response / whole, first, 1000 * later, flops / whole / 1e9])
+        figures[f'{batch}/{response}'] = dict(seconds=whole, first=first, later=later)
+    columns = ['batch', 'response', 'seconds', 'tokens/s', 'first token, s', 'later tokens, ms each', 'GFLOP/s']
+    table(columns, rows)
+    print(f'TensorFlow {tf.__version__}, {flags.dtype}; peak memory {peak_gigabytes():.2f} GB')
+    if flags.json:
+        json_line(figures)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,98 @@
+"""What happens before the first PPO step: loading code, building the graph, setting weights, and the first step itself.
+
+    python benchmarks/startup.py                      # of the demo, and of a run of the 124M size
+    python benchmarks/startup.py --against CHECKOUT   # another checkout of this repository, in turn
+
+Each case is a process of its own; `total` counts from the start of the process. The demo's reward model is not trained
+first: random weights stand in for it.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+
+START = time.time()
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+CASES = ('demo', '124M')
+
+
+def case(name: str) -> None:
+    """Go to the first PPO step of one case and print the seconds of each part as JSON."""
+    parts, before = {}, [time.time()]
+    parts['python'] = before[0] - START
+
+    def done(part):
+        now = time.time()
+        parts[part] = now - before[0]
+        before[0] = now
+
+    from lm_human_preferences.utils.tf_versions import new_session, tf
+
+    done('import tensorflow')
+    import numpy as np
+
+    from lm_human_preferences import train_policy
+    from lm_human_preferences.hyperparameters import ModelHParams, TaskHParams, TrainPolicyHParams
+    from lm_human_preferences.language.encodings import test_encoding
+    from lm_human_preferences.language.trained_models import find_model, initialize
+    from lm_human_preferences.lm_tasks import Task
+    from lm_human_preferences.utils.ranks import Ranks
+
+    hparams = TrainPolicyHParams(task=TaskHParams(query_length=64, response_length=24))
+    hparams.ppo.batch_size = 8
+    demo = find_model('demo') if name == 'demo' else None
+    model = demo.hparams if demo else ModelHParams()
+    task = Task(hparams.task, demo.encoding() if demo else test_encoding())
+    done('import and read the rest')
+    ranks = Ranks()
+    with tf.Graph().as_default() as graph, new_session(graph) as session:
+        trainer = train_policy.PPOTrainer(hparams, task, model, model, ranks)
+        done('build the graph')
+        loaded = []
+        if demo:
+            loaded += demo.load(session, trainer.policy.model) + demo.load(session, trainer.ref_policy.model)
+        initialize(session, loaded, ranks)
+        done('set the weights')
+        random = np.random.RandomState(0)
+        queries = random.randint(0, model.n_vocab, [8, 64])
+        rollout = trainer.rollout(session, queries, random.random_sample([8, 24]))
+        done('first rollout')
+        episodes = [rollout[key] for key in ('queries', 'responses', 'logprobs', 'values', 'ref_logprobs')]
+        trainer.train_on(session, train_policy.Rollouts(*episodes), 1e-6, random)
+        done('first updates')
+    parts['total'] = time.time() - START
+    print(json.dumps(parts))
+
+
+def run(name: str, root: str) -> dict:
+    """The seconds of a case, of the checkout at `root`."""
+    command = [sys.executable, os.path.abspath(__file__), '--case', name]
+    environment = dict(os.environ, PYTHONPATH=root)
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, env=environment).stdout.decode())
+
+
+def main() -> None:
+    flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    flags.add_argument('--case', choices=CASES, help='this case alone, in this process')
+    flags.add_argument('--cases', nargs='+', choices=CASES, default=list(CASES))
+    flags.add_argument('--against', help='another checkout')
+    flags.add_argument('--repeats', type=int, default=3)
+    flags = flags.parse_args()
+    if flags.case:
+        case(flags.case)
+        return
+    roots = [os.path.abspath(flags.against), ROOT] if flags.against else [ROOT]
+    for name in flags.cases:
+        runs = [[run(name, root) for root in roots] for _ in range(flags.repeats)]
+        print(f'\n{name}: seconds' + (f', of {flags.against} and of this checkout' if flags.against else ''))
+        for part in runs[0][0]:
+            medians = [statistics.median(pair[i][part] for pair in runs) for i in range(len(roots))]
+            print(f'  {part:26}' + ''.join(f'{seconds:8.2f}' for seconds in medians), flush=True)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,156 @@
+"""The same PPO step in PyTorch with transformers, three ways: `common`, `tuned` and `bfloat16`. See `peers.py`.
+
+common: as it is commonly written — `generate`, then forward passes with logits at every position, Adam by default.
+tuned: logits at the response only, values and logprobs kept from sampling, oneDNN for linear layers, fused Adam.
+bfloat16: as tuned, with matrix products by autocast.
+"""
+
+import argparse
+import contextlib
+import json
+import resource
+import statistics
+import time
+
+import torch
+from torch.nn import functional
+from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model
+from transformers.pytorch_utils import Conv1D
+
+SIZES = {'124M': dict(n_embd=768, n_head=12, n_layer=12), '355M': dict(n_embd=1024, n_head=16, n_layer=24)}
+KL_COEF, CLIP, VALUE_COEF, LAMBDA, LEARNING_RATE = 0.1, 0.2, 0.1, 0.95, 1e-6
+
+
+class OneDnnLinear(torch.autograd.Function):
+    """x · weight + bias, forward and backward by oneDNN, whatever BLAS PyTorch was built with."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias):
+        ctx.save_for_backward(x, weight)
+        return torch.ops.mkldnn._linear_pointwise(x, weight.t(), bias, 'none', [], '')
+
+    @staticmethod
+    def backward(ctx, slope):
+        x, weight = ctx.saved_tensors
+        rows, slopes = x.reshape(-1, x.shape[-1]), slope.reshape(-1, slope.shape[-1])
+        product = torch.ops.mkldnn._linear_pointwise
+        to_input = product(slope, weight, None, 'none', [], '')
+        to_weight = product(rows.t(), slopes.t(), None, 'none', [], '')
+        return to_input, to_weight, slopes.sum(0)
+
+
+class PpoStep:
+    """Policy with value head, reference, reward model and optimizer, with random weights."""
+
+    def __init__(self, flags):
+        self.flags, self.common, self.response = flags, flags.row == 'common', flags.response
+        config = GPT2Config(**SIZES[flags.model], resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
+        torch.manual_seed(0)
+        self.policy, self.reference = GPT2LMHeadModel(config), GPT2LMHeadModel(config).requires_grad_(False)
+        self.reward = GPT2Model(config).requires_grad_(False)
+        self.value_head, self.reward_head = (torch.nn.Linear(config.n_embd, 1) for _ in range(2))
+        parameters = list(self.policy.parameters()) + list(self.value_head.parameters())
+        fused = {} if self.common else dict(fused=True)
+        self.optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE, eps=1e-5, **fused)
+        self.queries = torch.randint(0, config.vocab_size, [flags.batch, flags.query])
+
+    def precision(self):
+        return torch.autocast('cpu', torch.bfloat16) if self.flags.row == 'bfloat16' else contextlib.nullcontext()
+
+    def look(self, model, tokens):
+        """Hidden states and next-token log-probabilities at the positions before each response token."""
+        with self.precision():
+            hidden = model.transformer(tokens).last_hidden_state
+            if not self.common:
+                hidden = hidden[:, -self.response - 1 : -1]
+            logits = model.lm_head(hidden)
+        if self.common:
+            hidden, logits = hidden[:, -self.response - 1 : -1], logits[:, -self.response - 1 : -1]
+        logprobs = functional.log_softmax(logits.float(), -1)
+        chosen = logprobs.gather(-1, tokens[:, -self.response :, None])[..., 0]
+        return chosen, -(logprobs.exp() * logprobs).sum(-1), self.value_head(hidden.float())[..., 0]
+
+    @torch.no_grad()
+    def sample(self):
+        if self.common:
+            made = dict(max_new_tokens=self.response, min_new_tokens=self.response, do_sample=True, top_k=0)
+            mask = torch.ones_like(self.queries)
+            self.tokens = self.policy.generate(self.queries, attention_mask=mask, pad_token_id=50256, **made)
+            self.logprobs, _, self.values = self.look(self.policy, self.tokens)
+            return
+        tokens, cache, inputs, logprobs, values = [self.queries], None, self.queries, [], []
+        for _ in range(self.response):
+            with self.precision():
+                states = self.policy.transformer(inputs, past_key_values=cache, use_cache=True)
+                hidden = states.last_hidden_state[:, -1]
+                logits = self.policy.lm_head(hidden)
+            distribution = functional.log_softmax(logits.float(), -1)
+            inputs, cache = torch.multinomial(distribution.exp(), 1), states.past_key_values
+            tokens.append(inputs)
+            logprobs.append(distribution.gather(-1, inputs))
+            values.append(self.value_head(hidden.float()))
+        self.tokens = torch.cat(tokens, 1)
+        self.logprobs, self.values = torch.cat(logprobs, 1), torch.cat(values, 1)
+
+    @torch.no_grad()
+    def reference_(self):
+        self.ref_logprobs = self.look(self.reference, self.tokens)[0]
+
+    @torch.no_grad()
+    def score(self):
+        with self.precision():
+            hidden = self.reward(self.tokens).last_hidden_state[:, -1]
+        self.scores = self.reward_head(hidden.float())[:, 0]
+
+    def targets(self):
+        rewards = -KL_COEF * (self.logprobs - self.ref_logprobs)
+        rewards[:, -1] += self.scores
+        rewards = (rewards - rewards.mean()) / (rewards.std() + 1e-8) + rewards.mean()
+        advantages, last = torch.zeros_like(rewards), 0.0
+        for t in reversed(range(self.response)):
+            following = self.values[:, t + 1] if t + 1 < self.response else 0.0
+            last = rewards[:, t] + following - self.values[:, t] + LAMBDA * last
+            advantages[:, t] = last
+        returns = advantages + self.values
+        return (advantages - advantages.mean()) / (advantages.std() + 1e-8), returns
+
+    def train(self):
+        advantages, returns = (target.detach() for target in self.targets())
+        for _ in range(self.flags.epochs):
+            logprobs, _, values = self.look(self.policy, self.tokens)
+            ratio = torch.exp(logprobs - self.logprobs)
+            clipped = self.values + (values - self.values).clamp(-CLIP, CLIP)
+            value_loss = 0.5 * torch.max((values - returns) ** 2, (clipped - returns) ** 2).mean()
+            gains = torch.max(-advantages * ratio, -advantages * ratio.clamp(1 - CLIP, 1 + CLIP))
+            loss = gains.mean() + VALUE_COEF * value_loss
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+
+
+def main() -> None:
+    flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    flags.add_argument('--row', choices=['common', 'tuned', 'bfloat16'], default='tuned')
+    flags.add_argument('--model', choices=sorted(SIZES), default='124M')
+    for name, value in dict(batch=8, query=64, response=24, epochs=4, repeats=3).items():
+        flags.add_argument('--' + name, type=int, default=value)
+    flags = flags.parse_args()
+    if flags.row == 'tuned':
+        Conv1D.forward = lambda layer, x: OneDnnLinear.apply(x, layer.weight, layer.bias)
+    step = PpoStep(flags)
+    phases = dict(sample=step.sample, reference=step.reference_, score=step.score, train=step.train)
+    times = {name: [] for name in phases}
+    for repeat in range(1 + flags.repeats):  # the first is for warming up
+        for name, phase in phases.items():
+            start = time.perf_counter()
+            phase()
+            if repeat:
+                times[name].append(time.perf_counter() - start)
+    totals = [sum(parts) for parts in zip(*times.values())]
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    medians = {name: statistics.median(measured) for name, measured in times.items()}
+    print(json.dumps(dict(phases=medians, step=statistics.median(totals), peak_gigabytes=memory)))
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,113 @@
+"""A batch computed in parts, or with bfloat16 products, gives what the whole batch gives in float32."""
+
+import numpy as np
+import pytest
+
+from lm_human_preferences.hyperparameters import ModelHParams, TaskHParams, TrainPolicyHParams, TrainRewardHParams
+from lm_human_preferences.language.encodings import test_encoding as letters
+from lm_human_preferences.language.model import Model
+from lm_human_preferences.lm_tasks import Task
+from lm_human_preferences.ppo import Rollouts
+from lm_human_preferences.train_policy import PPOTrainer
+from lm_human_preferences.train_reward import RewardTrainer
+from lm_human_preferences.utils.ranks import Ranks
+from lm_human_preferences.utils.tf_versions import IS_TF1, new_session, tf
+
+MODEL = ModelHParams(n_vocab=27, n_ctx=20, n_embd=32, n_head=4, n_layer=1)
+BATCH, QUERY, RESPONSE = 12, 5, 7
+
+
+class Trained:
+    """A PPO trainer of a batch of 12 with the same random weights every time, in a session of its own."""
+
+    def __init__(self, dtype='float32', **ppo):
+        hparams = TrainPolicyHParams(task=TaskHParams(query_length=QUERY, response_length=RESPONSE))
+        hparams.override_from_dict({'ppo.' + name: value for name, value in dict(ppo, batch_size=BATCH).items()})
+        hparams.run.dtype = dtype
+        with tf.Graph().as_default() as graph:
+            self.trainer = PPOTrainer(hparams, Task(hparams.task, letters()), MODEL, MODEL, Ranks())
+            self.session = new_session(graph)
+            self.session.run(tf.global_variables_initializer())
+            random = np.random.RandomState(0)
+            self.variables = tf.trainable_variables()
+            for variable in self.variables:
+                if not variable.name.startswith('ref_policy'):
+                    variable.load(0.2 * random.randn(*variable.shape.as_list()), self.session)
+            of_policy = {v.name: v for v in self.variables if v.name.startswith('policy')}
+            for variable in self.variables:
+                if variable.name.startswith('ref_policy'):
+                    variable.load(self.session.run(of_policy[variable.name[len('ref_') :]]), self.session)
+
+    def rollout(self):
+        random = np.random.RandomState(1)
+        queries = random.randint(0, 27, [BATCH, QUERY])
+        return self.trainer.rollout(self.session, queries, random.random_sample([BATCH, RESPONSE]))
+
+    def update(self):
+        random = np.random.RandomState(2)
+        tokens = random.randint(0, 27, [BATCH, QUERY + RESPONSE])
+        logprobs, values, rewards = random.randn(3, BATCH, RESPONSE)
+        episodes = Rollouts(tokens[:, :QUERY], tokens[:, QUERY:], logprobs * 0.1 - 3.3, values, rewards)
+        stats = [self.trainer.update(self.session, episodes, 1e-3) for _ in range(2)]
+        return stats, self.session.run({v.name: v for v in self.variables if v.name.startswith('policy')})
+
+
+@pytest.fixture(scope='module')
+def whole():
+    """What the whole batch gives in float32: rollout; weights before; statistics and weights after two updates."""
+    trained = Trained()
+    before = trained.session.run({v.name: v for v in trained.variables})
+    return (trained.rollout(), before) + trained.update()
+
+
+def test_a_rollout_in_chunks_is_the_rollout_of_the_whole_batch(whole):
+    expected, chunks = whole[0], Trained(rollout_batch_size=5).rollout()
+    assert chunks['responses'].shape == (BATCH, RESPONSE)
+    for name in expected:
+        np.testing.assert_allclose(chunks[name], expected[name], rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def test_an_update_in_microbatches_is_the_update_on_the_minibatch(whole):
+    _, before, expected_stats, expected = whole
+    stats, values = Trained(microbatch_size=4).update()
+    for ours, whole_batch in zip(stats, expected_stats):
+        assert ours == pytest.approx(whole_batch, rel=1e-5, abs=1e-6)
+    for name, value in values.items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-5, atol=1e-6, err_msg=name)
+    assert max(np.abs(before[name] - expected[name]).max() for name in expected) > 1e-4
+
+
+def test_reward_training_reads_no_more_of_a_label_than_it_has_to():
+    # 4 samples of 7 tokens after one query of 5: the hidden states of 33 tokens, not of 48.
+    hparams = TrainRewardHParams(
+        task=TaskHParams(query_length=QUERY, response_length=RESPONSE), batch_size=2, rollout_batch_size=1
+    )
+    hparams.labels.type = 'best_of_4'
+    with tf.Graph().as_default() as graph:
+        RewardTrainer(hparams, Task(hparams.task, letters()), MODEL, Ranks())
+        products = [op.outputs[0].shape for op in graph.get_operations() if op.type == 'MatMul']
+        rows = {shape.as_list()[0] for shape in products if shape.as_list()[1] == 4 * MODEL.n_embd}
+    assert 2 * (QUERY + 4 * RESPONSE) in rows and 2 * 4 * (QUERY + RESPONSE) not in rows
+
+
+@pytest.mark.skipif(not IS_TF1, reason='for TensorFlow 1.13')
+def test_bfloat16_is_refused_where_it_is_slow():
+    with tf.Graph().as_default(), pytest.raises(ValueError, match='run.dtype=bfloat16 needs TensorFlow 2'):
+        Model(MODEL, dtype='bfloat16')
+
+
+@pytest.mark.skipif(IS_TF1, reason='TensorFlow 1.13 has no fast bfloat16 products')
+def test_bfloat16_stays_near_float32(whole):
+    half = Trained('bfloat16')
+    rollout = half.rollout()
+    # Sampling, token by token, and the reference, all at once, are the same model with other rounding.
+    kl = (rollout['logprobs'] - rollout['ref_logprobs']).mean()
+    assert 0 < np.abs(rollout['logprobs'] - rollout['ref_logprobs']).max() < 0.1
+    assert abs(kl) < 0.01
+    assert np.mean(rollout['responses'] == whole[0]['responses']) > 0.9
+    (stats, values), (_, _, expected_stats, expected) = half.update(), whole
+    assert stats[0]['loss/total'] == pytest.approx(expected_stats[0]['loss/total'], abs=0.02)
+    assert all(value.dtype == np.float32 for value in values.values())
+    # Two steps of Adam at 1e-3 move a weight by 2e-3 at most; nearly all of them the same way.
+    same_way = [np.abs(values[name] - expected[name]) < 1e-3 for name in expected]
+    assert np.mean(np.concatenate([near.ravel() for near in same_way])) > 0.9
