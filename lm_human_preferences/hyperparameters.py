@@ -14,13 +14,10 @@ Rule = Tuple[Callable[[Any], bool], str]
 POSITIVE: Rule = (lambda value: 0 < value < math.inf, 'above 0')
 NOT_NEGATIVE: Rule = (lambda value: 0 <= value < math.inf, '0 or above')
 UNIT_INTERVAL: Rule = (lambda value: 0 <= value <= 1, 'between 0 and 1')
-PROBABILITY: Rule = (lambda value: 0 < value <= 1, 'above 0 and at most 1')
 DROPOUT_RATE: Rule = (lambda value: 0 <= value < 1, '0 or above and below 1')
-TEXT: Rule = (bool, 'a text')
-MODEL_SIZE: Rule = (lambda value: value <= 10**6, 'at most 1000000')
 NOT_EMPTY: Rule = (lambda value: bool(value.strip()), 'a name or path')
 PORT: Rule = (lambda value: 0 <= value < 65536, 'between 0 and 65535')
-DTYPE: Rule = (lambda value: value in ('float32', 'bfloat16'), 'float32 or bfloat16')
+PART: Rule = (('train', 'valid', 'test').__contains__, 'train, valid or test')
 SEED: Rule = (lambda value: 0 <= value < 2**31, 'between 0 and 2147483647')
 
 
@@ -57,7 +54,7 @@ class RunHParams(HParams):
         _check(self, prefix, 'log_interval', POSITIVE)
         _check(self, prefix, 'save_interval', NOT_NEGATIVE)
         _check(self, prefix, 'save_dir', NOT_EMPTY)
-        _check(self, prefix, 'dtype', DTYPE)
+        _check(self, prefix, 'dtype', (('float32', 'bfloat16').__contains__, 'float32 or bfloat16'))
 
 
 @dataclass
@@ -281,7 +278,7 @@ class ModelHParams(HParams):
     def validate(self, prefix: str = '') -> None:
         super().validate(prefix)
         _check(self, prefix, 'n_vocab n_ctx n_embd n_head n_layer', POSITIVE)
-        _check(self, prefix, 'n_vocab n_ctx n_embd n_layer', MODEL_SIZE)
+        _check(self, prefix, 'n_vocab n_ctx n_embd n_layer', (lambda value: value <= 10**6, 'at most 1000000'))
         _check(self, prefix, 'embd_pdrop attn_pdrop resid_pdrop head_pdrop', DROPOUT_RATE)
         _check_divides(f'{prefix}n_embd', self.n_embd, f'{prefix}n_head', self.n_head)
 
@@ -336,10 +333,10 @@ class SampleHParams(HParams):
     def validate(self, prefix: str = '') -> None:
         super().validate(prefix)
         _check(self, prefix, 'save_dir savescope prompt_file', NOT_EMPTY)
-        _check(self, prefix, 'prompt', TEXT)
+        _check(self, prefix, 'prompt', (bool, 'a text'))
         _check(self, prefix, 'temperature batch_size', POSITIVE)
         _check(self, prefix, 'nsamples top_k', NOT_NEGATIVE)
-        _check(self, prefix, 'top_p', PROBABILITY)
+        _check(self, prefix, 'top_p', (lambda value: 0 < value <= 1, 'above 0 and at most 1'))
         _check(self, prefix, 'seed', SEED)
         if self.save_dir is None and not self.policies:
             raise ValueError(f'{prefix}save_dir is not set: give --{prefix}save_dir=RUN, or --{prefix}policies RUN …')
@@ -374,8 +371,7 @@ class EvaluateHParams(HParams):
         _check(self, prefix, 'seed', SEED)
         if self.run is None and not self.policies and (self.reward_model is None or self.labels is None):
             raise ValueError(f'{prefix}run is not set: give RUN, or --{prefix}policies RUN …')
-        if self.part not in ('train', 'valid', 'test'):
-            raise ValueError(f'{prefix}part must be train, valid or test, not {self.part!r}')
+        _check(self, prefix, 'part', PART)
 
 
 @dataclass
@@ -436,13 +432,13 @@ class LabelPageHParams(HParams):
         _check(self, prefix, 'num temperature batch_size', POSITIVE)
         _check(self, prefix, 'overlap', UNIT_INTERVAL)
         _check(self, prefix, 'people', (lambda value: value >= 2, '2 or more'))
-        _check(self, prefix, 'mode', (lambda value: value in ('train', 'valid', 'test'), 'train, valid or test'))
+        _check(self, prefix, 'mode', PART)
         _check(self, prefix, 'scale', (lambda value: 2 <= value <= 9, 'between 2 and 9'))
         _check(self, prefix, 'seed', SEED)
         _check(self, prefix, 'port', PORT)
 
 
-TREES = {
+TREES = {  # of each command
     'train_reward': TrainRewardHParams,
     'train_policy': TrainPolicyHParams,
     'train_lm': TrainLmHParams,
@@ -452,4 +448,3 @@ TREES = {
     'convert': ConvertHParams,
     'label': LabelPageHParams,
 }
-"""The hyperparameters of each command."""

@@ -210,12 +210,12 @@ def test_samples_are_printed(tmp_path, capsys):
     capsys.readouterr()
     printed = {}
     for savescope in ('policy', 'ref_policy', 'policy'):
-        sample_policy.sample(SampleHParams(save_dir=run, savescope=savescope, seed=3, batch_size=4, nsamples=6))
+        sample_policy.sample(SampleHParams(save_dir=run, savescope=savescope, seed=3, batch_size=16, nsamples=96))
         again = printed.get(savescope)
         printed[savescope] = capsys.readouterr().out
         assert again in (None, printed[savescope])
     lines = printed['policy'].splitlines()
-    assert len(lines) == 12 and all(line.startswith('  ▸ ') for line in lines[1::2])
+    assert len(lines) == 192 and all(line.startswith('  ▸ ') for line in lines[1::2])
     assert all(len(line.strip(' ▸')) <= 3 for line in lines[1::2])
     # The scope chooses the weights: at a learning rate this high the policy has left the initial model.
     assert printed['policy'] != printed['ref_policy']
