@@ -91,7 +91,12 @@ def test_the_papers_experiments(name):
     assert hparams.to_nested_dict() == {
         'run': {'seed': 1, 'log_interval': 10, 'save_interval': 50, 'save_dir': None},
         'task': task,
-        'labels': {'type': 'best_of_4', 'num_train': num_train, 'source': f'labels/{labels}.json'},
+        'labels': {
+            'type': 'best_of_4',
+            'num_train': num_train,
+            'source': f'labels/{labels}.json',
+            'schedule': None,
+        },
         'batch_size': reward[0],
         'lr': reward[1],
         'rollout_batch_size': reward[2],
