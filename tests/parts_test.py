@@ -78,7 +78,7 @@ def test_an_update_in_microbatches_is_the_update_on_the_minibatch(whole):
 
 
 def test_reward_training_reads_no_more_of_a_label_than_it_has_to():
-    # 4 samples of 7 tokens after one query of 5: the hidden states of 33 tokens, not of 48.
+    # 4 samples of 7 tokens after one query of 5: keys and values of 33 tokens, not of 48.
     hparams = TrainRewardHParams(
         task=TaskHParams(query_length=QUERY, response_length=RESPONSE), batch_size=2, rollout_batch_size=1
     )
@@ -86,7 +86,7 @@ def test_reward_training_reads_no_more_of_a_label_than_it_has_to():
     with tf.Graph().as_default() as graph:
         RewardTrainer(hparams, Task(hparams.task, letters()), MODEL, Ranks())
         products = [op.outputs[0].shape for op in graph.get_operations() if op.type == 'MatMul']
-        rows = {shape.as_list()[0] for shape in products if shape.as_list()[1] == 4 * MODEL.n_embd}
+        rows = {shape.as_list()[0] for shape in products if shape.as_list()[1] == 2 * MODEL.n_embd}
     assert 2 * (QUERY + 4 * RESPONSE) in rows and 2 * 4 * (QUERY + RESPONSE) not in rows
 
 
