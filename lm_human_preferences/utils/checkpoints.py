@@ -15,7 +15,7 @@ from lm_human_preferences.utils.hyperparams import HParams
 from lm_human_preferences.utils.progress import say
 from lm_human_preferences.utils.ranks import Ranks
 from lm_human_preferences.utils.seeds import shared_seed
-from lm_human_preferences.utils.tf_versions import tf
+from lm_human_preferences.utils.tf_versions import tf, what_failed
 
 __all__ = ['CHECKPOINTS_KEPT', 'CheckpointWriter', 'Checkpoints', 'latest_checkpoint']
 
@@ -39,7 +39,7 @@ class CheckpointWriter:
         try:
             self._saver.restore(session, path)
         except tf.errors.OpError as error:
-            raise UserError(f'{path}: damaged, or of another model: {error.message.splitlines()[0]}') from error
+            raise UserError(f'{path}: damaged, or of another model: {what_failed(error)}') from error
 
     def save(self, session: tf.Session, step: int, state: Optional[Dict[str, Any]] = None) -> None:
         """Write one checkpoint, whole or not at all, with `state` (JSON) beside it.
@@ -53,7 +53,7 @@ class CheckpointWriter:
             with new_checkpoint(self._folder, step, state or {}, self._keep) as path:
                 self._saver.save(session, path, write_meta_graph=False, write_state=False)
         except (tf.errors.OpError, OSError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error.message.splitlines()[0]
+            reason = error.strerror if isinstance(error, OSError) else what_failed(error)
             raise UserError(
                 f'cannot save the checkpoint of step {step} in {self._folder}: {reason}; '
                 'make room, and the same command goes on from the checkpoint before'

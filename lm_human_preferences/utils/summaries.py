@@ -11,7 +11,7 @@ from typing import Dict, Iterator, Optional, Sequence
 import numpy as np
 
 from lm_human_preferences.utils.errors import UserError
-from lm_human_preferences.utils.tf_versions import tf
+from lm_human_preferences.utils.tf_versions import tf, what_failed
 
 HISTOGRAM_BINS = 30
 _PREFIX = 'events.out.tfevents.'
@@ -104,7 +104,7 @@ class SummaryWriter:
             yield
         except tf.errors.OpError as error:
             raise UserError(
-                f'cannot write statistics to {self._folder}: {error.message.splitlines()[0]}; '
+                f'cannot write statistics to {self._folder}: {what_failed(error)}; '
                 'make room, and the same command goes on from the last checkpoint'
             ) from error
 

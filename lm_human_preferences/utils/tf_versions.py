@@ -5,6 +5,7 @@ module switches a TensorFlow 2 to that behaviour.
 """
 
 import contextlib
+import errno
 import os
 import warnings
 from typing import Iterator, Sequence, Union
@@ -59,3 +60,15 @@ def new_session(graph: tf.Graph, threads: int = 0) -> tf.Session:
     config = tf.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=threads)
     config.gpu_options.allow_growth = True
     return tf.Session(graph=graph, config=config)
+
+
+def what_failed(error: tf.errors.OpError) -> str:
+    """What TensorFlow's error says, in one line: the system's reason where there is one.
+
+    TensorFlow 2 begins with where in the graph it happened, which is of no use to a user.
+    """
+    for code in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EACCES, errno.EROFS):
+        if os.strerror(code) in error.message:
+            return os.strerror(code)
+    lines = [line for line in error.message.splitlines() if line and not line.startswith('Graph execution error')]
+    return lines[0]
