@@ -89,7 +89,7 @@ def test_the_papers_experiments(name):
     experiment = experiments.load(name)
     hparams = only(experiment.trials('train_reward', {}))
     assert hparams.to_nested_dict() == {
-        'run': {'seed': 1, 'log_interval': 10, 'save_interval': 50, 'save_dir': None},
+        'run': {'seed': 1, 'log_interval': 10, 'save_interval': 50, 'save_dir': None, 'dtype': 'float32'},
         'task': task,
         'labels': {
             'type': 'best_of_4',
@@ -125,6 +125,8 @@ def test_the_papers_experiments(name):
         'gamma': 1.0,
         'lam': 0.95,
         'whiten_rewards': whiten,
+        'rollout_batch_size': 64,
+        'microbatch_size': 0,
     }
     only(experiment.trials('train_lm', {}))
 

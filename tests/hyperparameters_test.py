@@ -57,7 +57,7 @@ def test_defaults_are_the_public_ones():
     }
     reward = TrainRewardHParams().to_nested_dict()
     assert {name: reward[name] for name in reward if name not in ('run', 'task')} == {
-        'labels': {'type': None, 'num_train': None, 'source': None},
+        'labels': {'type': None, 'num_train': None, 'source': None, 'schedule': None},
         'batch_size': 40,
         'lr': 5e-5,
         'rollout_batch_size': 64,
