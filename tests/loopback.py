@@ -113,7 +113,7 @@ class CloudStorage:
         self.url = f'http://127.0.0.1:{self.port}'
         command = [sys.executable, '-m', 'gcp_storage_emulator', 'start', '--host=127.0.0.1', f'--port={self.port}']
         self._process = subprocess.Popen(
-            [*command, '--in-memory', '--quiet', f'--default-bucket={bucket}'],
+            [*command, '-M', '--quiet', f'--default-bucket={bucket}'],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
