@@ -1,4 +1,6 @@
+import asyncio
 import os
+import shutil
 import sys
 
 import pytest
@@ -61,3 +63,22 @@ def mirror(web, cloud, monkeypatch):
 def tiny_run(tmp_path_factory):
     """A finished run of `train_policy` with its reward model; tests leave it as it is, evaluations aside."""
     return TinyRun(str(tmp_path_factory.mktemp('runs')))
+
+
+@pytest.fixture(scope='module')
+def chromium():
+    """A Chromium of this machine without a window, driven by Playwright; CHROMIUM=PATH names one."""
+    playwright = pytest.importorskip('playwright.sync_api', reason='needs the Python package playwright')
+    names = ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable')
+    path = os.environ.get('CHROMIUM') or next(filter(None, map(shutil.which, names)), None)
+    if path is None:
+        pytest.skip('no Chromium to drive: install one, or name it with CHROMIUM=PATH')
+    try:
+        with playwright.sync_playwright() as started:
+            browser = started.chromium.launch(executable_path=path, args=['--no-sandbox'])
+            yield browser
+            browser.close()
+    finally:
+        if sys.version_info < (3, 8):
+            # There Playwright leaves a handler of SIGCHLD behind that nothing reads from, and Python complains.
+            asyncio.get_child_watcher().attach_loop(None)

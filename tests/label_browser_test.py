@@ -1,8 +1,6 @@
 """The label page in a real browser: Chromium without a window, driven by Playwright."""
 
-import os
 import re
-import shutil
 
 import pytest
 
@@ -10,22 +8,7 @@ from lm_human_preferences.labeling.collection import Collection
 from lm_human_preferences.labeling.forms import get_form
 from lm_human_preferences.labeling.server import serving
 
-playwright = pytest.importorskip('playwright.sync_api', reason='needs the Python package playwright')
-CHROMIUM = os.environ.get('CHROMIUM') or next(
-    filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable'))), None
-)
 READY = 'html[data-ready]'  # from then on the page heeds keys
-
-
-@pytest.fixture(scope='module')
-def chromium():
-    with playwright.sync_playwright() as started:
-        try:
-            browser = started.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox'])
-        except playwright.Error as error:
-            pytest.skip(f'no Chromium to drive (CHROMIUM=PATH names one): {str(error).splitlines()[0]}')
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -191,26 +191,14 @@ def test_bad_input_is_one_line(tiny_run, arguments, message):
     assert (status, out) == (2, '') and message in errors and errors.count('\n') == 1, errors
 
 
-@pytest.fixture(scope='module')
-def browser():
-    sync_api = pytest.importorskip('playwright.sync_api', reason='needs playwright')
-    chromium = os.environ.get('CHROMIUM') or shutil.which('chromium') or shutil.which('google-chrome')
-    if not chromium:
-        pytest.skip('needs Chromium: set CHROMIUM to its path')
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=['--no-sandbox'])
-        yield browser
-        browser.close()
-
-
 @pytest.mark.parametrize('width', [390, 1280])
-def test_the_page_in_a_browser(runs, tmp_path, browser, width):
+def test_the_page_in_a_browser(runs, tmp_path, chromium, width):
     path = tmp_path / 'page.html'
     folders = [str(runs / name) for name in ('a-1', 'a-2', 'b')]
     main(['report', *folders, f'--out={path}'])
     backgrounds = []
     for scheme in ('light', 'dark'):
-        page = browser.new_page(viewport=dict(width=width, height=800), color_scheme=scheme)
+        page = chromium.new_page(viewport=dict(width=width, height=800), color_scheme=scheme)
         requests, faults = [], []
         page.on('request', lambda request, requests=requests: requests.append(request.url))
         page.on('console', lambda message, faults=faults: faults.append(message.text))
