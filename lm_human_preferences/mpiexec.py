@@ -26,6 +26,7 @@ from lm_human_preferences.utils.hyperparams import HParams
 
 GRACE_SECONDS = 600  # for ranks that were asked to stop: a step and a save of a large model
 _PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
+_ABORT_DELAY_SECONDS = 3
 _PATIENCE_SECONDS = 10  # for mpiexec to end the ranks, before it is killed
 # What ranks on other hosts need of our environment; those on this host inherit all of it.
 _EXPORTED = re.compile(
@@ -90,7 +91,8 @@ def ranks_of(num_ranks: int, hosts: Sequence[Host] = ()) -> List[str]:
     command += ['--allow-run-as-root'] if os.geteuid() == 0 else []
     command += ['--oversubscribe', '--bind-to', 'none']
     if hosts:
-        command += ['--host', places]
+        # A rank whose peer on another host died aborts; not before mpiexec has heard who died, and tells.
+        command += ['--host', places, '--mca', 'mpi_abort_delay', str(_ABORT_DELAY_SECONDS)]
         for name in sorted(filter(_EXPORTED.fullmatch, environment())):
             command += ['-x', name]
     return command
