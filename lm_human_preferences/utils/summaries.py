@@ -5,13 +5,15 @@ import glob
 import os
 import re
 import socket
+import struct
 import time
 from typing import Dict, Iterator, Optional, Sequence
 
+import google_crc32c
 import numpy as np
 
 from lm_human_preferences.utils.errors import UserError
-from lm_human_preferences.utils.tf_versions import tf, what_failed
+from lm_human_preferences.utils.tf_versions import tf
 
 HISTOGRAM_BINS = 30
 _PREFIX = 'events.out.tfevents.'
@@ -40,14 +42,14 @@ class SummaryWriter:
         name = f'{_PREFIX}{stamp:010d}.{socket.gethostname()}'
         partial = os.path.join(folder, f'.{name}.partial')
         with self._full_disk_told():
-            self._writer = tf.io.TFRecordWriter(partial)
+            self._writer = open(partial, 'wb')  # noqa: SIM115
             self._add(file_version='brain.Event:2')
             # Tells a TensorBoard that has read the old file to forget it.
             self._add(session_log=tf.SessionLog(status=tf.SessionLog.START))
             if old:  # the last holds all before it
                 for event in _statistics(os.path.join(folder, old[-1])):
                     if event.step < first_step:
-                        self._writer.write(event.SerializeToString())
+                        self._writer.write(_record(event))
             self._writer.flush()
         os.replace(partial, os.path.join(folder, name))
         for before in old:
@@ -96,17 +98,29 @@ class SummaryWriter:
             self._writer.flush()
 
     def _add(self, **event):
-        self._writer.write(tf.Event(wall_time=time.time(), **event).SerializeToString())
+        self._writer.write(_record(tf.Event(wall_time=time.time(), **event)))
 
     @contextlib.contextmanager
     def _full_disk_told(self):
         try:
             yield
-        except tf.errors.OpError as error:
+        except OSError as error:
             raise UserError(
-                f'cannot write statistics to {self._folder}: {what_failed(error)}; '
+                f'cannot write statistics to {self._folder}: {error.strerror}; '
                 'make room, and the same command goes on from the last checkpoint'
             ) from error
+
+
+def _record(event: tf.Event) -> bytes:
+    """An event as TensorFlow's record files hold it. (TensorFlow 1.13's own writer keeps records back from a flush.)"""
+    data = event.SerializeToString()
+    length = struct.pack('<Q', len(data))
+    return length + _masked_crc(length) + data + _masked_crc(data)
+
+
+def _masked_crc(data: bytes) -> bytes:
+    crc = google_crc32c.value(data)
+    return struct.pack('<I', ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
 
 
 def _statistics(path: str) -> Iterator[tf.Event]:
