@@ -1,6 +1,7 @@
 import asyncio
 import os
 import shutil
+import signal
 import sys
 
 import pytest
@@ -13,6 +14,9 @@ import loopback  # noqa: E402
 from tiny_run import TinyRun  # noqa: E402
 
 from lm_human_preferences.utils import storage, transports  # noqa: E402
+
+# A shell has what it starts in the background ignore Ctrl-C, and that would pass on to the processes of the tests.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope='session')

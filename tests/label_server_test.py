@@ -2,7 +2,6 @@
 
 import collections
 import contextlib
-import functools
 import json
 import os
 import re
@@ -246,7 +245,6 @@ def label(tmp_path):
             [sys.executable, os.path.join(ROOT, 'launch.py'), *words, *flags],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # pytest may run in background
         )
         processes.append(process)
         said = b''

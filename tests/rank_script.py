@@ -30,7 +30,7 @@ UPDATES = 3
 
 def main(output, backends):
     me = ranks.Ranks()
-    variables.CHUNK_BYTES = 300  # many chunks, and tensors that are larger than one
+    variables.CHUNK_BYTES = 700  # many chunks, and tensors that are larger than one
     outcome = {}
     for backend in backends:
         os.environ[exchange.CHOICE_VARIABLE] = backend
