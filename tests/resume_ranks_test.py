@@ -131,7 +131,8 @@ def test_two_ranks_killed_at_random_moments_end_as_if_undisturbed(flags, ranked_
     first, second = str(tmp_path / 'whole' / 'run'), str(tmp_path / 'killed' / 'run')
     assert_same_run(first, second, ['reward_model', 'policy'], ['reward_model', 'ppo'])
     assert samples(whole) == samples(killed) and len(samples(whole)) == 2
-    assert killed.count('going on after step') >= KILLS
+    # All but the first start go on from a checkpoint, and one that finds the reward model finished begins the policy.
+    assert killed.count('going on after step') >= KILLS - 1
     steps = [step for tag, step, _ in curve(os.path.join(second, 'tb', 'ppo')) if tag == 'objective/kl']
     assert steps == list(range(STEPS))
 
