@@ -94,7 +94,8 @@ def main() -> None:
     )
     print(
         f'{np.median(ratios):.2f} times as fast ({min(ratios):.2f} to {max(ratios):.2f}; tokens alone promise '
-        f'{1 / fraction:.2f}); losses of the first step {losses[0]:.6f} and {losses[1]:.6f}; peak memory {memory:.2f} GB'
+        f'{1 / fraction:.2f}); losses of the first step {losses[0]:.6f} and {losses[1]:.6f}; '
+        f'peak memory {memory:.2f} GB'
     )
     if flags.json:
         json_line(dict(naive=naive_time, shared=our_time, ratios=ratios, peak_gigabytes=memory))
