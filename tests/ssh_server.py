@@ -6,6 +6,17 @@ import sys
 import asyncssh
 
 
+async def forward(source, target) -> None:
+    """Copy until the source ends, and end the target."""
+    while True:
+        data = await source.read(1 << 16)
+        if not data:
+            break
+        target.write(data)
+        await target.drain()
+    target.write_eof()
+
+
 async def run(process: asyncssh.SSHServerProcess) -> None:
     child = await asyncio.create_subprocess_exec(
         *('sh', '-c', process.command),
@@ -13,13 +24,24 @@ async def run(process: asyncssh.SSHServerProcess) -> None:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    await process.redirect(stdin=child.stdin, stdout=child.stdout, stderr=child.stderr)
-    process.exit(await child.wait())
+    typing = asyncio.ensure_future(forward(process.stdin, child.stdin))
+    # All that the command said is on its way before its status is: `process.redirect` does not see to that.
+    printed = [asyncio.ensure_future(forward(child.stdout, process.stdout))]
+    printed.append(asyncio.ensure_future(forward(child.stderr, process.stderr)))
+    status = await child.wait()
+    await asyncio.wait(printed)
+    typing.cancel()
+    process.exit(status)
 
 
 async def main(address, host_key, authorized_keys):
     await asyncssh.listen(
-        address, 22, server_host_keys=[host_key], authorized_client_keys=authorized_keys, process_factory=run
+        address,
+        22,
+        server_host_keys=[host_key],
+        authorized_client_keys=authorized_keys,
+        process_factory=run,
+        encoding=None,
     )
     print('listening', flush=True)
     await asyncio.Event().wait()
