@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 
+from lm_human_preferences import experiments
 from lm_human_preferences.hyperparameters import ModelHParams, TaskHParams, TrainPolicyHParams, TrainRewardHParams
 from lm_human_preferences.language.encodings import test_encoding as letters
 from lm_human_preferences.language.model import Model
+from lm_human_preferences.language.trained_models import find_model
 from lm_human_preferences.lm_tasks import Task
+from lm_human_preferences.policy import Policy
 from lm_human_preferences.ppo import Rollouts
 from lm_human_preferences.train_policy import PPOTrainer
 from lm_human_preferences.train_reward import RewardTrainer
@@ -111,3 +114,31 @@ def test_bfloat16_stays_near_float32(whole):
     # Two steps of Adam at 1e-3 move a weight by 2e-3 at most; nearly all of them the same way.
     same_way = [np.abs(values[name] - expected[name]) < 1e-3 for name in expected]
     assert np.mean(np.concatenate([near.ravel() for near in same_way])) > 0.9
+
+
+@pytest.mark.skipif(IS_TF1, reason='TensorFlow 1.13 has no fast bfloat16 products')
+def test_bfloat16_says_what_float32_says_of_real_text():
+    # The demo's model and queries: nats per token between the two that the KL penalty would take for learning.
+    (trial,) = experiments.load('demo').trials('train_policy', {})
+    source = find_model('demo')
+    task = Task(trial.hparams.task, source.encoding())
+    queries = task.query_stream('valid', 0, Ranks()).next_batch(32)
+    length = task.hparams.response_length
+    random = np.random.RandomState(0)
+    with tf.Graph().as_default() as graph, new_session(graph) as session:
+        half, exact = (Policy(source.hparams, task, dtype, dtype) for dtype in ('bfloat16', 'float32'))
+        session.run(tf.global_variables_initializer())
+        for policy in (half, exact):
+            source.load(session, policy.model)
+        sampled = half.respond(tf.constant(queries), tf.constant(random.random_sample([32, length]), tf.float32))
+        references = [policy.analyze_responses(tf.constant(queries), sampled['responses']) for policy in (half, exact)]
+        tokens = tf.concat([task.context(queries), sampled['responses']], axis=1)
+        logprobs = [
+            tf.nn.log_softmax(policy.model.logits(policy.model(tokens, task.padding_token).hidden))
+            for policy in (half, exact)
+        ]
+        kl = tf.reduce_sum(tf.exp(logprobs[0]) * (logprobs[0] - logprobs[1]), axis=-1)
+        sampled, references, kl = session.run((sampled, references, kl))
+    assert 0 < kl.mean() < 0.001 and kl.max() < 0.01
+    for reference in references:
+        assert 0 < abs((sampled['logprobs'] - reference['logprobs']).mean()) < 0.01
