@@ -69,11 +69,10 @@ class Model:
             self._create_variables()
         # Read, and cast, once for all calls, and outside their loops.
         self.weights = {name: variable.read_value() for name, variable in self.variables.items()}
-        self.weights.update(
-            (name, tf.cast(weight, dtype))
-            for name, weight in self.weights.items()
-            if '/attn/' in name or '/mlp/' in name
-        )
+        for name, weight in self.weights.items():
+            if '/attn/' in name or '/mlp/' in name:  # the matrices are saved as [1, n_in, n_out]
+                weight = tf.reshape(weight, weight.shape[1:]) if name.endswith('/w') else weight
+                self.weights[name] = tf.cast(weight, dtype)
 
     def _create_variables(self):
         width, layers = self.hparams.n_embd, self.hparams.n_layer
@@ -136,21 +135,25 @@ class Model:
                 tokens = tf.where(real, tokens, tf.zeros_like(tokens))
             start = 0 if past is None else past.length
             all_real = real if past is None else past.real
-            visible = _visible(all_real, start, _length(tokens), attend)  # [batch, sequence, size of the past]
+            sequence = _length(tokens)
+            visible = _visible(all_real, start, sequence, attend)  # [batch, sequence, size of the past]
             positions = tf.reduce_sum(tf.cast(visible, tf.int32), axis=-1) - tf.cast(real, tf.int32)
             if past is not None:
-                past_rows = _rows_of_past(_shape(past.keys_values[0][0]), start, _length(tokens))
+                past_rows = _rows_of_past(_shape(past.keys_values[0][0]), start, sequence)
 
-            x = tf.gather(self.weights['wte'], tokens) + tf.gather(self.weights['wpe'], positions)
+            # Activations are matrices, one row for each position of each sequence: [batch * sequence, n_embd].
+            x = tf.gather(self.weights['wte'], tf.reshape(tokens, [-1]))
+            x += tf.gather(self.weights['wpe'], tf.reshape(positions, [-1]))
             x = self._drop(x, self.hparams.embd_pdrop, dropout)
             # Added to the attention scores; so large that float32 keeps nothing of the score beside it.
             hide = tf.cast(tf.logical_not(visible), x.dtype)[:, tf.newaxis] * -1e10
-            rows = None if past is not None else _rows_to_read(visible, read, padding_token)
+            rows = None if past is not None else _rows_to_read(visible, sequence, read, padding_token)
             keys_values = []
             for layer in range(self.hparams.n_layer):
                 x, layer_keys_values = self._block(
                     f'h{layer}/',
                     x,
+                    sequence,
                     hide,
                     past=None if past is None else (past.keys_values[layer], past_rows),
                     rows=rows if read is not None and layer == self.hparams.n_layer - 1 else None,
@@ -160,7 +163,8 @@ class Model:
             hidden = self._layer_norm('ln_f', x)
             if rows is not None and read is None:
                 hidden = _take(hidden, rows)
-            return States(hidden, Past(tuple(keys_values), all_real, start + _length(tokens)))
+            hidden = tf.reshape(hidden, [-1, sequence if read is None else len(read), self.hparams.n_embd])
+            return States(hidden, Past(tuple(keys_values), all_real, start + sequence))
 
     def logits(self, hidden: tf.Tensor) -> tf.Tensor:
         """Next-token logits [..., n_vocab] of hidden states [..., n_embd], by the transposed token embedding."""
@@ -173,14 +177,15 @@ class Model:
         weights, bias = self.weights[f'heads/{name}/w'], self.weights[f'heads/{name}/b']
         return tf.reduce_sum(hidden * weights, axis=-1) + bias
 
-    def _block(self, block, x, hide, past, rows, dropout):
-        """One transformer block, at `rows` [batch, n] of the positions only, unless that is None."""
-        queries, keys, values = self._project(block + 'attn/c_attn', self._layer_norm(block + 'ln_1', x), rows)
+    def _block(self, block, x, sequence, hide, past, rows, dropout):
+        """One transformer block for x [batch * sequence, n_embd]; its output at `rows` only, unless that is None."""
+        h = self._layer_norm(block + 'ln_1', x)
+        queries, keys, values = self._project(block + 'attn/c_attn', h, sequence, rows)
         if past is not None:
             keys, values = (_write(old, past[1], new) for old, new in zip(past[0], (keys, values)))
         if rows is not None:
             x = _take(x, rows)
-            hide = _take(hide[:, 0], rows)[:, tf.newaxis]
+            hide = tf.gather(tf.reshape(hide, [-1, _length(hide)]), rows)[:, tf.newaxis]
         attended = self._named_linear(block + 'attn/c_proj', self._attend(queries, keys, values, hide, dropout))
         x += self._drop(tf.cast(attended, x.dtype), self.hparams.resid_pdrop, dropout)
         h = _gelu(self._named_linear(block + 'mlp/c_fc', self._layer_norm(block + 'ln_2', x)))
@@ -188,28 +193,29 @@ class Model:
         x += self._drop(h, self.hparams.resid_pdrop, dropout)
         return x, (keys, values)
 
-    def _project(self, name, x, rows):
+    def _project(self, name, x, sequence, rows):
         """Queries (at `rows`), keys and values of every head: each [batch, n_head, positions, head_dim]."""
-        width, heads = self.hparams.n_embd, self.hparams.n_head
         if rows is None:
-            parts = tf.split(self._named_linear(name, x), 3, axis=-1)
-        else:
-            weights = tf.split(self.weights[name + '/w'], [width, 2 * width], axis=-1)
-            biases = tf.split(self.weights[name + '/b'], [width, 2 * width])
-            keys_values = _linear(x, weights[1], biases[1])
-            parts = [_linear(_take(x, rows), weights[0], biases[0])] + tf.split(keys_values, 2, axis=-1)
-        return [
-            tf.transpose(tf.reshape(part, _shape(part)[:2] + [heads, width // heads]), [0, 2, 1, 3]) for part in parts
-        ]
+            return tf.unstack(self._heads(self._named_linear(name, x), 3, sequence))
+        width = self.hparams.n_embd
+        weights = tf.split(self.weights[name + '/w'], [width, 2 * width], axis=-1)
+        biases = tf.split(self.weights[name + '/b'], [width, 2 * width])
+        queries = self._heads(_linear(_take(x, rows), weights[0], biases[0]), 1, _length(rows))
+        return tf.unstack(queries) + tf.unstack(self._heads(_linear(x, weights[1], biases[1]), 2, sequence))
+
+    def _heads(self, x, parts, positions):
+        """x [batch * positions, parts * n_embd] as [parts, batch, n_head, positions, head_dim]."""
+        heads = self.hparams.n_head
+        split = tf.reshape(x, [-1, positions, parts, heads, self.hparams.n_embd // heads])
+        return tf.transpose(split, [2, 0, 3, 1, 4])
 
     def _attend(self, queries, keys, values, hide, dropout):
-        """Scaled dot-product attention, the heads put together: [batch, queries, n_embd]."""
-        batch, heads, sequence, head_dim = _shape(queries)
-        scores = tf.matmul(queries * (1 / math.sqrt(head_dim)), keys, transpose_b=True)
+        """Scaled dot-product attention, the heads put together: [batch * queries, n_embd]."""
+        scores = tf.matmul(queries * (1 / math.sqrt(_length(queries))), keys, transpose_b=True)
         weights = tf.nn.softmax(tf.cast(scores, hide.dtype) + hide)
         weights = self._drop(tf.cast(weights, values.dtype), self.hparams.attn_pdrop, dropout)
         mixed = tf.transpose(tf.matmul(weights, values), [0, 2, 1, 3])
-        return tf.reshape(mixed, [batch, sequence, heads * head_dim])
+        return tf.reshape(mixed, [-1, self.hparams.n_embd])
 
     def _named_linear(self, name, x):
         return _linear(x, self.weights[name + '/w'], self.weights[name + '/b'])
@@ -242,15 +248,18 @@ def _visible(all_real, start, sequence, attend):
     return tf.logical_and(all_real[:, tf.newaxis, :], attend)
 
 
-def _rows_to_read(visible, read, padding_token):
-    """[batch, positions] int32: which hidden state is the output of each position to read; None: each its own.
+def _rows_to_read(visible, sequence, read, padding_token):
+    """[batch, n] int32: the rows of hidden states [batch * sequence, n_embd] that are the output of the positions to
+    read; None: each its own.
 
     A padded position bears the output of the last real token that it sees.
     """
     if padding_token is None and read is None:
         return None
     last = tf.reduce_max(tf.cast(visible, tf.int32) * tf.range(_length(visible)), axis=-1)
-    return last if read is None else tf.gather(last, list(read), axis=1)
+    if read is not None:
+        last = tf.gather(last, list(read), axis=1)
+    return last + sequence * tf.range(_shape(last)[0])[:, tf.newaxis]
 
 
 def _rows_of_past(shape, start, tokens):
@@ -268,18 +277,13 @@ def _write(array, rows, values):
 
 
 def _take(x, rows):
-    """The `rows` [batch, n] of x [batch, positions, …]: [batch, n, …]."""
-    taken = tf.batch_gather(x, rows)
-    taken.set_shape(rows.shape.as_list() + x.shape.as_list()[2:])  # TensorFlow 1.13 loses it
-    return taken
+    """The `rows` [batch, n] of a matrix x: [batch * n, …]."""
+    return tf.gather(x, tf.reshape(rows, [-1]))
 
 
 def _linear(x, weights, bias):
-    """x [..., n_in] times weights [1, n_in, n_out], plus bias: one matrix product over all positions."""
-    n_in, n_out = weights.shape.as_list()[1:]
-    x_rows = tf.cast(tf.reshape(x, [-1, n_in]), weights.dtype)
-    y = tf.nn.bias_add(tf.matmul(x_rows, tf.reshape(weights, [n_in, n_out])), bias)
-    return tf.reshape(y, _shape(x)[:-1] + [n_out])
+    """x [rows, n_in] times weights [n_in, n_out], plus bias."""
+    return tf.nn.bias_add(tf.matmul(tf.cast(x, weights.dtype), weights), bias)
 
 
 @tf.custom_gradient
@@ -297,8 +301,9 @@ def _gelu(x):
 
 def _shape(x):
     """The shape of `x` as a list: numbers where they are known while the graph is built, tensors elsewhere."""
-    dynamic = tf.shape(x)
-    return [dynamic[i] if size is None else size for i, size in enumerate(x.shape.as_list())]
+    known = x.shape.as_list()
+    dynamic = tf.shape(x) if None in known else known
+    return [dynamic[i] if size is None else size for i, size in enumerate(known)]
 
 
 def _length(x):
