@@ -1,9 +1,9 @@
 """The demo over several seeds, beside a choice model on words that learns from the same human choices.
 
-    python benchmarks/demo_seeds.py SAVE_DIR [SEED …]
+    python benchmarks/demo_seeds.py SAVE_DIR [SEED …] [--FLAG=VALUE …]
 
 Runs `launch.py train_policy demo seed-N` for each seed (1, 2 and 3), unless SAVE_DIR has it already, and prints mean
-and range of every figure.
+and range of every figure. Flags go to each run, as `--run.dtype=bfloat16 --rewards.train_new_model.run.dtype=bfloat16`.
 """
 
 import json
@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import time
-from typing import Sequence
+from typing import List, Sequence
 
 import numpy as np
 
@@ -40,13 +40,14 @@ ROWS = [  # title, where the figure is (`tuned` stands for the fine-tuned policy
 ]
 
 
-def run(save_dir: str, seed: int) -> dict:
+def run(save_dir: str, seed: int, flags: List[str]) -> dict:
     """The figures of the demo with one seed, from its run folder where it is there."""
     folder = os.path.join(save_dir, f'seed-{seed}')
     path = os.path.join(folder, RESULTS_FILE)
     if not os.path.exists(path):
         command = [sys.executable, os.path.join(ROOT, 'launch.py'), 'train_policy', 'demo', f'seed-{seed}']
         command += [f'--save_dir={save_dir}', f'--run.seed={seed}', f'--rewards.train_new_model.run.seed={seed}']
+        command += flags
         start = time.time()
         subprocess.run(command, check=True)
         minutes = (time.time() - start) / 60
@@ -81,8 +82,9 @@ def words_accuracy() -> float:
 
 
 def main() -> None:
-    seeds = [int(seed) for seed in sys.argv[2:]] or [1, 2, 3]
-    runs = [run(sys.argv[1], seed) for seed in seeds]
+    flags = [argument for argument in sys.argv[2:] if argument.startswith('--')]
+    seeds = [int(argument) for argument in sys.argv[2:] if argument not in flags] or [1, 2, 3]
+    runs = [run(sys.argv[1], seed, flags) for seed in seeds]
     words = words_accuracy()
     print(f'{"the demo, seeds " + ", ".join(map(str, seeds)):40}{"mean":>8}{"least":>8}{"most":>8}')
     for title, key, form in ROWS:
