@@ -20,6 +20,7 @@ SIZES = {
     '774M': dict(n_embd=1280, n_head=20, n_layer=36),
     '1558M': dict(n_embd=1600, n_head=25, n_layer=48),
 }
+PHASES = ('sample', 'reference', 'score', 'train')  # of a PPO step
 
 
 def model_size(name: str) -> ModelHParams:

@@ -1,6 +1,7 @@
 """Our PPO step beside PyTorch's, in turn on the same machine, with the ratio of every pair.
 
     python benchmarks/peers.py --torch-python PYTHON     # of an environment with torch==2.13.0 and transformers
+    python benchmarks/peers.py --torch-python PYTHON --batch 64 --phases sample
 
 One pair is one run of ours and one of theirs right after it; the table has the median ratio and the range of them.
 The rows are in `torch_rows.py`. PyTorch's packages are the optional dependencies `peers`.
@@ -12,7 +13,7 @@ import statistics
 import subprocess
 import sys
 
-from measuring import json_line, parser, table
+from measuring import PHASES, json_line, parser, table
 
 FOLDER = os.path.dirname(os.path.abspath(__file__))
 ROWS = {'common': 'float32', 'tuned': 'float32', 'bfloat16': 'bfloat16'}  # and the type of ours to hold it against
@@ -34,8 +35,10 @@ def main() -> None:
     flags.add_argument('--torch-python', default=sys.executable, help='a Python that has torch and transformers')
     flags.add_argument('--pairs', type=int, default=3)
     flags.add_argument('--rows', nargs='+', choices=sorted(ROWS), default=list(ROWS))
+    flags.add_argument('--phases', nargs='+', choices=PHASES, default=list(PHASES), help='all, or only these')
     flags = flags.parse_args()
     size = [f'--{name}={getattr(flags, name)}' for name in ('model', 'batch', 'query', 'response', 'repeats')]
+    size += ['--phases', *flags.phases]
     rows, figures = [], {}
     for row in flags.rows:
         pairs = [
@@ -45,7 +48,7 @@ def main() -> None:
             )
             for _ in range(flags.pairs)
         ]
-        for phase in ('sample', 'reference', 'score', 'train', 'step'):
+        for phase in [*flags.phases, 'step']:
             seconds = [[dict(f['phases'], step=f['step'])[phase] for f in pair] for pair in pairs]
             ours, theirs = (statistics.median(column) for column in zip(*seconds))
             ratios = [pair[1] / pair[0] for pair in seconds]

@@ -1,6 +1,7 @@
 """One step of PPO in steady state, phase by phase, against the limit of this machine's matrix products.
 
     python benchmarks/ppo_step.py --model 124M --batch 8 --query 64 --response 24
+    python benchmarks/ppo_step.py --phases sample --batch 64
     python benchmarks/ppo_step.py --growth      # time and memory against batch, response length and model size
 
 Weights and queries are random. The limit is the time of the needed arithmetic alone (logits at the response only) at
@@ -14,7 +15,7 @@ from typing import Dict
 
 import numpy as np
 from limits import matmul_rate
-from measuring import forward_flops, json_line, model_size, parser, peak_gigabytes, seconds, table
+from measuring import PHASES, forward_flops, json_line, model_size, parser, peak_gigabytes, seconds, table
 
 from lm_human_preferences.hyperparameters import TaskHParams, TrainPolicyHParams
 from lm_human_preferences.language.encodings import test_encoding
@@ -106,10 +107,9 @@ def measure(flags) -> Dict[str, object]:
     """Seconds of each phase and of the step, the limit's, and memory."""
     with tf.Graph().as_default() as graph, new_session(graph) as session:
         bench = Bench(flags, session)
-        phases = {
-            name: seconds(getattr(bench, name), flags.repeats) for name in ('sample', 'reference', 'score', 'train')
-        }
-        step = seconds(bench.step, flags.repeats, warm_up=0)
+        phases = {name: seconds(getattr(bench, name), flags.repeats) for name in flags.phases}
+        whole = len(phases) == len(PHASES)
+        step = seconds(bench.step, flags.repeats, warm_up=0) if whole else sum(phases.values())
         memory = peak_gigabytes()
     model, tokens = model_size(flags.model), flags.batch * (flags.query + flags.response)
     rate = matmul_rate(model, tokens, flags.batch * flags.response, flags.dtype)
@@ -124,7 +124,7 @@ def measure(flags) -> Dict[str, object]:
         phases=phases,
         step=step,
         gflops=rate / 1e9,
-        limits={name: flops / rate for name, flops in phase_flops(flags).items()},
+        limits={name: flops / rate for name, flops in phase_flops(flags).items() if name in phases},
         build=bench.build_seconds,
         initialize=bench.initialize_seconds,
         peak_gigabytes=memory,
@@ -173,6 +173,7 @@ def _exponent(before, now):
 def main() -> None:
     flags = parser(__doc__)
     flags.add_argument('--epochs', type=int, default=4, help='updates on the one minibatch')
+    flags.add_argument('--phases', nargs='+', choices=PHASES, default=list(PHASES), help='all, or only these')
     flags.add_argument('--growth', action='store_true', help='a table of cases instead of one')
     given = flags.parse_args()
     if given.growth:

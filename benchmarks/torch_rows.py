@@ -134,11 +134,15 @@ def main() -> None:
     flags.add_argument('--model', choices=sorted(SIZES), default='124M')
     for name, value in dict(batch=8, query=64, response=24, epochs=4, repeats=3).items():
         flags.add_argument('--' + name, type=int, default=value)
+    flags.add_argument('--phases', nargs='+', help='to be timed; those before them run too')
     flags = flags.parse_args()
     if flags.row == 'tuned':
         Conv1D.forward = lambda layer, x: OneDnnLinear.apply(x, layer.weight, layer.bias)
     step = PpoStep(flags)
     phases = dict(sample=step.sample, reference=step.reference_, score=step.score, train=step.train)
+    asked = flags.phases or list(phases)
+    while list(phases)[-1] not in asked:
+        phases.popitem()
     times = {name: [] for name in phases}
     for repeat in range(1 + flags.repeats):  # the first is for warming up
         for name, phase in phases.items():
@@ -146,6 +150,7 @@ def main() -> None:
             phase()
             if repeat:
                 times[name].append(time.perf_counter() - start)
+    times = {name: times[name] for name in asked}
     totals = [sum(parts) for parts in zip(*times.values())]
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     medians = {name: statistics.median(measured) for name, measured in times.items()}
