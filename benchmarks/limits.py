@@ -72,6 +72,15 @@ def matmul_rate(hparams: ModelHParams, tokens: int, logits: int, dtype: str, rep
     return sum(p.flops * p.times for p in found) / sum(t * p.times for t, p in zip(times, found))
 
 
+def read_rate(repeats: int = 5) -> float:
+    """Bytes per second at which TensorFlow sums an array of half a gigabyte, which no cache holds."""
+    with tf.Graph().as_default() as graph, new_session(graph) as session:
+        array = tf.Variable(tf.zeros([2**27]), use_resource=True)
+        session.run(array.initializer)
+        total = tf.reduce_sum(array).op
+        return 2**29 / seconds(lambda: session.run(total), repeats)
+
+
 def main() -> None:
     flags = parser(__doc__, repeats=5).parse_args()
     hparams = model_size(flags.model)

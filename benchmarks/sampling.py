@@ -1,12 +1,16 @@
 """Sampling responses: tokens per second against batch, and time per token against how many came before.
 
-python benchmarks/sampling.py --model 124M --batches 8 64
+    python benchmarks/sampling.py --model 124M --batches 8 64
+
+A token of a small batch costs the reading of all weights: the last column is at which rate they are read, and the line
+below the table at which rate this machine reads memory.
 """
 
 import numpy as np
-from measuring import forward_flops, json_line, model_size, parser, peak_gigabytes, seconds, table
+from limits import read_rate
+from measuring import json_line, model_size, parser, peak_gigabytes, seconds, table
 
-from lm_human_preferences.hyperparameters import TaskHParams
+from lm_human_preferences.hyperparameters import ModelHParams, TaskHParams
 from lm_human_preferences.language.encodings import test_encoding
 from lm_human_preferences.lm_tasks import Task
 from lm_human_preferences.policy import Policy
@@ -28,6 +32,12 @@ def time_responses(flags, batch: int, response: int) -> float:
         return seconds(lambda: session.run(responded, feed), flags.repeats)
 
 
+def weight_bytes(model: ModelHParams, dtype: str) -> float:
+    """What sampling a token reads: the blocks' matrices in `dtype`, and the output head's in float32."""
+    blocks = model.n_layer * 12 * model.n_embd**2 * (2 if dtype == 'bfloat16' else 4)
+    return float(blocks + 4 * model.n_vocab * model.n_embd)
+
+
 def main() -> None:
     flags = parser(__doc__)
     flags.add_argument('--batches', type=int, nargs='+', default=[8, 64])
@@ -36,16 +46,27 @@ def main() -> None:
     model, rows, figures = model_size(flags.model), [], {}
     cases = [(batch, flags.response) for batch in flags.batches]
     cases += [(flags.batches[0], length) for length in flags.lengths if length != flags.response]
+    weights = weight_bytes(model, flags.dtype)
     for batch, response in cases:
         first = time_responses(flags, batch, 1)
         whole = time_responses(flags, batch, response)
         later = (whole - first) / (response - 1)
-        flops = forward_flops(model, batch, flags.query + response, response)
-        rows.append([batch, response, whole, batch * response / whole, first, 1000 * later, flops / whole / 1e9])
+        rows.append([batch, response, whole, batch * response / whole, first, 1000 * later, weights / later / 1e9])
         figures[f'{batch}/{response}'] = dict(seconds=whole, first=first, later=later)
-    columns = ['batch', 'response', 'seconds', 'tokens/s', 'first token, s', 'later tokens, ms each', 'GFLOP/s']
+    columns = [
+        'batch',
+        'response',
+        'seconds',
+        'tokens/s',
+        'first token, s',
+        'later tokens, ms each',
+        'weights read, GB/s',
+    ]
     table(columns, rows)
-    print(f'TensorFlow {tf.__version__}, {flags.dtype}; peak memory {peak_gigabytes():.2f} GB')
+    print(
+        f'TensorFlow {tf.__version__}, {flags.dtype}; peak memory {peak_gigabytes():.2f} GB; '
+        f'{weights / 1e9:.2f} GB of weights, memory is read at {read_rate() / 1e9:.0f} GB/s'
+    )
     if flags.json:
         json_line(figures)
 

@@ -196,25 +196,28 @@ class Model:
     def _project(self, name, x, sequence, rows):
         """Queries (at `rows`), keys and values of every head: each [batch, n_head, positions, head_dim]."""
         if rows is None:
-            return tf.unstack(self._heads(self._named_linear(name, x), 3, sequence))
+            return self._heads(self._named_linear(name, x), 3, sequence)
         width = self.hparams.n_embd
         weights = tf.split(self.weights[name + '/w'], [width, 2 * width], axis=-1)
         biases = tf.split(self.weights[name + '/b'], [width, 2 * width])
         queries = self._heads(_linear(_take(x, rows), weights[0], biases[0]), 1, _length(rows))
-        return tf.unstack(queries) + tf.unstack(self._heads(_linear(x, weights[1], biases[1]), 2, sequence))
+        return queries + self._heads(_linear(x, weights[1], biases[1]), 2, sequence)
 
     def _heads(self, x, parts, positions):
-        """x [batch * positions, parts * n_embd] as [parts, batch, n_head, positions, head_dim]."""
-        heads = self.hparams.n_head
-        split = tf.reshape(x, [-1, positions, parts, heads, self.hparams.n_embd // heads])
-        return tf.transpose(split, [2, 0, 3, 1, 4])
+        """The `parts` of x [batch * positions, parts * n_embd], each [batch, n_head, positions, head_dim]."""
+        heads, head_dim = self.hparams.n_head, self.hparams.n_embd // self.hparams.n_head
+        if positions == 1:  # a token of sampling: nothing to transpose
+            return tf.unstack(tf.reshape(x, [-1, parts, heads, 1, head_dim]), axis=1)
+        return tf.unstack(tf.transpose(tf.reshape(x, [-1, positions, parts, heads, head_dim]), [2, 0, 3, 1, 4]))
 
     def _attend(self, queries, keys, values, hide, dropout):
         """Scaled dot-product attention, the heads put together: [batch * queries, n_embd]."""
         scores = tf.matmul(queries * (1 / math.sqrt(_length(queries))), keys, transpose_b=True)
         weights = tf.nn.softmax(tf.cast(scores, hide.dtype) + hide)
         weights = self._drop(tf.cast(weights, values.dtype), self.hparams.attn_pdrop, dropout)
-        mixed = tf.transpose(tf.matmul(weights, values), [0, 2, 1, 3])
+        mixed = tf.matmul(weights, values)
+        if _shape(queries)[2] != 1:
+            mixed = tf.transpose(mixed, [0, 2, 1, 3])
         return tf.reshape(mixed, [-1, self.hparams.n_embd])
 
     def _named_linear(self, name, x):
