@@ -206,8 +206,6 @@ class Model:
     def _heads(self, x, parts, positions):
         """The `parts` of x [batch * positions, parts * n_embd], each [batch, n_head, positions, head_dim]."""
         heads, head_dim = self.hparams.n_head, self.hparams.n_embd // self.hparams.n_head
-        if positions == 1:  # a token of sampling: nothing to transpose
-            return tf.unstack(tf.reshape(x, [-1, parts, heads, 1, head_dim]), axis=1)
         return tf.unstack(tf.transpose(tf.reshape(x, [-1, positions, parts, heads, head_dim]), [2, 0, 3, 1, 4]))
 
     def _attend(self, queries, keys, values, hide, dropout):
@@ -215,9 +213,7 @@ class Model:
         scores = tf.matmul(queries * (1 / math.sqrt(_length(queries))), keys, transpose_b=True)
         weights = tf.nn.softmax(tf.cast(scores, hide.dtype) + hide)
         weights = self._drop(tf.cast(weights, values.dtype), self.hparams.attn_pdrop, dropout)
-        mixed = tf.matmul(weights, values)
-        if _shape(queries)[2] != 1:
-            mixed = tf.transpose(mixed, [0, 2, 1, 3])
+        mixed = tf.transpose(tf.matmul(weights, values), [0, 2, 1, 3])
         return tf.reshape(mixed, [-1, self.hparams.n_embd])
 
     def _named_linear(self, name, x):
