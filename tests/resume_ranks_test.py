@@ -157,8 +157,7 @@ def test_sigterm_to_the_launcher_saves_on_all_ranks(flags, ranked_run, tmp_path)
     wait_for_line(run, output, 'step 2/')
     run.launcher.send_signal(signal.SIGTERM)
     status = run.launcher.wait()
-    with open(output) as file:
-        printed = file.read()
+    printed = read_text(output)
     assert status == 75, printed
     assert printed.count('on being asked to end') == 1 and 'error' not in printed
     step = int(printed.split('saved after step ')[1].split()[0])
