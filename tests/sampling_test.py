@@ -10,7 +10,7 @@ from lm_human_preferences.language.model import Model
 from lm_human_preferences.language.sample import sample_sequence
 from lm_human_preferences.lm_tasks import Task
 from lm_human_preferences.policy import Policy
-from lm_human_preferences.utils.tf_versions import new_session, tf
+from lm_human_preferences.utils.tf_versions import IS_TF1, new_session, tf, uses_onednn
 
 HPARAMS = ModelHParams(n_vocab=27, n_ctx=20, n_embd=12, n_head=3, n_layer=2)
 PADDING = 27
@@ -62,12 +62,13 @@ def test_respond_and_analyze_agree(session, random, affixes, temperature):
     assert np.abs(analyzed['values']).max() > 0.1
 
 
-def test_incremental_sampling_equals_the_full_forward_pass(session, random):
-    model = Model(HPARAMS, heads=['value'])
-    context = padded_queries(random, 8, 5)
-    samples = sample_sequence(
-        model, tf.constant(context), tf.constant(random.random_sample((8, 9)), tf.float32), PADDING
-    )
+# Of 32 columns and more, products of up to 16 rows are with panels of the matrices.
+@pytest.mark.parametrize(['width', 'heads', 'batch'], [(12, 3, 8), (32, 4, 8), (32, 4, 17)])
+def test_incremental_sampling_equals_the_full_forward_pass(session, random, width, heads, batch):
+    model = Model(ModelHParams(n_vocab=27, n_ctx=20, n_embd=width, n_head=heads, n_layer=2), heads=['value'])
+    context = padded_queries(random, batch, 5)
+    uniforms = tf.constant(random.random_sample((batch, 9)), tf.float32)
+    samples = sample_sequence(model, tf.constant(context), uniforms, PADDING)
     whole = tf.concat([context, samples.tokens], axis=1)
     hidden = model(whole, PADDING).hidden[:, 4:-1]
     sharpen(session)
@@ -76,6 +77,21 @@ def test_incremental_sampling_equals_the_full_forward_pass(session, random):
     )
     np.testing.assert_allclose(incremental, full, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(logprobs, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('dtype', ['float32'] if IS_TF1 else ['float32', 'bfloat16'])
+def test_decoding_reads_matrices_in_panels_where_that_is_faster(session, random, dtype):
+    model = Model(ModelHParams(n_vocab=27, n_ctx=20, n_embd=64, n_head=4, n_layer=1), dtype=dtype)
+    few, many = model.for_decoding(16), model.for_decoding(17)
+    hidden = tf.constant(random.randn(16, 64), tf.float32)
+    logits = [form.logits(hidden) for form in (model, few, many)]
+    sharpen(session)
+    whole, *laid_out = session.run(logits)
+    for form in laid_out:
+        np.testing.assert_allclose(form, whole, rtol=1e-4, atol=1e-5)
+    forms = [form.weights['h0/mlp/c_fc/w'].shape.as_list() for form in (few, many)]
+    panels = [256 // 32, 64, 32] if dtype == 'float32' else [256 // 64, 64, 64]
+    assert forms == [panels if uses_onednn() else [64, 256], [64, 256]]
 
 
 def test_reading_in_two_parts_equals_reading_at_once(session, random):

@@ -9,15 +9,19 @@ The heads are apart from the transformer so that they run only where somebody re
 the response, the reward model at the last one. Variables bear the names of OpenAI's checkpoints (`h0/attn/c_attn/w` …).
 """
 
+import copy
 import math
 from typing import Callable, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
 from lm_human_preferences.hyperparameters import ModelHParams
-from lm_human_preferences.utils.tf_versions import IS_TF1, empty_array, tf, write_in_place
+from lm_human_preferences.utils.tf_versions import IS_TF1, empty_array, tf, uses_onednn, write_in_place
 
 Dropout = Callable[[tf.Tensor, float], tf.Tensor]  # of activations at a rate
+
+PANEL = {'float32': 32, 'bfloat16': 64}  # columns: the fastest of those tried, see benchmarks/README.md
+PANEL_ROWS = 16  # of more rows, the arithmetic takes longer than reading the matrix
 
 
 class Past(NamedTuple):
@@ -73,6 +77,7 @@ class Model:
             if '/attn/' in name or '/mlp/' in name:  # the matrices are saved as [1, n_in, n_out]
                 weight = tf.reshape(weight, weight.shape[1:]) if name.endswith('/w') else weight
                 self.weights[name] = tf.cast(weight, dtype)
+        self._unembedding = None  # the output head's matrix, where it is not the token embedding as it lies
 
     def _create_variables(self):
         width, layers = self.hparams.n_embd, self.hparams.n_layer
@@ -166,10 +171,31 @@ class Model:
             hidden = tf.reshape(hidden, [-1, sequence if read is None else len(read), self.hparams.n_embd])
             return States(hidden, Past(tuple(keys_values), all_real, start + sequence))
 
+    def for_decoding(self, batch: Optional[int]) -> 'Model':
+        """The same model with its weights as they are read fastest by calls on one token of each of `batch` sequences.
+
+        A product of so few rows takes as long as reading the matrix does.
+        """
+        model = copy.copy(self)
+        if batch is None or batch > PANEL_ROWS or not uses_onednn():
+            model._unembedding = tf.transpose(self.weights['wte'])
+            return model
+        model.weights = {
+            name: _panels(weight) if name.endswith('/w') and weight.shape.ndims == 2 else weight
+            for name, weight in self.weights.items()
+        }
+        rest = -self.hparams.n_vocab % PANEL['float32']
+        model._unembedding = _panels(tf.transpose(tf.pad(self.weights['wte'], [[0, rest], [0, 0]])))
+        return model
+
     def logits(self, hidden: tf.Tensor) -> tf.Tensor:
         """Next-token logits [..., n_vocab] of hidden states [..., n_embd], by the transposed token embedding."""
         width, vocabulary = self.hparams.n_embd, self.hparams.n_vocab
-        logits = tf.matmul(tf.reshape(hidden, [-1, width]), self.weights['wte'], transpose_b=True)
+        rows = tf.reshape(hidden, [-1, width])
+        if self._unembedding is None:
+            logits = tf.matmul(rows, self.weights['wte'], transpose_b=True)
+        else:
+            logits = _product(rows, self._unembedding)[:, :vocabulary]
         return tf.reshape(logits, _shape(hidden)[:-1] + [vocabulary])
 
     def scalar_head(self, name: str, hidden: tf.Tensor) -> tf.Tensor:
@@ -281,8 +307,29 @@ def _take(x, rows):
 
 
 def _linear(x, weights, bias):
-    """x [rows, n_in] times weights [n_in, n_out], plus bias."""
-    return tf.nn.bias_add(tf.matmul(tf.cast(x, weights.dtype), weights), bias)
+    """x [rows, n_in] times weights [n_in, n_out] or their panels, plus bias."""
+    return tf.nn.bias_add(_product(tf.cast(x, weights.dtype), weights), bias)
+
+
+def _panels(matrix):
+    """A matrix [n_in, n_out] as panels of columns that each lie in one piece: [n_out / width, n_in, width].
+
+    A matrix of another number of columns stays as it is.
+    """
+    n_in, n_out = matrix.shape.as_list()
+    width = PANEL[matrix.dtype.name]
+    return matrix if n_out % width else tf.transpose(tf.reshape(matrix, [n_in, -1, width]), [1, 0, 2])
+
+
+def _product(x, matrix):
+    """x [rows, n_in] times a matrix [n_in, n_out], or times its panels."""
+    if matrix.shape.ndims == 2:
+        return tf.matmul(x, matrix)
+    panels, _, width = matrix.shape.as_list()
+    rows = x.shape.as_list()[0]
+    pieces = tf.reshape(tf.matmul(x[tf.newaxis], matrix), [-1, width])  # of the results, panel by panel
+    in_order = np.arange(panels * rows).reshape([panels, rows]).T.ravel()
+    return tf.reshape(tf.gather(pieces, in_order), [-1, panels * width])  # quicker than a transposition
 
 
 @tf.custom_gradient

@@ -37,12 +37,11 @@ def sample_sequence(
       top_k: sample among this many likeliest tokens only; 0: among all.
       top_p: sample among the fewest tokens whose probabilities sum to at least this; 1: among all.
     """
-    length = uniforms.shape.as_list()[1]
-
-    embedding = tf.transpose(model.weights['wte'])  # read once for each token, and as fast as it lies in memory
+    batch, length = uniforms.shape.as_list()
+    decoder = model.for_decoding(batch)
 
     def next_token(hidden, step):
-        logits = tf.matmul(hidden, embedding) / temperature
+        logits = decoder.logits(hidden) / temperature
         probabilities = tf.nn.softmax(keep_top_p(keep_top_k(logits, top_k), top_p))
         tokens = draw(probabilities, uniforms[:, step])
         return tokens, tf.log(at(probabilities, tokens))
@@ -54,7 +53,7 @@ def sample_sequence(
     past = states.past.with_room(length - 1)
 
     def body(step, tokens, position, keys_values, arrays):
-        states = model(tokens[:, tf.newaxis], past=past._replace(keys_values=keys_values, length=position))
+        states = decoder(tokens[:, tf.newaxis], past=past._replace(keys_values=keys_values, length=position))
         hidden = states.hidden[:, 0]
         new = next_token(hidden, step) + (hidden,)
         arrays = [array.write(step, value) for array, value in zip(arrays, new)]

@@ -39,6 +39,13 @@ if not IS_TF1:
 
 if IS_TF1:
     from tensorflow.python.ops import inplace_ops
+else:
+    from tensorflow.python.util import _pywrap_util_port
+
+
+def uses_onednn() -> bool:
+    """Whether matrix products are oneDNN's: in TensorFlow 2 on a CPU, unless TF_ENABLE_ONEDNN_OPTS is 0."""
+    return not IS_TF1 and _pywrap_util_port.IsMklEnabled() and not tf.config.list_physical_devices('GPU')
 
 
 def empty_array(shape: Sequence[Union[int, tf.Tensor]], dtype: tf.DType) -> tf.Tensor:
