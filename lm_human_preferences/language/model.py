@@ -77,7 +77,7 @@ class Model:
             if '/attn/' in name or '/mlp/' in name:  # the matrices are saved as [1, n_in, n_out]
                 weight = tf.reshape(weight, weight.shape[1:]) if name.endswith('/w') else weight
                 self.weights[name] = tf.cast(weight, dtype)
-        self._unembedding = None  # the output head's matrix, where it is not the token embedding as it lies
+        self._unembedding = None  # parts of the output head's matrix, where it is not the token embedding as it lies
 
     def _create_variables(self):
         width, layers = self.hparams.n_embd, self.hparams.n_layer
@@ -178,14 +178,17 @@ class Model:
         """
         model = copy.copy(self)
         if batch is None or batch > PANEL_ROWS or not uses_onednn():
-            model._unembedding = tf.transpose(self.weights['wte'])
+            model._unembedding = [tf.transpose(self.weights['wte'])]
             return model
         model.weights = {
             name: _panels(weight) if name.endswith('/w') and weight.shape.ndims == 2 else weight
             for name, weight in self.weights.items()
         }
-        rest = -self.hparams.n_vocab % PANEL['float32']
-        model._unembedding = _panels(tf.transpose(tf.pad(self.weights['wte'], [[0, rest], [0, 0]])))
+        width = PANEL['float32']
+        panels = self.hparams.n_vocab // width
+        embedding, rest = tf.split(self.weights['wte'], [panels * width, self.hparams.n_vocab % width])
+        embedding = tf.reshape(embedding, [panels, width, self.hparams.n_embd])
+        model._unembedding = [tf.matrix_transpose(embedding), tf.transpose(rest)]
         return model
 
     def logits(self, hidden: tf.Tensor) -> tf.Tensor:
@@ -195,7 +198,7 @@ class Model:
         if self._unembedding is None:
             logits = tf.matmul(rows, self.weights['wte'], transpose_b=True)
         else:
-            logits = _product(rows, self._unembedding)[:, :vocabulary]
+            logits = tf.concat([_product(rows, part) for part in self._unembedding], axis=-1)
         return tf.reshape(logits, _shape(hidden)[:-1] + [vocabulary])
 
     def scalar_head(self, name: str, hidden: tf.Tensor) -> tf.Tensor:
@@ -329,7 +332,7 @@ def _product(x, matrix):
     rows = x.shape.as_list()[0]
     pieces = tf.reshape(tf.matmul(x[tf.newaxis], matrix), [-1, width])  # of the results, panel by panel
     in_order = np.arange(panels * rows).reshape([panels, rows]).T.ravel()
-    return tf.reshape(tf.gather(pieces, in_order), [-1, panels * width])  # quicker than a transposition
+    return tf.reshape(tf.gather(pieces, in_order), [rows, panels * width])  # quicker than a transposition
 
 
 @tf.custom_gradient

@@ -4,7 +4,7 @@ from typing import Dict, Sequence, Tuple
 
 from lm_human_preferences.utils.exchange import average_gradients
 from lm_human_preferences.utils.ranks import Ranks
-from lm_human_preferences.utils.tf_versions import tf
+from lm_human_preferences.utils.tf_versions import empty_array, tf
 
 
 def minimize(
@@ -54,10 +54,24 @@ def _dense_gradients(loss, variables):
     return dense, [variable for _, variable in trained]
 
 
+class _Adam(tf.train.AdamOptimizer):
+    """TensorFlow's Adam, the moments of which start as arrays of zeros.
+
+    Adam's own zeros are constants, which the graph optimizer writes out and a session keeps for its whole life: as much
+    memory as the moments take, never read again.
+    """
+
+    def _zeros_slot(self, var, slot_name, op_name):
+        def zeros(shape, dtype, partition_info=None):
+            return empty_array(shape, dtype)
+
+        return self._get_or_make_slot_with_initializer(var, zeros, var.shape, var.dtype.base_dtype, slot_name, op_name)
+
+
 def _step(gradients, variables, learning_rate, ranks, scope):
     averaged = average_gradients(gradients, ranks)
     with tf.variable_scope(scope):
-        optimizer = tf.train.AdamOptimizer(learning_rate, epsilon=1e-5)
+        optimizer = _Adam(learning_rate, epsilon=1e-5)
         step = optimizer.apply_gradients(list(zip(averaged, variables)))
     return step, tf.global_norm(averaged)
 

@@ -51,7 +51,7 @@ def uses_onednn() -> bool:
 def empty_array(shape: Sequence[Union[int, tf.Tensor]], dtype: tf.DType) -> tf.Tensor:
     """An array of zeros that is nobody else's, to be written into with `write_in_place`."""
     empty = inplace_ops.empty if IS_TF1 else tf.raw_ops.Empty
-    array = empty(shape=tf.stack(shape), dtype=dtype, init=True)
+    array = empty(shape=tf.convert_to_tensor(shape, tf.int32), dtype=dtype, init=True)
     array.set_shape([size if isinstance(size, int) else None for size in shape])
     return array
 
