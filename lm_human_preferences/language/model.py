@@ -249,9 +249,7 @@ class Model:
         return _linear(x, self.weights[name + '/w'], self.weights[name + '/b'])
 
     def _layer_norm(self, name, x):
-        centred = x - tf.reduce_mean(x, axis=-1, keepdims=True)
-        variance = tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True)
-        return centred * tf.rsqrt(variance + 1e-5) * self.weights[name + '/g'] + self.weights[name + '/b']
+        return _normalize(x) * self.weights[name + '/g'] + self.weights[name + '/b']
 
     @staticmethod
     def _drop(x, rate, dropout):
@@ -333,6 +331,20 @@ def _product(x, matrix):
     pieces = tf.reshape(tf.matmul(x[tf.newaxis], matrix), [-1, width])  # of the results, panel by panel
     in_order = np.arange(panels * rows).reshape([panels, rows]).T.ravel()
     return tf.reshape(tf.gather(pieces, in_order), [rows, panels * width])  # quicker than a transposition
+
+
+@tf.custom_gradient
+def _normalize(x):
+    """The rows of x with mean 0 and variance 1. The gradient needs no more than these and the rows' scales."""
+    centred = x - tf.reduce_mean(x, axis=-1, keepdims=True)
+    scale = tf.rsqrt(tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True) + 1e-5)
+    y = centred * scale
+
+    def gradient(dy):
+        along = tf.reduce_mean(dy * y, axis=-1, keepdims=True)
+        return (dy - tf.reduce_mean(dy, axis=-1, keepdims=True) - y * along) * scale
+
+    return y, gradient
 
 
 @tf.custom_gradient

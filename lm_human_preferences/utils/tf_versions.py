@@ -66,6 +66,10 @@ def new_session(graph: tf.Graph, threads: int = 0) -> tf.Session:
     """A session on `graph` that takes GPU memory as it needs it; `threads` 0 leaves the choice to TensorFlow."""
     config = tf.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=threads)
     config.gpu_options.allow_growth = True
+    # The graph optimizer once over, and not in search of memory: more costs a run its start and gains nothing.
+    rewriting = config.graph_options.rewrite_options
+    rewriting.meta_optimizer_iterations = rewriting.ONE
+    rewriting.memory_optimization = rewriting.NO_MEM_OPT
     return tf.Session(graph=graph, config=config)
 
 
