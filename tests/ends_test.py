@@ -43,7 +43,9 @@ def test_a_rank_raises(start, backend):
     status, _, errors = run.end()
     lines = errors.splitlines()
     assert status == 1
-    assert lines[0] == 'Traceback (most recent call last):' and errors.count('Traceback') == 1
+    assert lines[0] == 'Traceback (most recent call last):'
+    # One rank's; the signal may come while Python or numpy handles an exception of their own, which is then told too.
+    assert errors.count('Traceback') == 1 + errors.count('During handling of the above exception')
     assert lines[-2:] == ['KeyboardInterrupt', 'error: rank 1 of 2 failed with the error above']
 
 
