@@ -12,6 +12,7 @@ from lm_human_preferences.language.trained_models import TrainedModel, initializ
 from lm_human_preferences.lm_tasks import Task
 from lm_human_preferences.policy import Policy
 from lm_human_preferences.rewards import RewardModel
+from lm_human_preferences.utils.collector import collector_off
 from lm_human_preferences.utils.progress import progress
 from lm_human_preferences.utils.ranks import Ranks
 from lm_human_preferences.utils.tf_versions import new_session, tf
@@ -20,6 +21,7 @@ from lm_human_preferences.utils.tf_versions import new_session, tf
 class _ModelInUse(abc.ABC):
     """A session with one trained model, run on batches of one size; a context manager, which frees its memory."""
 
+    @collector_off()
     def __init__(self, trained: TrainedModel, task: Task, batch: int, ranks: Optional[Ranks] = None):
         self.task = task
         self.batch = batch

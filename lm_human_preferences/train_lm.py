@@ -18,6 +18,7 @@ from lm_human_preferences.language.model import Model
 from lm_human_preferences.language.trained_models import find_model, initialize, save_model_folder
 from lm_human_preferences.utils.checkpoint_files import forget_after
 from lm_human_preferences.utils.checkpoints import Checkpoints, CheckpointWriter
+from lm_human_preferences.utils.collector import collector_off
 from lm_human_preferences.utils.divergence import GRADIENT_NORM, check_finite
 from lm_human_preferences.utils.optimizer import minimize, run_with_stats
 from lm_human_preferences.utils.progress import progress, say
@@ -45,6 +46,7 @@ class Dropout:
 class LmTrainer:
     """The graph of supervised training: one step on a batch of token sequences, and the loss alone."""
 
+    @collector_off()
     def __init__(self, hparams: HParams, model_hparams, ranks: Ranks):
         self.batch = ranks.share(hparams.batch_size)
         self.model = Model(model_hparams, scope='model')

@@ -27,6 +27,7 @@ from lm_human_preferences.ppo import Rollouts, Targets, adaptive_kl_coef, ppo_lo
 from lm_human_preferences.rewards import RewardModel
 from lm_human_preferences.samples import keep_samples
 from lm_human_preferences.utils.checkpoints import Checkpoints
+from lm_human_preferences.utils.collector import collector_off
 from lm_human_preferences.utils.divergence import GRADIENT_NORM, check_finite
 from lm_human_preferences.utils.exchange import mean_over_batch
 from lm_human_preferences.utils.optimizer import GradientSum, minimize, run_with_stats
@@ -44,6 +45,7 @@ FIGURES_SHOWN = ('objective/score', 'objective/kl', 'objective/entropy')
 class PPOTrainer:
     """The graph of fine-tuning: roll out the policy on a batch of queries, and update it on a minibatch of episodes."""
 
+    @collector_off()
     def __init__(self, hparams: HParams, task: Task, model_hparams, reward_model_hparams, ranks: Ranks):
         self.hparams = hparams
         self.task = task

@@ -17,6 +17,7 @@ from lm_human_preferences.lm_tasks import Task
 from lm_human_preferences.policy import Policy
 from lm_human_preferences.rewards import RewardModel, normalizing_gain_bias
 from lm_human_preferences.utils.checkpoints import Checkpoints
+from lm_human_preferences.utils.collector import collector_off
 from lm_human_preferences.utils.divergence import GRADIENT_NORM, check_finite
 from lm_human_preferences.utils.exchange import mean_over_batch
 from lm_human_preferences.utils.optimizer import minimize, run_with_stats
@@ -30,6 +31,7 @@ from lm_human_preferences.utils.tf_versions import new_session, tf
 class RewardTrainer:
     """The graph of reward training: one step on a batch of labels, and rewards of the initial policy's samples."""
 
+    @collector_off()
     def __init__(self, hparams: HParams, task: Task, model_hparams, ranks: Ranks):
         self.hparams = hparams
         self.label_type = get_label_type(hparams.labels.type)

@@ -72,10 +72,11 @@ class Model:
         with tf.variable_scope(scope):
             self._create_variables()
         # Read, and cast, once for all calls, and outside their loops.
-        self.weights = {name: variable.read_value() for name, variable in self.variables.items()}
+        graph = tf.get_default_graph()
+        self.weights = {name: graph.as_graph_element(variable) for name, variable in self.variables.items()}
         for name, weight in self.weights.items():
             if '/attn/' in name or '/mlp/' in name:  # the matrices are saved as [1, n_in, n_out]
-                weight = tf.reshape(weight, weight.shape[1:]) if name.endswith('/w') else weight
+                weight = tf.squeeze(weight, axis=0) if name.endswith('/w') else weight
                 self.weights[name] = tf.cast(weight, dtype)
         self._unembedding = None  # parts of the output head's matrix, where it is not the token embedding as it lies
 

@@ -50,7 +50,9 @@ def _dense_gradients(loss, variables):
     gradients = tf.gradients(loss, list(variables))
     trained = [(gradient, variable) for gradient, variable in zip(gradients, variables) if gradient is not None]
     # Embeddings have sparse gradients; dense ones sum and travel like all others, and Adam's result is the same.
-    dense = [tf.reshape(tf.convert_to_tensor(gradient), variable.shape) for gradient, variable in trained]
+    dense = [tf.convert_to_tensor(gradient) for gradient, _ in trained]
+    for gradient, (_, variable) in zip(dense, trained):
+        gradient.set_shape(variable.shape)
     return dense, [variable for _, variable in trained]
 
 

@@ -10,6 +10,8 @@ import os
 import warnings
 from typing import Iterator, Sequence, Union
 
+from lm_human_preferences.utils.collector import collector_off
+
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')  # its errors reach us as exceptions
 
 
@@ -26,7 +28,7 @@ def _without_remarks() -> Iterator[None]:
         os.close(nowhere)
 
 
-with warnings.catch_warnings(), _without_remarks():
+with warnings.catch_warnings(), _without_remarks(), collector_off():
     warnings.simplefilter('ignore')  # TensorFlow 1.13 spells numpy types in a way newer numpys announce to drop
     import tensorflow.compat.v1 as tf
 
