@@ -3,14 +3,16 @@
     python benchmarks/limits.py --model 124M --batch 8
 
 Each weight matrix of one block, and the embedding as output head, is multiplied as the forward pass and the two
-products of its gradient do it, by TensorFlow itself, operands in memory.
+products of its gradient do it, by TensorFlow itself, operands in memory. Of several ranks, each does its
+share of the batch on its share of the cores; the rates are those of one.
 """
 
 from typing import List, NamedTuple
 
-from measuring import json_line, model_size, parser, seconds, table
+from measuring import json_line, model_size, parser, seconds, start_ranks, table
 
 from lm_human_preferences.hyperparameters import ModelHParams
+from lm_human_preferences.utils.ranks import Ranks
 from lm_human_preferences.utils.tf_versions import new_session, tf
 
 
@@ -46,9 +48,9 @@ def products(hparams: ModelHParams, tokens: int, logits: int) -> List[Product]:
     return found
 
 
-def time_products(found: List[Product], dtype: str, repeats: int) -> List[float]:
-    """Seconds of each product."""
-    with tf.Graph().as_default() as graph, new_session(graph) as session:
+def time_products(found: List[Product], dtype: str, repeats: int, ranks: Ranks) -> List[float]:
+    """Seconds of each product, on all ranks at once."""
+    with tf.Graph().as_default() as graph, new_session(graph, ranks.threads()) as session:
         operations = []
         for product in found:
             left = [product.inner, product.rows] if product.transpose_a else [product.rows, product.inner]
@@ -61,14 +63,14 @@ def time_products(found: List[Product], dtype: str, repeats: int) -> List[float]
         times = []
         for operands, operation in operations:
             session.run([operand.initializer for operand in operands])
-            times.append(seconds(lambda operation=operation: session.run(operation), repeats, warm_up=2))
+            times.append(seconds(lambda operation=operation: session.run(operation), repeats, warm_up=2, ranks=ranks))
         return times
 
 
-def matmul_rate(hparams: ModelHParams, tokens: int, logits: int, dtype: str, repeats: int = 3) -> float:
-    """Operations per second over all products of a forward and backward pass."""
+def matmul_rate(hparams: ModelHParams, tokens: int, logits: int, dtype: str, ranks: Ranks, repeats: int = 3) -> float:
+    """Operations per second of a rank over all products of a forward and backward pass."""
     found = products(hparams, tokens, logits)
-    times = time_products(found, dtype, repeats)
+    times = time_products(found, dtype, repeats, ranks)
     return sum(p.flops * p.times for p in found) / sum(t * p.times for t, p in zip(times, found))
 
 
@@ -82,11 +84,12 @@ def read_rate(repeats: int = 5) -> float:
 
 
 def main() -> None:
-    flags = parser(__doc__, repeats=5).parse_args()
-    hparams = model_size(flags.model)
-    found = products(hparams, flags.batch * (flags.query + flags.response), flags.batch * flags.response)
+    flags = parser(__doc__, repeats=5, ranks=1).parse_args()
+    ranks = start_ranks(flags.ranks)
+    hparams, batch = model_size(flags.model), ranks.share(flags.batch)
+    found = products(hparams, batch * (flags.query + flags.response), batch * flags.response)
     dtypes = ['float32', 'bfloat16'] if flags.dtype == 'float32' else [flags.dtype]
-    times = {dtype: time_products(found, dtype, flags.repeats) for dtype in dtypes}
+    times = {dtype: time_products(found, dtype, flags.repeats, ranks) for dtype in dtypes}
     rows, figures = [], {}
     for i, product in enumerate(found):
         shape = f'{product.rows} × {product.inner} × {product.columns}'
@@ -97,7 +100,7 @@ def main() -> None:
     rows.append(['all of a pass', ''] + [figures[dtype] for dtype in dtypes])
     table(['product', 'shape'] + [f'{dtype}, GFLOP/s' for dtype in dtypes], rows)
     if flags.json:
-        json_line({'model': flags.model, 'batch': flags.batch, 'gflops': figures})
+        json_line({'model': flags.model, 'batch': flags.batch, 'ranks': ranks.size, 'gflops': figures})
 
 
 if __name__ == '__main__':

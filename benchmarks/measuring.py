@@ -5,13 +5,19 @@ import json
 import os
 import resource
 import statistics
+import subprocess
 import sys
 import time
-from typing import Callable, Dict, List, Sequence
+from typing import Callable, Dict, List, Optional, Sequence
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+# The package that is measured is this checkout's, or another's.
+sys.path.insert(0, os.environ.get('CHECKOUT', os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
 from lm_human_preferences.hyperparameters import ModelHParams
+from lm_human_preferences.utils.ranks import Ranks
+
+FOLDER = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(FOLDER)
 
 SIZES = {
     'tiny': dict(n_vocab=512, n_ctx=128, n_embd=64, n_head=4, n_layer=2),
@@ -29,7 +35,7 @@ def model_size(name: str) -> ModelHParams:
 
 
 def parser(description: str, **defaults) -> argparse.ArgumentParser:
-    """Flags that all benchmarks share; `defaults` holds those of batch, query and response."""
+    """Flags that benchmarks share; `defaults` of batch and repeats, and of ranks where there may be several."""
     flags = argparse.ArgumentParser(description=description.splitlines()[0])
     flags.add_argument('--model', default='124M', choices=sorted(SIZES))
     flags.add_argument('--batch', type=int, default=defaults.get('batch', 8), help='sequences, or labels')
@@ -38,7 +44,40 @@ def parser(description: str, **defaults) -> argparse.ArgumentParser:
     flags.add_argument('--dtype', default='float32', choices=['float32', 'bfloat16'])
     flags.add_argument('--repeats', type=int, default=defaults.get('repeats', 3), help='timed after one warm-up')
     flags.add_argument('--json', action='store_true', help='print one JSON line after the table')
+    if 'ranks' in defaults:
+        flags.add_argument('--ranks', type=int, default=defaults['ranks'], help='processes that share batch and cores')
     return flags
+
+
+def start_ranks(number: int) -> Ranks:
+    """The ranks of this script, the first of which prints.
+
+    The process that the user started has mpiexec start it anew, `number` times, and ends with that.
+    """
+    ranks = Ranks()
+    if ranks.size == number:
+        if not ranks.is_first:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ranks
+    if ranks.size > 1 or 'BENCHMARK_RANKS' in os.environ:  # never start any from within them
+        sys.exit(f'error: mpiexec has started {ranks.size} ranks that see each other, where --ranks is {number}')
+    from lm_human_preferences import mpiexec
+
+    command = [*mpiexec.ranks_of(number), sys.executable, *sys.argv]
+    environment = dict(mpiexec.environment(), BENCHMARK_RANKS=str(number))
+    sys.exit(subprocess.run(command, env=environment, stdin=subprocess.DEVNULL).returncode)
+
+
+def figures_of(script: str, *arguments: str, python: str = sys.executable, checkout: str = ROOT) -> Dict[str, object]:
+    """What a benchmark of this folder prints as its last line, a process of its own that measures a checkout."""
+    output = subprocess.run(
+        [python, os.path.join(FOLDER, script), *arguments],
+        check=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=dict(os.environ, CHECKOUT=os.path.abspath(checkout)),
+    ).stdout
+    return json.loads(output.decode().splitlines()[-1])
 
 
 def forward_flops(hparams: ModelHParams, sequences: int, tokens: int, logits: int = 0) -> float:
@@ -53,14 +92,17 @@ def forward_flops(hparams: ModelHParams, sequences: int, tokens: int, logits: in
     return float(sequences * (blocks + logits * 2 * width * hparams.n_vocab))
 
 
-def seconds(run: Callable[[], object], repeats: int, warm_up: int = 1) -> float:
-    """The median time of `repeats` calls, after `warm_up` untimed ones."""
+def seconds(run: Callable[[], object], repeats: int, warm_up: int = 1, ranks: Optional[Ranks] = None) -> float:
+    """The median time of `repeats` calls, after `warm_up` untimed ones; of several ranks until all are done."""
+    wait_for_all = ranks.wait_for_all if ranks else lambda: None
     for _ in range(warm_up):
         run()
     times = []
     for _ in range(repeats):
+        wait_for_all()
         start = time.perf_counter()
         run()
+        wait_for_all()
         times.append(time.perf_counter() - start)
     return statistics.median(times)
 

@@ -7,27 +7,12 @@ One pair is one run of ours and one of theirs right after it; the table has the 
 The rows are in `torch_rows.py`. PyTorch's packages are the optional dependencies `peers`.
 """
 
-import json
-import os
 import statistics
-import subprocess
 import sys
 
-from measuring import PHASES, json_line, parser, table
+from measuring import PHASES, figures_of, json_line, parser, table
 
-FOLDER = os.path.dirname(os.path.abspath(__file__))
 ROWS = {'common': 'float32', 'tuned': 'float32', 'bfloat16': 'bfloat16'}  # and the type of ours to hold it against
-
-
-def run(python: str, script: str, *arguments: str) -> dict:
-    """The figures that a benchmark prints as its last line."""
-    output = subprocess.run(
-        [python, os.path.join(FOLDER, script), *arguments],
-        check=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    ).stdout
-    return json.loads(output.decode().splitlines()[-1])
 
 
 def main() -> None:
@@ -43,11 +28,12 @@ def main() -> None:
     for row in flags.rows:
         pairs = [
             (
-                run(sys.executable, 'ppo_step.py', *size, '--json', f'--dtype={ROWS[row]}'),
-                run(flags.torch_python, 'torch_rows.py', *size, f'--row={row}'),
+                figures_of('ppo_step.py', *size, '--json', f'--dtype={ROWS[row]}'),
+                figures_of('torch_rows.py', *size, f'--row={row}', python=flags.torch_python),
             )
             for _ in range(flags.pairs)
         ]
+        print(f'{row}: {flags.pairs} pairs done', file=sys.stderr, flush=True)
         for phase in [*flags.phases, 'step']:
             seconds = [[dict(f['phases'], step=f['step'])[phase] for f in pair] for pair in pairs]
             ours, theirs = (statistics.median(column) for column in zip(*seconds))

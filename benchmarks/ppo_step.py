@@ -5,17 +5,27 @@
     python benchmarks/ppo_step.py --growth      # time and memory against batch, response length and model size
 
 Weights and queries are random. The limit is the time of the needed arithmetic alone (logits at the response only) at
-the rate that `limits.py` measures in the same process.
+the rate that `limits.py` measures in the same process. Of several ranks, which share the batch, it is that of a rank.
 """
 
-import subprocess
 import sys
 import time
 from typing import Dict
 
 import numpy as np
 from limits import matmul_rate
-from measuring import PHASES, forward_flops, json_line, model_size, parser, peak_gigabytes, seconds, table
+from measuring import (
+    PHASES,
+    figures_of,
+    forward_flops,
+    json_line,
+    model_size,
+    parser,
+    peak_gigabytes,
+    seconds,
+    start_ranks,
+    table,
+)
 
 from lm_human_preferences.hyperparameters import TaskHParams, TrainPolicyHParams
 from lm_human_preferences.language.encodings import test_encoding
@@ -42,14 +52,14 @@ def hyperparameters(flags) -> TrainPolicyHParams:
 class Bench:
     """A PPO trainer with random weights in a session, and its phases one by one."""
 
-    def __init__(self, flags, session: tf.Session):
+    def __init__(self, flags, session: tf.Session, ranks: Ranks):
         self.session = session
         hparams = hyperparameters(flags)
         model = model_size(flags.model)
         task = Task(hparams.task, test_encoding())
         task.padding_token = model.n_vocab + 2
         start = time.perf_counter()
-        self.trainer = PPOTrainer(hparams, task, model, model, Ranks())
+        self.trainer = PPOTrainer(hparams, task, model, model, ranks)
         self.build_seconds = time.perf_counter() - start
         start = time.perf_counter()
         models = [self.trainer.policy.model, self.trainer.ref_policy.model, self.trainer.reward_model.model]
@@ -57,9 +67,10 @@ class Bench:
         session.run(tf.variables_initializer(loaded))
         session.run(tf.variables_initializer([v for v in tf.global_variables() if v not in loaded]))  # as in a run
         self.initialize_seconds = time.perf_counter() - start
-        random = np.random.RandomState(0)
-        self.queries = random.randint(0, model.n_vocab, [flags.batch, flags.query]).astype(np.int32)
-        self.uniforms = random.random_sample([flags.batch, flags.response]).astype(np.float32)
+        ranks.broadcast_variables(session, tf.global_variables())
+        random = np.random.RandomState(ranks.rank)
+        self.queries = random.randint(0, model.n_vocab, [self.trainer.batch, flags.query]).astype(np.int32)
+        self.uniforms = random.random_sample([self.trainer.batch, flags.response]).astype(np.float32)
         self.rollout = self.trainer.rollout(session, self.queries, self.uniforms)
         rewards, _ = token_rewards(
             self.rollout['logprobs'], self.rollout['ref_logprobs'], self.rollout['scores'], kl_coef=0.1
@@ -94,28 +105,31 @@ class Bench:
         self.train()
 
 
-def phase_flops(flags) -> Dict[str, float]:
-    """The needed arithmetic of each phase; a backward pass is twice its forward pass."""
+def phase_flops(flags, batch: int) -> Dict[str, float]:
+    """The needed arithmetic of each phase; a backward pass is twice its forward pass.
+
+    The last token of a response is read by the reward model alone: the policy predicts nothing after it.
+    """
     model, tokens = model_size(flags.model), flags.query + flags.response
-    with_logits = forward_flops(model, flags.batch, tokens, flags.response)
+    with_logits = forward_flops(model, batch, tokens - 1, flags.response)
     return dict(
         sample=with_logits,
         reference=with_logits,
-        score=forward_flops(model, flags.batch, tokens),
+        score=forward_flops(model, batch, tokens),
         train=flags.epochs * 3 * with_logits,
     )
 
 
-def measure(flags) -> Dict[str, object]:
+def measure(flags, ranks: Ranks) -> Dict[str, object]:
     """Seconds of each phase and of the step, the limit's, and memory."""
-    with tf.Graph().as_default() as graph, new_session(graph) as session:
-        bench = Bench(flags, session)
-        phases = {name: seconds(getattr(bench, name), flags.repeats) for name in flags.phases}
+    with tf.Graph().as_default() as graph, new_session(graph, ranks.threads()) as session:
+        bench = Bench(flags, session, ranks)
+        phases = {name: seconds(getattr(bench, name), flags.repeats, ranks=ranks) for name in flags.phases}
         whole = len(phases) == len(PHASES)
-        step = seconds(bench.step, flags.repeats, warm_up=0) if whole else sum(phases.values())
+        step = seconds(bench.step, flags.repeats, warm_up=0, ranks=ranks) if whole else sum(phases.values())
         memory = peak_gigabytes()
-    model, tokens = model_size(flags.model), flags.batch * (flags.query + flags.response)
-    rate = matmul_rate(model, tokens, flags.batch * flags.response, flags.dtype)
+    model, batch = model_size(flags.model), ranks.share(flags.batch)
+    rate = matmul_rate(model, batch * (flags.query + flags.response), batch * flags.response, flags.dtype, ranks)
     return dict(
         model=flags.model,
         batch=flags.batch,
@@ -123,11 +137,12 @@ def measure(flags) -> Dict[str, object]:
         response=flags.response,
         epochs=flags.epochs,
         dtype=flags.dtype,
+        ranks=ranks.size,
         tensorflow=tf.__version__,
         phases=phases,
         step=step,
         gflops=rate / 1e9,
-        limits={name: flops / rate for name, flops in phase_flops(flags).items() if name in phases},
+        limits={name: flops / rate for name, flops in phase_flops(flags, batch).items() if name in phases},
         build=bench.build_seconds,
         initialize=bench.initialize_seconds,
         peak_gigabytes=memory,
@@ -143,29 +158,27 @@ def report(figures: Dict[str, object]) -> None:
         for name, spent in list(figures['phases'].items()) + [('step', figures['step'])]
     ]
     table(['phase', 'seconds', 'limit', 'of the limit', 'response tokens/s'], rows)
+    of_one = f', each of {figures["ranks"]} ranks' if figures['ranks'] > 1 else ''
     print(
-        f'TensorFlow {figures["tensorflow"]}, {figures["dtype"]}: matrix products {figures["gflops"]:.0f} GFLOP/s; '
-        f'peak memory {figures["peak_gigabytes"]:.2f} GB; graph built in {figures["build"]:.1f} s, '
+        f'TensorFlow {figures["tensorflow"]}, {figures["dtype"]}{of_one}: '
+        f'matrix products {figures["gflops"]:.0f} GFLOP/s; peak memory {figures["peak_gigabytes"]:.2f} GB; graph built in {figures["build"]:.1f} s, '
         f'variables initialized in {figures["initialize"]:.1f} s'
     )
 
 
 def growth(arguments) -> None:
     """Step time and memory, each case in a process of its own, with the exponent against the case before it."""
-    import json
-
     cases = [('batch', [8, 16, 32, 64]), ('response', [12, 24, 48, 96]), ('model', ['124M', '355M'])]
     rows = []
     for flag, settings in cases:
         before = None
         for setting in settings:
-            command = [sys.executable, __file__, *arguments, f'--{flag}={setting}', '--repeats=1', '--json']
-            line = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.decode().splitlines()[-1]
-            figures = json.loads(line)
+            figures = figures_of('ppo_step.py', *arguments, f'--{flag}={setting}', '--repeats=1', '--json')
             size = sum(figures['limits'].values())
             exponent = '' if before is None else _exponent(before, (size, figures['step']))
             rows.append([f'{flag} {setting}', size, figures['step'], exponent, figures['peak_gigabytes']])
             before = (size, figures['step'])
+            print(f'{flag} {setting}: {figures["step"]:.1f} s', file=sys.stderr, flush=True)
     table(['case', 'limit, s', 'step, s', 'exponent of time against limit', 'peak GB'], rows)
 
 
@@ -174,7 +187,7 @@ def _exponent(before, now):
 
 
 def main() -> None:
-    flags = parser(__doc__)
+    flags = parser(__doc__, ranks=1)
     flags.add_argument('--epochs', type=int, default=4, help='updates on the one minibatch')
     flags.add_argument('--phases', nargs='+', choices=PHASES, default=list(PHASES), help='all, or only these')
     flags.add_argument('--growth', action='store_true', help='a table of cases instead of one')
@@ -182,7 +195,7 @@ def main() -> None:
     if given.growth:
         growth([argument for argument in sys.argv[1:] if argument not in ('--growth', '--json')])
         return
-    figures = measure(given)
+    figures = measure(given, start_ranks(given.ranks))
     report(figures)
     if given.json:
         json_line(figures)

@@ -9,7 +9,7 @@ and lets its samples branch off it.
 import contextlib
 
 import numpy as np
-from measuring import forward_flops, json_line, model_size, parser, peak_gigabytes, seconds, table
+from measuring import forward_flops, json_line, model_size, parser, peak_gigabytes, seconds, start_ranks, table
 
 from lm_human_preferences.hyperparameters import TaskHParams, TrainRewardHParams
 from lm_human_preferences.language.encodings import test_encoding
@@ -40,50 +40,50 @@ def naive():
 class Bench:
     """A reward trainer with random weights in a session of its own."""
 
-    def __init__(self, flags):
+    def __init__(self, flags, ranks: Ranks):
         hparams = TrainRewardHParams(
             task=TaskHParams(query_length=flags.query, response_length=flags.response, query_dataset='test'),
             batch_size=flags.batch,
-            rollout_batch_size=1,
+            rollout_batch_size=ranks.size,
         )
         hparams.labels.type = f'best_of_{flags.samples}'
         hparams.run.dtype = flags.dtype
-        model, random = model_size(flags.model), np.random.RandomState(0)
+        model, random, share = model_size(flags.model), np.random.RandomState(ranks.rank), ranks.share(flags.batch)
         with tf.Graph().as_default() as graph:
             tf.set_random_seed(0)
             task = Task(hparams.task, test_encoding())
             task.padding_token = model.n_vocab + 2
-            self.trainer = RewardTrainer(hparams, task, model, Ranks())
-            self.session = new_session(graph)
+            self.trainer = RewardTrainer(hparams, task, model, ranks)
+            self.session = new_session(graph, ranks.threads())
             self.session.run([v.initializer for v in tf.global_variables() if not v.name.startswith('ref_policy')])
         lengths = dict(query=flags.query, **{f'sample{i}': flags.response for i in range(flags.samples)})
         self.labels = {
-            name: random.randint(0, model.n_vocab, [flags.batch, length]).astype(np.int32)
-            for name, length in lengths.items()
+            name: random.randint(0, model.n_vocab, [share, length]).astype(np.int32) for name, length in lengths.items()
         }
-        self.labels['best'] = random.randint(0, flags.samples, [flags.batch]).astype(np.int32)
+        self.labels['best'] = random.randint(0, flags.samples, [share]).astype(np.int32)
 
     def step(self):
         return self.trainer.step(self.session, self.labels, 1e-6)
 
 
 def main() -> None:
-    flags = parser(__doc__)
+    flags = parser(__doc__, ranks=1)
     flags.add_argument('--samples', type=int, default=4, help='of each label')
     flags.add_argument('--naive', action='store_true', help='the naive graph alone, for its memory')
     flags = flags.parse_args()
+    ranks = start_ranks(flags.ranks)
     if flags.naive:
         with naive():
-            spent = seconds(Bench(flags).step, flags.repeats)
+            spent = seconds(Bench(flags, ranks).step, flags.repeats, ranks=ranks)
         print(f'naive: {spent:.3g} s, peak memory {peak_gigabytes():.2f} GB')
         return
-    ours = Bench(flags)
+    ours = Bench(flags, ranks)
     losses = [ours.step()['loss']]
     memory = peak_gigabytes()
     with naive():
-        theirs = Bench(flags)
+        theirs = Bench(flags, ranks)
     losses.append(theirs.step()['loss'])
-    pairs = [(seconds(theirs.step, 1, warm_up=0), seconds(ours.step, 1, warm_up=0)) for _ in range(flags.repeats)]
+    pairs = [[seconds(bench.step, 1, warm_up=0, ranks=ranks) for bench in (theirs, ours)] for _ in range(flags.repeats)]
     naive_time, our_time = (float(np.median(column)) for column in zip(*pairs))
     ratios = [slow / fast for slow, fast in pairs]
     model, together = model_size(flags.model), flags.query + flags.samples * flags.response

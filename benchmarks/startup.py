@@ -9,14 +9,10 @@ first: random weights stand in for it.
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
-import sys
 import time
 
 START = time.time()
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 CASES = ('demo', '124M')
 
 
@@ -29,6 +25,8 @@ def case(name: str) -> None:
         now = time.time()
         parts[part] = now - before[0]
         before[0] = now
+
+    import measuring  # noqa: F401  finds the package that is measured
 
     from lm_human_preferences.utils.tf_versions import new_session, tf
 
@@ -68,13 +66,6 @@ def case(name: str) -> None:
     print(json.dumps(parts))
 
 
-def run(name: str, root: str) -> dict:
-    """The seconds of a case, of the checkout at `root`."""
-    command = [sys.executable, os.path.abspath(__file__), '--case', name]
-    environment = dict(os.environ, PYTHONPATH=root)
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, env=environment).stdout.decode())
-
-
 def main() -> None:
     flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     flags.add_argument('--case', choices=CASES, help='this case alone, in this process')
@@ -85,12 +76,17 @@ def main() -> None:
     if flags.case:
         case(flags.case)
         return
-    roots = [os.path.abspath(flags.against), ROOT] if flags.against else [ROOT]
+    from measuring import ROOT, figures_of
+
+    checkouts = [flags.against, ROOT] if flags.against else [ROOT]
     for name in flags.cases:
-        runs = [[run(name, root) for root in roots] for _ in range(flags.repeats)]
+        runs = [
+            [figures_of('startup.py', f'--case={name}', checkout=checkout) for checkout in checkouts]
+            for _ in range(flags.repeats)
+        ]
         print(f'\n{name}: seconds' + (f', of {flags.against} and of this checkout' if flags.against else ''))
         for part in runs[0][0]:
-            medians = [statistics.median(pair[i][part] for pair in runs) for i in range(len(roots))]
+            medians = [statistics.median(pair[i][part] for pair in runs) for i in range(len(checkouts))]
             print(f'  {part:26}' + ''.join(f'{seconds:8.2f}' for seconds in medians), flush=True)
 
 

@@ -48,7 +48,7 @@ class Policy:
         context = self.task.context(queries)
         first = self.task.context_length - 1  # the position before each token predicts it
         hidden = self.model(
-            tf.concat([context, responses], axis=1),
+            tf.concat([context, responses[:, :-1]], axis=1),  # what follows the last token, nobody asks
             self.task.padding_token,
             read=range(first, first + responses.shape.as_list()[1]),
         ).hidden
