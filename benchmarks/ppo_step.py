@@ -161,8 +161,8 @@ def report(figures: Dict[str, object]) -> None:
     of_one = f', each of {figures["ranks"]} ranks' if figures['ranks'] > 1 else ''
     print(
         f'TensorFlow {figures["tensorflow"]}, {figures["dtype"]}{of_one}: '
-        f'matrix products {figures["gflops"]:.0f} GFLOP/s; peak memory {figures["peak_gigabytes"]:.2f} GB; graph built in {figures["build"]:.1f} s, '
-        f'variables initialized in {figures["initialize"]:.1f} s'
+        f'matrix products {figures["gflops"]:.0f} GFLOP/s; peak memory {figures["peak_gigabytes"]:.2f} GB; '
+        f'graph built in {figures["build"]:.1f} s, variables initialized in {figures["initialize"]:.1f} s'
     )
 
 

@@ -8,7 +8,6 @@ below the table at which rate this machine reads memory.
 """
 
 import statistics
-import sys
 
 import numpy as np
 from limits import read_rate
@@ -55,11 +54,14 @@ def weight_bytes(model: ModelHParams, dtype: str) -> float:
     return float(blocks + 4 * model.n_vocab * model.n_embd)
 
 
-def compare(flags, arguments) -> None:
+def compare(flags) -> None:
     """Print the seconds of another checkout and of this one, pair by pair."""
     rows = []
     for batch in flags.batches:
-        command = ['sampling.py', *arguments, f'--batches={batch}', f'--lengths={flags.response}', '--json']
+        same = [
+            f'--{name}={getattr(flags, name)}' for name in ('model', 'query', 'response', 'dtype', 'repeats', 'ranks')
+        ]
+        command = ['sampling.py', *same, f'--batches={batch}', f'--lengths={flags.response}', '--json']
         pairs = []
         for _ in range(flags.pairs):
             figures = [figures_of(*command, checkout=checkout) for checkout in (flags.against, ROOT)]
@@ -78,7 +80,7 @@ def main() -> None:
     flags.add_argument('--pairs', type=int, default=3, help='with another checkout')
     flags = flags.parse_args()
     if flags.against:
-        compare(flags, sys.argv[1:])
+        compare(flags)
         return
     ranks = start_ranks(flags.ranks)
     model, rows, figures = model_size(flags.model), [], {}
