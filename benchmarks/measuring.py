@@ -70,14 +70,14 @@ def start_ranks(number: int) -> Ranks:
 
 def figures_of(script: str, *arguments: str, python: str = sys.executable, checkout: str = ROOT) -> Dict[str, object]:
     """What a benchmark of this folder prints as its last line, a process of its own that measures a checkout."""
-    output = subprocess.run(
+    done = subprocess.run(
         [python, os.path.join(FOLDER, script), *arguments],
-        check=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        capture_output=True,
         env=dict(os.environ, CHECKOUT=os.path.abspath(checkout)),
-    ).stdout
-    return json.loads(output.decode().splitlines()[-1])
+    )
+    if done.returncode:
+        sys.exit(f'{done.stderr.decode()}error: {script} failed in {checkout}')
+    return json.loads(done.stdout.decode().splitlines()[-1])
 
 
 def forward_flops(hparams: ModelHParams, sequences: int, tokens: int, logits: int = 0) -> float:

@@ -142,3 +142,22 @@ def test_bfloat16_says_what_float32_says_of_real_text():
     assert 0 < kl.mean() < 0.001 and kl.max() < 0.01
     for reference in references:
         assert 0 < abs((sampled['logprobs'] - reference['logprobs']).mean()) < 0.01
+
+
+@pytest.mark.skipif(IS_TF1, reason='TensorFlow 1.13 has no fast bfloat16 products')
+def test_bfloat16_computes_logits_in_float32_and_their_gradient_in_bfloat16():
+    random = np.random.RandomState(0)
+    hidden = random.randn(2, 3, MODEL.n_embd).astype(np.float32)
+    slopes = random.randn(2, 3, MODEL.n_vocab).astype(np.float32)
+    with tf.Graph().as_default() as graph, new_session(graph) as session:
+        model = Model(MODEL, dtype='bfloat16')
+        states = tf.constant(hidden)
+        logits = model.logits(states)
+        gradients = tf.gradients(tf.reduce_sum(logits * slopes), [states, model.variables['wte']])
+        session.run(tf.global_variables_initializer())
+        embedding, logits, to_states, to_embedding = session.run([model.variables['wte'], logits, *gradients])
+    np.testing.assert_allclose(logits, hidden @ embedding.T, rtol=1e-5, atol=1e-6)
+    expected = [slopes @ embedding, np.tensordot(slopes, hidden, axes=[[0, 1], [0, 1]])]
+    for gradient, exact in zip((to_states, to_embedding), expected):
+        assert gradient.dtype == np.float32
+        assert 1e-4 < np.linalg.norm(gradient - exact) / np.linalg.norm(exact) < 0.01

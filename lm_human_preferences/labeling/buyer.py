@@ -12,7 +12,6 @@ from lm_human_preferences.label_types import get_label_type, label_schema
 from lm_human_preferences.labeling.collection import Collection, task_settings
 from lm_human_preferences.labeling.forms import INSTRUCTIONS, get_form, read_instructions
 from lm_human_preferences.labeling.questions import QuestionDraws, QuestionEntry, Respond, ask_policy, responding
-from lm_human_preferences.labeling.server import serving
 from lm_human_preferences.labels import load_labels
 from lm_human_preferences.language.trained_models import find_model
 from lm_human_preferences.lm_tasks import Task
@@ -136,6 +135,8 @@ class LabelBuyer:
         raise UserError(f'the labeler {self._schedule.labeler} gave {value!r}: it must be {wanted}')
 
     def _serve(self, dataset):
+        from lm_human_preferences.labeling.server import serving  # late: most runs have no use for a web server
+
         instructions = self._schedule.instructions or (dataset if dataset in INSTRUCTIONS else None)
         paragraphs = read_instructions(instructions) if instructions else [self._form.ask]
         server = serving(self._collection, self._task.encoding, paragraphs, self._schedule.port)

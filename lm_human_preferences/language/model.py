@@ -60,14 +60,15 @@ class Model:
         """
         Args:
           heads: names of the scalar heads.
-          dtype: of the blocks' matrix products, `float32` or `bfloat16`. Variables, hidden states, normalization,
-            softmax and the heads are float32 either way.
+          dtype: of the blocks' matrix products and of those in the gradient of the logits, `float32` or `bfloat16`.
+            Variables, hidden states, normalization, softmax and the heads are float32 either way.
         """
         if dtype == 'bfloat16' and IS_TF1:
             raise ValueError('run.dtype=bfloat16 needs TensorFlow 2: TensorFlow 1.13 has no fast bfloat16 products')
         self.hparams = hparams
         self.scope = scope
         self.heads = tuple(heads)
+        self.dtype = dtype
         self.variables = {}  # name within the scope (`h0/ln_1/g`) -> variable
         with tf.variable_scope(scope):
             self._create_variables()
@@ -197,7 +198,7 @@ class Model:
         width, vocabulary = self.hparams.n_embd, self.hparams.n_vocab
         rows = tf.reshape(hidden, [-1, width])
         if self._unembedding is None:
-            logits = tf.matmul(rows, self.weights['wte'], transpose_b=True)
+            logits = _transposed_product(rows, self.weights['wte'], self.dtype)
         else:
             logits = tf.concat([_product(rows, part) for part in self._unembedding], axis=-1)
         return tf.reshape(logits, _shape(hidden)[:-1] + [vocabulary])
@@ -332,6 +333,24 @@ def _product(x, matrix):
     pieces = tf.reshape(tf.matmul(x[tf.newaxis], matrix), [-1, width])  # of the results, panel by panel
     in_order = np.arange(panels * rows).reshape([panels, rows]).T.ravel()
     return tf.reshape(tf.gather(pieces, in_order), [rows, panels * width])  # quicker than a transposition
+
+
+def _transposed_product(x, matrix, dtype):
+    """x [rows, n] times the transpose of a float32 matrix [m, n], in float32; its gradient by products in `dtype`."""
+    if dtype == 'float32':
+        return tf.matmul(x, matrix, transpose_b=True)
+
+    @tf.custom_gradient
+    def product(x, matrix):
+        def gradient(dy):
+            dy = tf.cast(dy, dtype)
+            to_x = tf.matmul(dy, tf.cast(matrix, dtype))
+            to_matrix = tf.matmul(dy, tf.cast(x, dtype), transpose_a=True)
+            return tf.cast(to_x, tf.float32), tf.cast(to_matrix, tf.float32)
+
+        return tf.matmul(x, matrix, transpose_b=True), gradient
+
+    return product(x, matrix)
 
 
 @tf.custom_gradient

@@ -1,0 +1,58 @@
+"""The benchmarks, on a tiny model: what they hold times against, several ranks, and another checkout."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def printed(script, *arguments):
+    command = [sys.executable, os.path.join(ROOT, 'benchmarks', script), '--model=tiny', '--repeats=1', *arguments]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.decode()
+
+
+@pytest.mark.parametrize('ranks', [1, 2])
+def test_a_step_is_held_against_the_arithmetic_of_a_rank(ranks):
+    lines = printed('ppo_step.py', f'--ranks={ranks}', '--json').splitlines()
+    assert [line.split()[1] for line in lines[2:-2]] == ['sample', 'reference', 'score', 'train', 'step']
+    figures = json.loads(lines[-1])
+    assert figures['ranks'] == ranks
+    # Two layers of width 64 over 64 + 23 tokens, each attending to 44 on average, and 24 times 512 logits.
+    forward = 2 * 87 * (24 * 64**2 + 4 * 64 * 44) + 24 * 2 * 64 * 512
+    arithmetic = figures['limits']['train'] * figures['gflops'] * 1e9
+    assert arithmetic == pytest.approx(4 * 3 * forward * 8 / ranks)
+    assert figures['limits']['reference'] == pytest.approx(figures['limits']['train'] / 12)
+
+
+def test_ranks_train_a_shared_reward_batch_as_the_naive_graph_does():
+    text = printed('reward_batch.py', '--ranks=2')
+    ours, naive = re.search(r'losses of the first step (\S+) and (\S+);', text).groups()
+    assert float(ours) == pytest.approx(float(naive), abs=2e-6)
+    assert 0.5 < float(ours) < 4  # cross entropy of four samples
+
+
+def test_ranks_are_not_started_from_within_ranks():
+    script = os.path.join(ROOT, 'benchmarks', 'limits.py')
+    done = subprocess.run(
+        [sys.executable, script, '--ranks=2'], env=dict(os.environ, BENCHMARK_RANKS='2'), stderr=subprocess.PIPE
+    )
+    assert done.returncode == 1
+    assert done.stderr.decode().splitlines()[-1].startswith('error: mpiexec has started 1 ranks')
+
+
+def test_another_checkout_is_the_one_that_is_measured(tmp_path):
+    package = tmp_path / 'other' / 'lm_human_preferences'
+    shutil.copytree(os.path.join(ROOT, 'lm_human_preferences'), str(package))
+    with open(str(package / 'policy.py'), 'a') as file:
+        file.write(f'\nopen({str(tmp_path / "measured")!r}, "a").write("x")\n')
+    arguments = ['--against', str(tmp_path / 'other'), '--pairs=2', '--batches=2', '--response=3']
+    row = printed('sampling.py', *arguments).splitlines()[-1].strip('| ').split('|')
+    assert (tmp_path / 'measured').read_text() == 'xx'  # one of each pair
+    theirs, ours, ratio = map(float, row[1:4])
+    assert theirs > 0 and ours > 0 and 0.05 < ratio < 20
