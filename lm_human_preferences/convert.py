@@ -18,6 +18,7 @@ from lm_human_preferences.utils.checkpoints import CheckpointWriter
 from lm_human_preferences.utils.files import write_json, written_whole
 from lm_human_preferences.utils.progress import say
 from lm_human_preferences.utils.tf_versions import new_session, tf
+from lm_human_preferences.utils.variables import VariableSpec, create_variables, set_variables
 
 
 def convert(hparams: ConvertHParams) -> None:
@@ -65,14 +66,11 @@ def write_model(folder: str, model: PortableModel) -> None:
     """Write a model folder of ours. ValueError for a model that its sizes do not allow."""
     prefix = f'{model.savescope}/' if model.savescope else ''
     with tf.Graph().as_default() as graph, new_session(graph) as session:
-        variables = {
-            name: tf.get_variable(prefix + name, array.shape, tf.float32, use_resource=True)
-            for name, array in model.arrays.items()
-        }
-        for name, array in model.arrays.items():
-            variables[name].load(array, session)
+        specs = {prefix + name: VariableSpec(array.shape) for name, array in model.arrays.items()}
+        variables, arrays = list(create_variables(specs).values()), list(model.arrays.values())
+        set_variables(session, variables, lambda i: arrays[i])
         save_model_folder(folder, model.hparams, model.encoding)
-        CheckpointWriter(folder, list(variables.values())).save(session, 0)
+        CheckpointWriter(folder, variables).save(session, 0)
 
 
 def pairs_to_labels(source: str, target: str, hparams: ConvertHParams) -> None:

@@ -8,6 +8,7 @@ from lm_human_preferences.language.model import Model, branching
 from lm_human_preferences.language.trained_models import TrainedModel
 from lm_human_preferences.lm_tasks import Task
 from lm_human_preferences.utils.tf_versions import tf
+from lm_human_preferences.utils.variables import VariableSpec, create_variables
 
 
 class RewardModel:
@@ -16,9 +17,10 @@ class RewardModel:
     def __init__(self, model_hparams: ModelHParams, task: Task, scope: str = 'reward_model', dtype: str = 'float32'):
         self.padding_token = task.padding_token
         self.model = Model(model_hparams, scope + '/model', heads=['reward'], dtype=dtype)
-        with tf.variable_scope(scope + '/reward_norm'):
-            self.gain = tf.get_variable('gain', [], initializer=tf.ones_initializer(), use_resource=True)
-            self.bias = tf.get_variable('bias', [], initializer=tf.zeros_initializer(), use_resource=True)
+        norm = scope + '/reward_norm/'
+        self.gain, self.bias = create_variables(
+            {norm + 'gain': VariableSpec([], start=1.0), norm + 'bias': VariableSpec([])}
+        ).values()
         task.check_fits(model_hparams.n_ctx, task.hparams.query_length, 'rewards.trained_model')
 
     @property

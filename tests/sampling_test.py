@@ -75,7 +75,7 @@ def test_incremental_sampling_equals_the_full_forward_pass(session, random, widt
     incremental, full, logprobs, expected = session.run(
         (samples.hidden, hidden, samples.logprobs, token_logprobs(model.logits(hidden), samples.tokens))
     )
-    np.testing.assert_allclose(incremental, full, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(incremental, full, rtol=1e-4, atol=3e-5)
     np.testing.assert_allclose(logprobs, expected, rtol=1e-4, atol=1e-5)
 
 

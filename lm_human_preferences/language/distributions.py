@@ -7,6 +7,7 @@ it can.
 import math
 from typing import Tuple
 
+from lm_human_preferences.utils.gradients import with_gradient
 from lm_human_preferences.utils.tf_versions import tf
 
 
@@ -16,7 +17,7 @@ def logprobs_and_entropies(logits: tf.Tensor, tokens: tf.Tensor) -> Tuple[tf.Ten
     The entropies are for reporting: no gradient goes through them.
     """
 
-    @tf.custom_gradient
+    @with_gradient
     def by_one_softmax(logits):
         probabilities = tf.nn.softmax(logits)
         # The likeliest token has probability exp(logit) / Σ exp(logits).

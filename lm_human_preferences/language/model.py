@@ -16,7 +16,9 @@ from typing import Callable, NamedTuple, Optional, Sequence, Tuple
 import numpy as np
 
 from lm_human_preferences.hyperparameters import ModelHParams
+from lm_human_preferences.utils.gradients import with_gradient
 from lm_human_preferences.utils.tf_versions import IS_TF1, empty_array, tf, uses_onednn, write_in_place
+from lm_human_preferences.utils.variables import VariableSpec, create_variables
 
 Dropout = Callable[[tf.Tensor, float], tf.Tensor]  # of activations at a rate
 
@@ -69,9 +71,9 @@ class Model:
         self.scope = scope
         self.heads = tuple(heads)
         self.dtype = dtype
-        self.variables = {}  # name within the scope (`h0/ln_1/g`) -> variable
-        with tf.variable_scope(scope):
-            self._create_variables()
+        specs = self._variable_specs()
+        created = create_variables({f'{scope}/{name}': spec for name, spec in specs.items()})
+        self.variables = dict(zip(specs, created.values()))  # name within the scope (`h0/ln_1/g`) -> variable
         # Read, and cast, once for all calls, and outside their loops.
         graph = tf.get_default_graph()
         self.weights = {name: graph.as_graph_element(variable) for name, variable in self.variables.items()}
@@ -81,35 +83,37 @@ class Model:
                 self.weights[name] = tf.cast(weight, dtype)
         self._unembedding = None  # parts of the output head's matrix, where it is not the token embedding as it lies
 
-    def _create_variables(self):
+    def _variable_specs(self):
+        """The variables by their names within the scope."""
         width, layers = self.hparams.n_embd, self.hparams.n_layer
-        self._add('wpe', [self.hparams.n_ctx, width], tf.random_normal_initializer(stddev=0.01))
-        self._add('wte', [self.hparams.n_vocab, width], tf.random_normal_initializer(stddev=0.02))
+        specs = {}
+
+        def add_layer_norm(name):
+            specs[name + '/g'] = VariableSpec([width], start=1.0)
+            specs[name + '/b'] = VariableSpec([width])
+
+        def add_linear(name, n_in, n_out, stddev):
+            specs[name + '/w'] = VariableSpec([1, n_in, n_out], stddev=stddev)
+            specs[name + '/b'] = VariableSpec([n_out])
+
+        specs['wpe'] = VariableSpec([self.hparams.n_ctx, width], stddev=0.01)
+        specs['wte'] = VariableSpec([self.hparams.n_vocab, width], stddev=0.02)
         for layer in range(layers):
             block = f'h{layer}/'
-            self._add_layer_norm(block + 'ln_1')
-            self._add_linear(block + 'attn/c_attn', width, 3 * width, 1 / math.sqrt(width))
-            self._add_linear(block + 'attn/c_proj', width, width, 1 / math.sqrt(width * layers))
-            self._add_layer_norm(block + 'ln_2')
-            self._add_linear(block + 'mlp/c_fc', width, 4 * width, 1 / math.sqrt(width))
-            self._add_linear(block + 'mlp/c_proj', 4 * width, width, 1 / math.sqrt(4 * width * layers))
-        self._add_layer_norm('ln_f')
+            add_layer_norm(block + 'ln_1')
+            add_linear(block + 'attn/c_attn', width, 3 * width, 1 / math.sqrt(width))
+            add_linear(block + 'attn/c_proj', width, width, 1 / math.sqrt(width * layers))
+            add_layer_norm(block + 'ln_2')
+            add_linear(block + 'mlp/c_fc', width, 4 * width, 1 / math.sqrt(width))
+            add_linear(block + 'mlp/c_proj', 4 * width, width, 1 / math.sqrt(4 * width * layers))
+        add_layer_norm('ln_f')
         for head in self.heads:
             # A value starts at zero (no opinion); any other scalar starts random, or all its inputs would look alike.
-            stddev = 0.0 if head == 'value' else 1 / math.sqrt(width + 1)
-            self._add(f'heads/{head}/w', [width], tf.random_normal_initializer(stddev=stddev))
-            self._add(f'heads/{head}/b', [], tf.zeros_initializer())
-
-    def _add(self, name, shape, initializer):
-        self.variables[name] = tf.get_variable(name, shape, tf.float32, initializer=initializer, use_resource=True)
-
-    def _add_layer_norm(self, name):
-        self._add(name + '/g', [self.hparams.n_embd], tf.ones_initializer())
-        self._add(name + '/b', [self.hparams.n_embd], tf.zeros_initializer())
-
-    def _add_linear(self, name, n_in, n_out, stddev):
-        self._add(name + '/w', [1, n_in, n_out], tf.random_normal_initializer(stddev=stddev))
-        self._add(name + '/b', [n_out], tf.zeros_initializer())
+            specs[f'heads/{head}/w'] = VariableSpec(
+                [width], stddev=0.0 if head == 'value' else 1 / math.sqrt(width + 1)
+            )
+            specs[f'heads/{head}/b'] = VariableSpec([])
+        return specs
 
     def __call__(
         self,
@@ -167,7 +171,7 @@ class Model:
                     dropout=dropout,
                 )
                 keys_values.append(layer_keys_values)
-            hidden = self._layer_norm('ln_f', x)
+            hidden = self._named_layer_norm('ln_f', x)
             if rows is not None and read is None:
                 hidden = _take(hidden, rows)
             hidden = tf.reshape(hidden, [-1, sequence if read is None else len(read), self.hparams.n_embd])
@@ -210,7 +214,7 @@ class Model:
 
     def _block(self, block, x, sequence, hide, past, rows, dropout):
         """One transformer block for x [batch * sequence, n_embd]; its output at `rows` only, unless that is None."""
-        h = self._layer_norm(block + 'ln_1', x)
+        h = self._named_layer_norm(block + 'ln_1', x)
         queries, keys, values = self._project(block + 'attn/c_attn', h, sequence, rows)
         if past is not None:
             keys, values = (_write(old, past[1], new) for old, new in zip(past[0], (keys, values)))
@@ -219,7 +223,7 @@ class Model:
             hide = tf.gather(tf.reshape(hide, [-1, _length(hide)]), rows)[:, tf.newaxis]
         attended = self._named_linear(block + 'attn/c_proj', self._attend(queries, keys, values, hide, dropout))
         x += self._drop(tf.cast(attended, x.dtype), self.hparams.resid_pdrop, dropout)
-        h = _gelu(self._named_linear(block + 'mlp/c_fc', self._layer_norm(block + 'ln_2', x)))
+        h = _gelu(self._named_linear(block + 'mlp/c_fc', self._named_layer_norm(block + 'ln_2', x)))
         h = tf.cast(self._named_linear(block + 'mlp/c_proj', h), x.dtype)
         x += self._drop(h, self.hparams.resid_pdrop, dropout)
         return x, (keys, values)
@@ -242,7 +246,7 @@ class Model:
     def _attend(self, queries, keys, values, hide, dropout):
         """Scaled dot-product attention, the heads put together: [batch * queries, n_embd]."""
         scores = tf.matmul(queries * (1 / math.sqrt(_length(queries))), keys, transpose_b=True)
-        weights = tf.nn.softmax(tf.cast(scores, hide.dtype) + hide)
+        weights = _attention_weights(tf.cast(scores, hide.dtype), hide)
         weights = self._drop(tf.cast(weights, values.dtype), self.hparams.attn_pdrop, dropout)
         mixed = tf.transpose(tf.matmul(weights, values), [0, 2, 1, 3])
         return tf.reshape(mixed, [-1, self.hparams.n_embd])
@@ -250,8 +254,8 @@ class Model:
     def _named_linear(self, name, x):
         return _linear(x, self.weights[name + '/w'], self.weights[name + '/b'])
 
-    def _layer_norm(self, name, x):
-        return _normalize(x) * self.weights[name + '/g'] + self.weights[name + '/b']
+    def _named_layer_norm(self, name, x):
+        return _layer_norm(x, self.weights[name + '/g'], self.weights[name + '/b'])
 
     @staticmethod
     def _drop(x, rate, dropout):
@@ -330,7 +334,7 @@ def _product(x, matrix):
         return tf.matmul(x, matrix)
     panels, _, width = matrix.shape.as_list()
     rows = x.shape.as_list()[0]
-    pieces = tf.reshape(tf.matmul(x[tf.newaxis], matrix), [-1, width])  # of the results, panel by panel
+    pieces = tf.reshape(tf.matmul(x, matrix), [-1, width])  # of the results, panel by panel
     in_order = np.arange(panels * rows).reshape([panels, rows]).T.ravel()
     return tf.reshape(tf.gather(pieces, in_order), [rows, panels * width])  # quicker than a transposition
 
@@ -340,7 +344,7 @@ def _transposed_product(x, matrix, dtype):
     if dtype == 'float32':
         return tf.matmul(x, matrix, transpose_b=True)
 
-    @tf.custom_gradient
+    @with_gradient
     def product(x, matrix):
         def gradient(dy):
             dy = tf.cast(dy, dtype)
@@ -353,21 +357,37 @@ def _transposed_product(x, matrix, dtype):
     return product(x, matrix)
 
 
-@tf.custom_gradient
-def _normalize(x):
-    """The rows of x with mean 0 and variance 1. The gradient needs no more than these and the rows' scales."""
+@with_gradient
+def _layer_norm(x, gain, bias):
+    """The rows of x brought to mean 0 and variance 1, times `gain` plus `bias`, both [n_embd].
+
+    The gradient needs no more of the way forward than the rows so brought and their scales.
+    """
     centred = x - tf.reduce_mean(x, axis=-1, keepdims=True)
     scale = tf.rsqrt(tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True) + 1e-5)
     y = centred * scale
 
     def gradient(dy):
-        along = tf.reduce_mean(dy * y, axis=-1, keepdims=True)
-        return (dy - tf.reduce_mean(dy, axis=-1, keepdims=True) - y * along) * scale
+        to_y = dy * gain
+        along = tf.reduce_mean(to_y * y, axis=-1, keepdims=True)
+        to_x = (to_y - tf.reduce_mean(to_y, axis=-1, keepdims=True) - y * along) * scale
+        return to_x, tf.reduce_sum(dy * y, axis=0), tf.reduce_sum(dy, axis=0)
 
-    return y, gradient
+    return y * gain + bias, gradient
 
 
-@tf.custom_gradient
+@with_gradient
+def _attention_weights(scores, hide):
+    """Softmax of scores [batch, n_head, queries, keys], to which `hide` is added: constant to the gradient."""
+    weights = tf.nn.softmax(scores + hide)
+
+    def gradient(dy):
+        return weights * (dy - tf.reduce_sum(dy * weights, axis=-1, keepdims=True)), None
+
+    return weights, gradient
+
+
+@with_gradient
 def _gelu(x):
     """0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³))), written as x · sigmoid(…): fewer passes over memory each way."""
     slope, cubic = 2 * math.sqrt(2 / math.pi), 2 * math.sqrt(2 / math.pi) * 0.044715

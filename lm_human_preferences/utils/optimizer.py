@@ -4,7 +4,11 @@ from typing import Dict, Sequence, Tuple
 
 from lm_human_preferences.utils.exchange import average_gradients
 from lm_human_preferences.utils.ranks import Ranks
-from lm_human_preferences.utils.tf_versions import empty_array, tf
+from lm_human_preferences.utils.tf_versions import apply_adam, tf
+from lm_human_preferences.utils.variables import VariableSpec, create_variables
+
+BETAS = (0.9, 0.999)
+EPSILON = 1e-5
 
 
 def minimize(
@@ -12,7 +16,7 @@ def minimize(
 ) -> Tuple[tf.Operation, tf.Tensor]:
     """The operation that does one step of Adam down the gradient of `loss`, averaged over ranks; and its norm (scalar).
 
-    Adam in TensorFlow's form, with epsilon 1e-5 outside the bias correction. A variable on which `loss` does not depend
+    Adam in TensorFlow's form, with epsilon outside the bias correction. A variable on which `loss` does not depend
     is left alone. `scope` names the optimizer's own variables.
     """
     return _step(*_dense_gradients(loss, variables), learning_rate, ranks, scope)
@@ -26,17 +30,9 @@ class GradientSum:
 
     def __init__(self, loss: tf.Tensor, variables: Sequence[tf.Variable]):
         gradients, self._trained = _dense_gradients(loss, variables)
-        self._sums = [
-            tf.get_variable(
-                variable.op.name + '/gradient_sum',
-                initializer=tf.zeros_initializer(),
-                shape=variable.shape,
-                trainable=False,
-                collections=[tf.GraphKeys.LOCAL_VARIABLES],  # no part of a checkpoint
-                use_resource=True,
-            )
-            for variable in self._trained
-        ]
+        specs = {f'{v.op.name}/gradient_sum': VariableSpec(v.shape.as_list()) for v in self._trained}
+        sums = create_variables(specs, collections=[tf.GraphKeys.LOCAL_VARIABLES])  # no part of a checkpoint
+        self._sums = list(sums.values())
         self.set = tf.group(*[total.assign(part) for total, part in zip(self._sums, gradients)])
         self.add = tf.group(*[total.assign_add(part) for total, part in zip(self._sums, gradients)])
 
@@ -56,26 +52,30 @@ def _dense_gradients(loss, variables):
     return dense, [variable for _, variable in trained]
 
 
-class _Adam(tf.train.AdamOptimizer):
-    """TensorFlow's Adam, the moments of which start as arrays of zeros.
-
-    Adam's own zeros are constants, which the graph optimizer writes out and a session keeps for its whole life: as much
-    memory as the moments take, never read again.
-    """
-
-    def _zeros_slot(self, var, slot_name, op_name):
-        def zeros(shape, dtype, partition_info=None):
-            return empty_array(shape, dtype)
-
-        return self._get_or_make_slot_with_initializer(var, zeros, var.shape, var.dtype.base_dtype, slot_name, op_name)
-
-
 def _step(gradients, variables, learning_rate, ranks, scope):
     averaged = average_gradients(gradients, ranks)
-    with tf.variable_scope(scope):
-        optimizer = _Adam(learning_rate, epsilon=1e-5)
-        step = optimizer.apply_gradients(list(zip(averaged, variables)))
+    moments, powers = _optimizer_variables(variables, scope)
+    now = [power.read_value() for power in powers]
+    betas, epsilon = [tf.constant(beta) for beta in BETAS], tf.constant(EPSILON)
+    updates = [
+        apply_adam(variable, moment, now, learning_rate, betas, epsilon, gradient)
+        for variable, moment, gradient in zip(variables, moments, averaged)
+    ]
+    with tf.control_dependencies(updates):
+        step = tf.group(*(power.assign(value * beta) for power, value, beta in zip(powers, now, betas)))
     return step, tf.global_norm(averaged)
+
+
+def _optimizer_variables(variables, scope):
+    """The first and second moment of each variable, and the powers of the betas, by the names of TensorFlow's Adam."""
+    specs = {}
+    for variable in variables:
+        for name in ('Adam', 'Adam_1'):
+            specs[f'{scope}/{variable.op.name}/{name}'] = VariableSpec(variable.shape.as_list())
+    for name, beta in zip(('beta1_power', 'beta2_power'), BETAS):
+        specs[f'{scope}/{name}'] = VariableSpec([], start=beta)
+    *moments, power1, power2 = create_variables(specs, collections=[tf.GraphKeys.GLOBAL_VARIABLES]).values()
+    return list(zip(moments[::2], moments[1::2])), (power1, power2)
 
 
 def run_with_stats(session: tf.Session, op: tf.Operation, stats: Dict[str, tf.Tensor], feed) -> Dict[str, float]:
