@@ -1,10 +1,11 @@
-"""Our PPO step beside PyTorch's, in turn on the same machine, with the ratio of every pair.
+"""Our PPO step beside PyTorch's and beside a plain one in TensorFlow, in turn on one machine; the ratio of every pair.
 
     python benchmarks/peers.py --torch-python PYTHON     # of an environment with torch==2.13.0 and transformers
     python benchmarks/peers.py --torch-python PYTHON --batch 64 --phases sample
+    python benchmarks/peers.py --rows plain              # needs no PyTorch
 
 One pair is one run of ours and one of theirs right after it; the table has the median ratio and the range of them.
-The rows are in `torch_rows.py`. PyTorch's packages are the optional dependencies `peers`.
+The rows are in `torch_rows.py` and `plain_row.py`. PyTorch's packages are the optional dependencies `peers`.
 """
 
 import statistics
@@ -12,7 +13,8 @@ import sys
 
 from measuring import PHASES, figures_of, json_line, parser, table
 
-ROWS = {'common': 'float32', 'tuned': 'float32', 'bfloat16': 'bfloat16'}  # and the type of ours to hold it against
+# And the type of ours to hold it against.
+ROWS = {'common': 'float32', 'tuned': 'float32', 'bfloat16': 'bfloat16', 'plain': 'float32'}
 
 
 def main() -> None:
@@ -25,12 +27,15 @@ def main() -> None:
     size = [f'--{name}={getattr(flags, name)}' for name in ('model', 'batch', 'query', 'response', 'repeats')]
     size += ['--phases', *flags.phases]
     rows, figures = [], {}
+
+    def theirs_of(row):
+        if row == 'plain':
+            return figures_of('plain_row.py', *size)
+        return figures_of('torch_rows.py', *size, f'--row={row}', python=flags.torch_python)
+
     for row in flags.rows:
         pairs = [
-            (
-                figures_of('ppo_step.py', *size, '--json', f'--dtype={ROWS[row]}'),
-                figures_of('torch_rows.py', *size, f'--row={row}', python=flags.torch_python),
-            )
+            (figures_of('ppo_step.py', *size, '--json', f'--dtype={ROWS[row]}'), theirs_of(row))
             for _ in range(flags.pairs)
         ]
         print(f'{row}: {flags.pairs} pairs done', file=sys.stderr, flush=True)
@@ -43,7 +48,7 @@ def main() -> None:
             figures[f'{row}/{phase}'] = ratios
         memory = [[f['peak_gigabytes'] for f in pair] for pair in pairs]
         rows.append([row, 'peak GB', *(max(column) for column in zip(*memory)), '', ''])
-    table(['PyTorch row', 'phase', 'ours, s', 'theirs, s', 'theirs / ours', 'pairs'], rows)
+    table(['row', 'phase', 'ours, s', 'theirs, s', 'theirs / ours', 'pairs'], rows)
     if flags.json:
         json_line(figures)
 

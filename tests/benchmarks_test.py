@@ -7,7 +7,11 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+
+from lm_human_preferences.hyperparameters import ModelHParams
+from lm_human_preferences.utils.tf_versions import new_session, tf
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -56,3 +60,35 @@ def test_another_checkout_is_the_one_that_is_measured(tmp_path):
     assert (tmp_path / 'measured').read_text() == 'xx'  # one of each pair
     theirs, ours, ratio = map(float, row[1:4])
     assert theirs > 0 and ours > 0 and 0.05 < ratio < 20
+
+
+@pytest.mark.filterwarnings('ignore:Converting sparse IndexedSlices')
+def test_the_plain_row_computes_what_ours_does(monkeypatch):
+    monkeypatch.syspath_prepend(os.path.join(ROOT, 'benchmarks'))
+    from plain_row import PlainModel
+
+    random = np.random.RandomState(0)
+    tokens, slopes = random.randint(0, 27, [3, 9]), random.standard_normal([3, 9, 27]).astype(np.float32)
+    with tf.Graph().as_default() as graph, new_session(graph) as session:
+        tf.set_random_seed(1)
+        plain = PlainModel(ModelHParams(n_vocab=27, n_ctx=12, n_embd=16, n_head=2, n_layer=2), 'model', 'value')
+        first, cache = plain(tf.constant(tokens[:, :5]))
+        rest, _ = plain(tf.constant(tokens[:, 5:]), cache)
+        hidden = [tf.concat([first, rest], axis=1), plain.model(tf.constant(tokens, tf.int32)).hidden]
+        logits = [plain.logits(hidden[0]), plain.model.logits(hidden[1])]
+        variables = [variable for name, variable in plain.variables.items() if not name.startswith('heads/')]
+        gradients = [tf.gradients(tf.reduce_sum(each * slopes), variables) for each in logits]
+        gradients = [[tf.convert_to_tensor(gradient) for gradient in each] for each in gradients]
+        session.run(tf.global_variables_initializer())
+        hidden, gradients = session.run([hidden, gradients])
+    np.testing.assert_allclose(*hidden, rtol=1e-4, atol=1e-5)
+    assert np.abs(hidden[1]).max() > 1
+    for variable, theirs, ours in zip(variables, *gradients):
+        np.testing.assert_allclose(theirs, ours, rtol=1e-3, atol=1e-4, err_msg=variable.name)
+        assert np.abs(ours).max() > 1e-3
+
+
+def test_the_plain_row_goes_through_a_step():
+    figures = json.loads(printed('plain_row.py').splitlines()[-1])
+    assert sorted(figures['phases']) == ['reference', 'sample', 'score', 'train']
+    assert figures['step'] == pytest.approx(sum(figures['phases'].values()), rel=1e-6)
