@@ -16,9 +16,10 @@ from lm_human_preferences.language.trained_models import TrainedModel, find_rewa
 from lm_human_preferences.run_folder import RunFolder, find_policy
 from lm_human_preferences.utils.checkpoints import CheckpointWriter
 from lm_human_preferences.utils.files import write_json, written_whole
+from lm_human_preferences.utils.new_variables import VariableSpec, create_variables
 from lm_human_preferences.utils.progress import say
 from lm_human_preferences.utils.tf_versions import new_session, tf
-from lm_human_preferences.utils.variables import VariableSpec, create_variables, set_variables
+from lm_human_preferences.utils.variables import set_variables
 
 
 def convert(hparams: ConvertHParams) -> None:

@@ -7,8 +7,8 @@ from lm_human_preferences.hyperparameters import ModelHParams
 from lm_human_preferences.language.model import Model, branching
 from lm_human_preferences.language.trained_models import TrainedModel
 from lm_human_preferences.lm_tasks import Task
+from lm_human_preferences.utils.new_variables import VariableSpec, create_variables
 from lm_human_preferences.utils.tf_versions import tf
-from lm_human_preferences.utils.variables import VariableSpec, create_variables
 
 
 class RewardModel:

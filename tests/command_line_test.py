@@ -178,6 +178,13 @@ def test_help():
     assert "  --save_dir: str = '/tmp/save/train_policy'" in lines
 
 
+@pytest.mark.parametrize('module', ['command_line', 'rank', 'mpiexec', 'labeling.collection'])
+def test_tensorflow_is_not_loaded_before_it_is_needed(module):
+    code = f'import sys, lm_human_preferences.{module}; print("tensorflow" in sys.modules)'
+    environment = dict(os.environ, PYTHONPATH=os.path.dirname(LAUNCH))
+    assert subprocess.check_output([sys.executable, '-c', code], env=environment).split() == [b'False']
+
+
 @pytest.mark.parametrize(
     'devices, ranks', [('', 1), ('0', 1), ('0,1,2', 3), ('0,-1,2', 1), ('-1', 1), ('GPU-a,GPU-b', 2)]
 )

@@ -3,9 +3,9 @@
 from typing import Dict, Sequence, Tuple
 
 from lm_human_preferences.utils.exchange import average_gradients
+from lm_human_preferences.utils.new_variables import VariableSpec, create_variables
 from lm_human_preferences.utils.ranks import Ranks
 from lm_human_preferences.utils.tf_versions import apply_adam, tf
-from lm_human_preferences.utils.variables import VariableSpec, create_variables
 
 BETAS = (0.9, 0.999)
 EPSILON = 1e-5
