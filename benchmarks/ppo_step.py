@@ -178,7 +178,8 @@ def growth(arguments) -> None:
             exponent = '' if before is None else _exponent(before, (size, figures['step']))
             rows.append([f'{flag} {setting}', size, figures['step'], exponent, figures['peak_gigabytes']])
             before = (size, figures['step'])
-            print(f'{flag} {setting}: {figures["step"]:.1f} s', file=sys.stderr, flush=True)
+            done = f'{flag} {setting}: {figures["step"]:.1f} s, limit {size:.1f}, {figures["peak_gigabytes"]:.2f} GB'
+            print(done, file=sys.stderr, flush=True)
     table(['case', 'limit, s', 'step, s', 'exponent of time against limit', 'peak GB'], rows)
 
 
