@@ -4,14 +4,11 @@ Logits at every position, keys and values that grow by concatenation, one softma
 entropies, TensorFlow's own gradients and Adam. It is ours, after the paper, and not the code of 2019.
 """
 
-import argparse
-import json
 import math
-import statistics
-import time
 
 import numpy as np
-from measuring import SIZES, model_size, peak_gigabytes
+from measuring import SIZES, model_size
+from rows import row_parser, time_phases
 
 from lm_human_preferences.hyperparameters import PpoHParams
 from lm_human_preferences.language.model import Model
@@ -156,26 +153,11 @@ class PlainStep:
 
 
 def main() -> None:
-    flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    flags.add_argument('--model', choices=sorted(SIZES), default='124M')
-    for name, value in dict(batch=8, query=64, response=24, epochs=4, repeats=3).items():
-        flags.add_argument('--' + name, type=int, default=value)
-    flags.add_argument('--phases', nargs='+', help='to be timed; all of them run')
-    flags = flags.parse_args()
+    flags = row_parser(__doc__, SIZES).parse_args()
     with tf.Graph().as_default() as graph, new_session(graph) as session:
         step = PlainStep(flags, session)
         phases = dict(sample=step.sample, reference=step.reference, score=step.score, train=step.train)
-        times = {name: [] for name in phases}
-        for repeat in range(1 + flags.repeats):  # the first is for warming up
-            for name, phase in phases.items():
-                start = time.perf_counter()
-                phase()
-                if repeat:
-                    times[name].append(time.perf_counter() - start)
-    times = {name: times[name] for name in flags.phases or phases}
-    step = statistics.median(sum(parts) for parts in zip(*times.values()))
-    medians = {name: statistics.median(measured) for name, measured in times.items()}
-    print(json.dumps(dict(phases=medians, step=step, peak_gigabytes=peak_gigabytes())))
+        time_phases(phases, flags)
 
 
 if __name__ == '__main__':

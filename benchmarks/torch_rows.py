@@ -5,14 +5,10 @@ tuned: logits at the response only, values and logprobs kept from sampling, oneD
 bfloat16: as tuned, with matrix products by autocast.
 """
 
-import argparse
 import contextlib
-import json
-import resource
-import statistics
-import time
 
 import torch
+from rows import row_parser, time_phases
 from torch.nn import functional
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model
 from transformers.pytorch_utils import Conv1D
@@ -129,32 +125,13 @@ class PpoStep:
 
 
 def main() -> None:
-    flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    flags = row_parser(__doc__, SIZES)
     flags.add_argument('--row', choices=['common', 'tuned', 'bfloat16'], default='tuned')
-    flags.add_argument('--model', choices=sorted(SIZES), default='124M')
-    for name, value in dict(batch=8, query=64, response=24, epochs=4, repeats=3).items():
-        flags.add_argument('--' + name, type=int, default=value)
-    flags.add_argument('--phases', nargs='+', help='to be timed; those before them run too')
     flags = flags.parse_args()
     if flags.row == 'tuned':
         Conv1D.forward = lambda layer, x: OneDnnLinear.apply(x, layer.weight, layer.bias)
     step = PpoStep(flags)
-    phases = dict(sample=step.sample, reference=step.reference_, score=step.score, train=step.train)
-    asked = flags.phases or list(phases)
-    while list(phases)[-1] not in asked:
-        phases.popitem()
-    times = {name: [] for name in phases}
-    for repeat in range(1 + flags.repeats):  # the first is for warming up
-        for name, phase in phases.items():
-            start = time.perf_counter()
-            phase()
-            if repeat:
-                times[name].append(time.perf_counter() - start)
-    times = {name: times[name] for name in asked}
-    totals = [sum(parts) for parts in zip(*times.values())]
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    medians = {name: statistics.median(measured) for name, measured in times.items()}
-    print(json.dumps(dict(phases=medians, step=statistics.median(totals), peak_gigabytes=memory)))
+    time_phases(dict(sample=step.sample, reference=step.reference_, score=step.score, train=step.train), flags)
 
 
 if __name__ == '__main__':
