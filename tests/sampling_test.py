@@ -19,7 +19,7 @@ PADDING = 27
 @pytest.fixture
 def session():
     with tf.Graph().as_default() as graph, new_session(graph) as session:
-        tf.set_random_seed(0)
+        tf.set_random_seed(1)
         yield session
 
 
@@ -75,7 +75,7 @@ def test_incremental_sampling_equals_the_full_forward_pass(session, random, widt
     incremental, full, logprobs, expected = session.run(
         (samples.hidden, hidden, samples.logprobs, token_logprobs(model.logits(hidden), samples.tokens))
     )
-    np.testing.assert_allclose(incremental, full, rtol=1e-4, atol=3e-5)
+    np.testing.assert_allclose(incremental, full, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(logprobs, expected, rtol=1e-4, atol=1e-5)
 
 

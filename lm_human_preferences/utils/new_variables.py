@@ -56,23 +56,25 @@ def create_variables(
 
 def _add_variable(nodes, name, spec):
     """Write down a variable, its initial value, and how it is set to that and read."""
-    shape = tf.TensorShape(spec.shape).as_proto()
-    _add(nodes, name, 'VarHandleOp', dtype=_FLOAT, shape=tf.AttrValue(shape=shape), shared_name=_bytes(name))
+    shape = tf.AttrValue(shape=tf.TensorShape(spec.shape).as_proto())
+    shared_name = tf.AttrValue(s=name.encode())
+    _add(nodes, name, 'VarHandleOp', dtype=_FLOAT, shape=shape, shared_name=shared_name)
     initial, sizes = f'{name}/Initializer', f'{name}/Initializer/shape'
-    if not spec.start:
-        _add(nodes, sizes, 'Const', dtype=_INT, value=_tensor(np.array(spec.shape, np.int32)))
     if spec.start:
         _add(nodes, initial, 'Const', dtype=_FLOAT, value=_tensor(np.float32(spec.start), spec.shape))
-    elif spec.stddev:
-        seed = tf.get_default_graph().seed
-        seeds = {} if seed is None else dict(seed=tf.AttrValue(i=seed), seed2=tf.AttrValue(i=zlib.crc32(name.encode())))
-        _add(nodes, f'{initial}/normal', 'RandomStandardNormal', sizes, T=_INT, dtype=_FLOAT, **seeds)
-        _add(nodes, f'{initial}/stddev', 'Const', dtype=_FLOAT, value=_tensor(np.float32(spec.stddev)))
-        _add(nodes, initial, 'Mul', f'{initial}/normal', f'{initial}/stddev', T=_FLOAT)
     else:
-        # An array of its own. The graph optimizer turns `tf.zeros` into a constant, which a session keeps for its whole
-        # life: for the moments of Adam as much memory as they take themselves.
-        _add(nodes, initial, 'Empty', sizes, dtype=_FLOAT, init=tf.AttrValue(b=True))
+        _add(nodes, sizes, 'Const', dtype=_INT, value=_tensor(np.array(spec.shape, np.int32)))
+        if spec.stddev:
+            seed = tf.get_default_graph().seed
+            own = zlib.crc32(name.encode())
+            seeds = {} if seed is None else dict(seed=tf.AttrValue(i=seed), seed2=tf.AttrValue(i=own))
+            _add(nodes, f'{initial}/normal', 'RandomStandardNormal', sizes, T=_INT, dtype=_FLOAT, **seeds)
+            _add(nodes, f'{initial}/stddev', 'Const', dtype=_FLOAT, value=_tensor(np.float32(spec.stddev)))
+            _add(nodes, initial, 'Mul', f'{initial}/normal', f'{initial}/stddev', T=_FLOAT)
+        else:
+            # An array of its own. The graph optimizer turns `tf.zeros` into a constant, which a session keeps for its
+            # whole life: for the moments of Adam as much memory as they take themselves.
+            _add(nodes, initial, 'Empty', sizes, dtype=_FLOAT, init=tf.AttrValue(b=True))
     _add(nodes, f'{name}/Assign', 'AssignVariableOp', name, initial, dtype=_FLOAT)
     _add(nodes, f'{name}/Read/ReadVariableOp', 'ReadVariableOp', name, dtype=_FLOAT)
 
@@ -85,7 +87,3 @@ def _add(nodes, name, op, *inputs, **attributes):
 
 def _tensor(value, shape=None):
     return tf.AttrValue(tensor=tf.make_tensor_proto(value, shape=shape))
-
-
-def _bytes(text):
-    return tf.AttrValue(s=text.encode())

@@ -51,7 +51,7 @@ else:
 
 
 def uses_onednn() -> bool:
-    """Whether matrix products are oneDNN's: in TensorFlow 2 on a CPU, unless TF_ENABLE_ONEDNN_OPTS=0."""
+    """Whether matrix products are oneDNN's: in TensorFlow 2 on a CPU, unless TF_ENABLE_ONEDNN_OPTS is 0."""
     return not IS_TF1 and _pywrap_util_port.IsMklEnabled() and not tf.config.list_physical_devices('GPU')
 
 
