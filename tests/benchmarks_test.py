@@ -55,9 +55,9 @@ def test_another_checkout_is_the_one_that_is_measured(tmp_path):
     shutil.copytree(os.path.join(ROOT, 'lm_human_preferences'), str(package))
     with open(str(package / 'policy.py'), 'a') as file:
         file.write(f'\nopen({str(tmp_path / "measured")!r}, "a").write("x")\n')
-    arguments = ['--against', str(tmp_path / 'other'), '--pairs=2', '--batches=2', '--response=3']
+    arguments = ['--against', str(tmp_path / 'other'), '--pairs=1', '--batches=2', '--response=3']
     row = printed('sampling.py', *arguments).splitlines()[-1].strip('| ').split('|')
-    assert (tmp_path / 'measured').read_text() == 'xx'  # one of each pair
+    assert (tmp_path / 'measured').read_text() == 'x'  # one of the pair
     theirs, ours, ratio = map(float, row[1:4])
     assert theirs > 0 and ours > 0 and 0.05 < ratio < 20
 

@@ -10,6 +10,7 @@ from runs_test import launch
 def test_a_short_demo_ends_with_its_table(tmp_path):
     flags = [
         '--rewards.train_new_model.labels.num_train=320',
+        '--rewards.train_new_model.normalize_samples=64',
         '--ppo.total_episodes=64',
         '--ppo.batch_size=64',
         '--ppo.lr=1e-5',

@@ -36,9 +36,8 @@ def test_a_rank_is_killed(start, backend):
     assert re.match(r'error: rank 1 of 2 on \S+ was killed by SIGKILL$', errors.splitlines()[-1])
 
 
-@pytest.mark.parametrize('backend', ['mpi4py', pytest.param('horovod', marks=NO_HOROVOD)])
-def test_a_rank_raises(start, backend):
-    run = start(backend)
+def test_a_rank_raises(start):
+    run = start()
     os.kill(run.rank(1), signal.SIGINT)  # Python raises KeyboardInterrupt in that rank alone
     status, _, errors = run.end()
     lines = errors.splitlines()

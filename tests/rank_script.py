@@ -113,7 +113,7 @@ CASES = {
     'best_of_4': reward('best_of_4'),
     'scalar_rating': reward('scalar_rating'),
 }
-HOROVOD_CASES = ['ppo', 'best_of_4']  # the others differ in what always goes through mpi4py
+HOROVOD_CASES = ['ppo']  # the others differ in what always goes through mpi4py
 
 if __name__ == '__main__':
     main(sys.argv[1], sys.argv[2:])

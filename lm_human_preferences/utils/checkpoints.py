@@ -1,6 +1,7 @@
 """Checkpoints of a run, and going on from them exactly."""
 
 import json
+import re
 import time
 from typing import Any, Dict, List, Optional, Sequence
 
@@ -9,7 +10,7 @@ import numpy as np
 from lm_human_preferences.resuming import check_same_ranks, check_same_run
 from lm_human_preferences.utils import preemption
 from lm_human_preferences.utils.checkpoint_files import forget_after, last_state, latest_checkpoint, new_checkpoint
-from lm_human_preferences.utils.divergence import check_variables
+from lm_human_preferences.utils.divergence import refuse_variable
 from lm_human_preferences.utils.errors import UserError
 from lm_human_preferences.utils.hyperparams import HParams
 from lm_human_preferences.utils.progress import say
@@ -30,7 +31,9 @@ class CheckpointWriter:
         self._keep = keep
         if folder:
             # A variable that is no number any more must not take the place of the last good checkpoint.
-            self._finite = {v.name: tf.reduce_all(tf.is_finite(v)) for v in variables if v.dtype.base_dtype.is_floating}
+            graph = tf.get_default_graph()
+            floating = [variable for variable in variables if variable.dtype.base_dtype.is_floating]
+            self._checks = [tf.check_numerics(graph.as_graph_element(v), v.name).op for v in floating]
             self._saver = tf.train.Saver(list(variables), max_to_keep=None)
 
     def restore(self, session: tf.Session) -> None:
@@ -48,7 +51,10 @@ class CheckpointWriter:
         """
         if not self._folder:
             return
-        check_variables(session.run(self._finite), step)
+        try:
+            session.run(self._checks)
+        except tf.errors.InvalidArgumentError as error:
+            refuse_variable(re.search(r'(\S+) : Tensor had', error.message).group(1), step)
         try:
             with new_checkpoint(self._folder, step, state or {}, self._keep) as path:
                 self._saver.save(session, path, write_meta_graph=False, write_state=False)

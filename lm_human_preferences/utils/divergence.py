@@ -1,7 +1,7 @@
 """Stopping a run whose numbers are no numbers any more, before it saves them."""
 
 import math
-from typing import Dict
+from typing import Dict, NoReturn
 
 from lm_human_preferences.utils.errors import UserError
 
@@ -25,11 +25,9 @@ def check_finite(stats: Dict[str, float], step: int) -> None:
         del stats[tag]
 
 
-def check_variables(finite: Dict[str, bool], step: int) -> None:
-    """Refuse to save (UserError) the variables of training step `step` if one of them is not `finite`."""
-    wrong = sorted(name for name, is_finite in finite.items() if not is_finite)
-    if wrong:
-        raise UserError(
-            f'step {step}: {wrong[0]} is not finite: training diverged and stops; nothing of this step was saved: '
-            'lower the learning rate'
-        )
+def refuse_variable(name: str, step: int) -> NoReturn:
+    """Refuse to save (UserError) the variables of training step `step`, of which one is not finite."""
+    raise UserError(
+        f'step {step}: {name} is not finite: training diverged and stops; nothing of this step was saved: '
+        'lower the learning rate'
+    )
