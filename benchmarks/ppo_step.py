@@ -10,7 +10,7 @@ the rate that `limits.py` measures in the same process. Of several ranks, which 
 
 import sys
 import time
-from typing import Dict
+from typing import Dict, Sequence, Tuple
 
 import numpy as np
 from limits import matmul_rate
@@ -167,24 +167,28 @@ def report(figures: Dict[str, object]) -> None:
 
 
 def growth(arguments) -> None:
-    """Step time and memory, each case in a process of its own, with the exponent against the case before it."""
-    cases = [('batch', [8, 16, 32, 64]), ('response', [12, 24, 48, 96]), ('model', ['124M', '355M'])]
-    rows = []
-    for flag, settings in cases:
-        before = None
+    """Step time and memory, each case in a process of its own, and how time grows with the arithmetic of a series."""
+    series = [('batch', [8, 16, 32, 64]), ('response', [12, 24, 48, 96]), ('model', ['124M', '355M'])]
+    rows, exponents = [], []
+    for flag, settings in series:
+        measured = []
         for setting in settings:
             figures = figures_of('ppo_step.py', *arguments, f'--{flag}={setting}', '--repeats=1', '--json')
-            size = sum(figures['limits'].values())
-            exponent = '' if before is None else _exponent(before, (size, figures['step']))
-            rows.append([f'{flag} {setting}', size, figures['step'], exponent, figures['peak_gigabytes']])
-            before = (size, figures['step'])
-            done = f'{flag} {setting}: {figures["step"]:.1f} s, limit {size:.1f}, {figures["peak_gigabytes"]:.2f} GB'
+            limit, step, peak = sum(figures['limits'].values()), figures['step'], figures['peak_gigabytes']
+            arithmetic = limit * figures['gflops'] / 1000
+            rows.append([f'{flag} {setting}', arithmetic, limit, step, step / limit, peak])
+            measured.append((arithmetic, step))
+            done = f'{flag} {setting}: {arithmetic:.2f} TFLOP, limit {limit:.1f} s, step {step:.1f} s, {peak:.2f} GB'
             print(done, file=sys.stderr, flush=True)
-    table(['case', 'limit, s', 'step, s', 'exponent of time against limit', 'peak GB'], rows)
+        exponents.append(f'{flag} {growth_exponent(measured):.2f}')
+    table(['case', 'TFLOP', 'limit, s', 'step, s', 'of the limit', 'peak GB'], rows)
+    print(f'seconds grow with TFLOP to the power of: {", ".join(exponents)}')
 
 
-def _exponent(before, now):
-    return float(np.log(now[1] / before[1]) / np.log(now[0] / before[0]))
+def growth_exponent(measured: Sequence[Tuple[float, float]]) -> float:
+    """The exponent of the power law that fits pairs of size and time best, by least squares of their logarithms."""
+    sizes, times = np.log(np.array(measured)).T
+    return float(np.polyfit(sizes, times, 1)[0])
 
 
 def main() -> None:

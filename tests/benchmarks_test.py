@@ -34,6 +34,14 @@ def test_a_step_is_held_against_the_arithmetic_of_a_rank(ranks):
     assert figures['limits']['reference'] == pytest.approx(figures['limits']['train'] / 12)
 
 
+def test_the_exponent_of_growth(monkeypatch):
+    monkeypatch.syspath_prepend(os.path.join(ROOT, 'benchmarks'))
+    from ppo_step import growth_exponent
+
+    assert growth_exponent([(1, 3), (2, 12), (4, 48)]) == pytest.approx(2)
+    assert growth_exponent([(2.0, 5.1), (4.0, 9.8), (8.0, 20.3)]) == pytest.approx(0.996, abs=1e-3)
+
+
 def test_ranks_train_a_shared_reward_batch_as_the_naive_graph_does():
     text = printed('reward_batch.py', '--ranks=2')
     ours, naive = re.search(r'losses of the first step (\S+) and (\S+);', text).groups()
