@@ -256,17 +256,17 @@ def test_books(cache):
 
 
 def test_cnndm(cache, mirror):
-    urls = ['http://web.archive.org/cnn.com/a', 'http://web.archive.org/www.dailymail.co.uk/b']
+    urls = [f'http://web.archive.org/{rest}' for rest in ('cnn.com/a', 'www.dailymail.co.uk/b', 'www.example.org/c')]
     folder = cache / 'datasets' / 'cnndm'
     (folder / 'url_lists').mkdir(parents=True)
     (folder / 'url_lists' / 'all_val.txt').write_text('\n'.join(urls) + '\n')
-    for url, site in zip(urls, ('cnn', 'dailymail')):
+    for url, site in zip(urls, ('cnn', 'dailymail', 'dailymail')):
         stories = folder / 'cache_val' / site / 'stories'
-        stories.mkdir(parents=True)
+        stories.mkdir(parents=True, exist_ok=True)
         name = hashlib.sha1(url.encode()).hexdigest() + '.story'
         (stories / name).write_text(f'News of {site}.\n\n@highlight\n\nNews', encoding='utf-8')
     texts = get_texts('cnndm', 'valid')
-    assert list(texts) == ['News of cnn.', 'News of dailymail.']
+    assert list(texts) == ['News of cnn.', 'News of dailymail.', 'News of dailymail.']
     (folder / 'cache_val' / 'cnn' / 'stories' / (hashlib.sha1(urls[0].encode()).hexdigest() + '.story')).unlink()
     with pytest.raises(FileNotFoundError, match='story of http://web.archive.org/cnn.com/a is missing'):
         texts[0]

@@ -34,14 +34,19 @@ class Stories(Sequence):
 
     def _read(self, index: int) -> str:
         url = self._urls[index]
-        site = 'dailymail' if 'dailymail.co.uk' in url else 'cnn'
         name = hashlib.sha1(url.encode('utf-8')).hexdigest() + '.story'
-        try:
-            path = storage.local_file(storage.join(self._folder, site, 'stories', name))
-        except FileNotFoundError as error:
-            raise FileNotFoundError(f'the story of {url} is missing from the cnndm data set: {error}') from None
-        with open(path, encoding='utf-8', errors='replace') as f:
-            return f.read()
+        # Some stories of a newspaper have the address of another site.
+        sites = ('dailymail', 'cnn') if 'dailymail.co.uk' in url else ('cnn', 'dailymail')
+        failures = []
+        for site in sites:
+            try:
+                path = storage.local_file(storage.join(self._folder, site, 'stories', name))
+            except FileNotFoundError as error:
+                failures.append(error)
+                continue
+            with open(path, encoding='utf-8', errors='replace') as f:
+                return f.read()
+        raise FileNotFoundError(f'the story of {url} is missing from the cnndm data set: {failures[0]}')
 
 
 class Highlights(Stories):
