@@ -149,6 +149,17 @@ def test_skip_and_undo(collect):
     assert not collection.undo('bob')
 
 
+def test_an_answer_to_a_question_that_was_skipped_counts(collect):
+    """As when somebody goes back to its page after all."""
+    collection = collect(count=2)
+    collection.skip('ann', 0)
+    assert collection.answer('ann', 0, collection.order('ann', 0).index(0))
+    assert [label['best'] for label in collection.labels()] == [0]
+    assert collection.answer('ann', 0, 1) and collection.num_answers == 1  # sent twice
+    assert collection.undo('ann') and collection.next_question('ann').number == 0
+    assert collection.undo('ann') and not collection.undo('ann')
+
+
 def test_overlapping_questions_are_answered_by_different_people(collect):
     assert [number for number in range(40) if overlaps(number, 0.05)] == [19, 39]
     assert sum(overlaps(number, 0.3) for number in range(1000)) == 300

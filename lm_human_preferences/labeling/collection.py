@@ -147,7 +147,7 @@ class Collection:
         with self._changed:
             if not (0 <= number < len(self.questions) and 0 <= answer < len(self.form.answers)):
                 raise ValueError('no such question or answer')
-            if number in self._passed.get(who, set()):
+            if any(given['who'] == who for given in self._answers[number].values()):
                 return True  # sent twice
             now = self._clock()
             if number not in self._open or not self._has_room(number, who, now):
