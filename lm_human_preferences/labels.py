@@ -36,7 +36,7 @@ def load_labels(
         raise ValueError(f'{path}: no labels')
     num = len(entries) if num is None else num
     if len(entries) < num:
-        raise ValueError(f'{path}: {len(entries)} labels are fewer than --labels.num_train {num}')
+        raise ValueError(f'{path}: {len(entries)} labels are fewer than labels.num_train, {num}')
     entries = entries[:num]
     labels = {}
     for field, (dtype, shape) in schema.items():

@@ -42,7 +42,7 @@ def twice(name):
     label_case('an_object', {'labels': []}, f'{LABELS}: not a list of labels'),
     label_case('a_string', '"labels"', f'{LABELS}: not a list of labels'),
     label_case('empty_list', [], f'{LABELS}: no labels'),
-    label_case('too_few', good_labels()[:7], f'{LABELS}: 7 labels are fewer than --labels.num_train 8'),
+    label_case('too_few', good_labels()[:7], f'{LABELS}: 7 labels are fewer than labels.num_train, 8'),
     label_case(
         'an_entry_is_a_number', [*good_labels()[:7], 3], f"{LABELS}: entry 7: field 'query': the entry is not an object"
     ),

@@ -58,7 +58,7 @@ def test_a_folder_of_label_files(tmp_path, monkeypatch):
     (tmp_path / 'mine' / 'a.json').write_text(json.dumps(entries()[:2]))
     (tmp_path / 'mine' / 'a.journal.jsonl').write_text('not a label file')
     assert load(tmp_path / 'mine', num=3)['query'][:, 0].tolist() == [0, 1, 2]
-    with pytest.raises(ValueError, match='mine: 3 labels are fewer than --labels.num_train 4'):
+    with pytest.raises(ValueError, match='mine: 3 labels are fewer than labels.num_train, 4'):
         load(tmp_path / 'mine', num=4)
     (tmp_path / 'mine' / 'b.json').write_text(json.dumps([dict(entries()[2], best=2)]))
     with pytest.raises(ValueError, match=r"b.json: entry 0: field 'best': 2 is none of the 2 samples"):
@@ -126,7 +126,7 @@ def test_bad_fields_name_file_entry_and_field(write, field, value, fault):
     [
         ('[1', 'not JSON'),
         ('{}', 'not a list'),
-        (entries()[:1], '1 labels are fewer than --labels.num_train 2'),
+        (entries()[:1], '1 labels are fewer than labels.num_train, 2'),
         ([1, 2], 'entry 0: .*not an object'),
         ([{'query': [1, 2, 3]}] * 2, "field 'sample0': missing"),
     ],
