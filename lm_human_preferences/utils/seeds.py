@@ -1,6 +1,6 @@
 """Random numbers of a run: one seed for all ranks, and each rank's own generator."""
 
-from typing import Callable, Optional, Sequence
+from typing import Optional, Sequence
 
 import numpy as np
 
@@ -14,12 +14,6 @@ def shared_seed(seed: Optional[int], ranks: Ranks) -> int:
     if seed is not None:
         return seed
     return int(ranks.broadcast(np.array(np.random.RandomState().randint(2**31 - 1), np.int64)))
-
-
-def uniform_generator(seed: int, ranks: Ranks) -> Callable[..., np.ndarray]:
-    """A function of a shape that draws uniform float32 numbers in [0, 1), apart for each rank."""
-    generator = np.random.RandomState((seed + 100003 * ranks.rank) % 2**32)
-    return lambda *shape: generator.random_sample(shape).astype(np.float32)
 
 
 def uniforms_of_samples(seed: int, indices: Sequence[int], length: int) -> np.ndarray:
