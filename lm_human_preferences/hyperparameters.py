@@ -4,10 +4,12 @@
 """
 
 import math
+import os
 import re
 from dataclasses import dataclass, field
 from typing import Any, Callable, List, Optional, Tuple
 
+from lm_human_preferences.utils.files import write_json
 from lm_human_preferences.utils.hyperparams import HParams
 
 Rule = Tuple[Callable[[Any], bool], str]
@@ -448,3 +450,14 @@ TREES = {  # of each command
     'convert': ConvertHParams,
     'label': LabelPageHParams,
 }
+
+
+def hparams_file(folder: str, command: str) -> str:
+    """Where the folder of a run keeps the hyperparameters of a command."""
+    return os.path.join(folder, f'{command}_hparams.json')
+
+
+def save_hparams(folder: str, hparams: HParams) -> None:
+    """Write the hyperparameters of a run into its folder."""
+    command = next(name for name, tree in TREES.items() if type(hparams) is tree)
+    write_json(hparams_file(folder, command), hparams.to_nested_dict())

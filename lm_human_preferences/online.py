@@ -22,6 +22,7 @@ from lm_human_preferences import train_reward
 from lm_human_preferences.hyperparameters import TrainPolicyHParams, TrainRewardHParams
 from lm_human_preferences.labeling.buyer import LabelBuyer
 from lm_human_preferences.labeling.questions import QuestionEntry, Respond
+from lm_human_preferences.resuming import ONLINE_FOLDER
 from lm_human_preferences.utils import preemption
 from lm_human_preferences.utils.checkpoint_files import last_state
 from lm_human_preferences.utils.progress import say
@@ -86,7 +87,7 @@ class OnlineRewardModel:
 
     @property
     def _labels_folder(self) -> str:
-        return os.path.join(self._folder, 'online', 'labels')
+        return os.path.join(self._folder, ONLINE_FOLDER, 'labels')
 
     def train_first(self) -> None:
         """Train the reward model that the first episode needs, on labels about the initial policy.
@@ -145,7 +146,7 @@ class OnlineRewardModel:
         first_seed = self._seed if new.run.seed is None else new.run.seed
         if first_seed is not None:
             new.run.seed = (first_seed + training - self._schedule.training(0)) % 2**31
-        new.run.save_dir = os.path.join(self._folder, 'online', f'training-{training}')
+        new.run.save_dir = os.path.join(self._folder, ONLINE_FOLDER, f'training-{training}')
         if self._ranks.broadcast(np.array(self._is_there(new) if self._buyer else False)):
             return
         say(f'reward model: training {training} on {new.labels.num_train} labels', self._ranks.is_first)

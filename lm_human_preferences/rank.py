@@ -38,11 +38,6 @@ class Job(NamedTuple):
     show_traceback: bool
 
 
-def hparams_file(folder: str, command: str) -> str:
-    """Where a folder keeps the hyperparameters of a command."""
-    return os.path.join(folder, f'{command}_hparams.json')
-
-
 def run(command: str, hparams: HParams) -> None:
     """Do a command's work in this process; training ends in good order on SIGTERM."""
     if command.startswith('train_'):

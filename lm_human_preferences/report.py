@@ -24,6 +24,7 @@ def write_report(folders: List[str], path: Optional[str] = None) -> str:
     """
     if path is None:
         path = os.path.join(folders[0], REPORT_FILE) if len(folders) == 1 else REPORT_FILE
+    path = os.path.expanduser(path)
     page = render(find_runs(folders))
     with written_whole(path) as file:
         file.write(page)

@@ -19,9 +19,11 @@ class RunFolder:
 
     def __init__(self, path: str):
         """FileNotFoundError for a folder that is none of a run."""
-        self.path = path
-        name, file = _hparams_file(path)
-        self.hparams: Union[TrainPolicyHParams, TrainRewardHParams] = HPARAMS_FILES[name].from_json_file(file)
+        self.path = storage.expanded(path)
+        name, file = _hparams_file(self.path)
+        self.hparams: Union[TrainPolicyHParams, TrainRewardHParams] = HPARAMS_FILES[name].from_json_file(
+            file, amend=_name_one_reward_model
+        )
 
     @property
     def name(self) -> str:
@@ -48,10 +50,20 @@ class RunFolder:
         return find_model(storage.join(self.path, 'policy'), savescope)
 
     def reward_model(self) -> TrainedModel:
-        """The reward model that the run trained, or was given."""
-        if self.has_policy and self.hparams.rewards.trained_model is not None:
-            return find_reward_model(self.hparams.rewards.trained_model)
-        return find_reward_model(self.path)
+        """The reward model that the run trained, or was given: the one in its folder, if there is one."""
+        given = self.hparams.rewards.trained_model if self.has_policy else None
+        try:
+            return find_reward_model(storage.join(self.path, 'reward_model'))
+        except (FileNotFoundError, PermissionError):  # a bucket that cannot be listed refuses what it does not have
+            if given is None:
+                raise
+        return find_reward_model(given)
+
+
+def _name_one_reward_model(hparams: Union[TrainPolicyHParams, TrainRewardHParams]) -> None:
+    """The code of 2019 wrote down both how it had trained a new reward model and where it had put that."""
+    if isinstance(hparams, TrainPolicyHParams) and hparams.rewards.train_new_model is not None:
+        hparams.rewards.trained_model = None
 
 
 def _hparams_file(path: str) -> Tuple[str, str]:

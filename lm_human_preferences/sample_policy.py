@@ -21,7 +21,8 @@ from lm_human_preferences.utils.seeds import shared_seed, uniforms_of_samples
 def sample(hparams: SampleHParams) -> None:
     """Print samples as `hparams` ask, for ever where `nsamples` is 0 and there is no prompt.
 
-    Query and random numbers of sample i depend on the seed and i alone, not on the batch size.
+    Query and random numbers of sample i depend on the seed and i alone, not on the batch size. (Where texts of a data
+    set give no query, each rank passes over them in its own share: the queries depend on the number of ranks, too.)
     """
     ranks = Ranks()
     seed = shared_seed(hparams.seed, ranks)

@@ -10,6 +10,7 @@ from typing import Sequence
 import numpy as np
 
 from lm_human_preferences.hyperparameters import TrainLmHParams as HParams
+from lm_human_preferences.hyperparameters import save_hparams
 from lm_human_preferences.language.bpe import train_bpe
 from lm_human_preferences.language.datasets import get_texts
 from lm_human_preferences.language.distributions import token_logprobs
@@ -171,6 +172,7 @@ def train(hparams: HParams) -> None:
         folder = os.path.join(save_dir, 'model') if save_dir else None
         if folder:
             save_model_folder(folder, model_hparams, encoding)
+            save_hparams(save_dir, hparams)
             forget_after(folder, checkpoints.step)
         best_model = CheckpointWriter(folder, list(trainer.model.variables.values()))
         summaries = SummaryWriter(os.path.join(save_dir, 'tb', 'lm') if save_dir else None, checkpoints.step)

@@ -14,6 +14,7 @@ import numpy as np
 
 from lm_human_preferences import train_reward
 from lm_human_preferences.hyperparameters import TrainPolicyHParams as HParams
+from lm_human_preferences.hyperparameters import save_hparams
 from lm_human_preferences.language.trained_models import (
     find_model,
     find_reward_model,
@@ -258,6 +259,7 @@ def fine_tune(
         trainer = PPOTrainer(hparams, task, initial_model.hparams, reward_source.hparams, ranks)
         if folder:
             save_model_folder(folder, initial_model.hparams, encoding)
+            save_hparams(save_dir, hparams)
         summaries = SummaryWriter(os.path.join(save_dir, 'tb', 'ppo') if save_dir else None, checkpoints.step)
         loaded = checkpoints.restore(session, tf.global_variables())
         if ranks.is_first and checkpoints.step == 0:

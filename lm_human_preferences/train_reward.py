@@ -9,6 +9,7 @@ import os
 import numpy as np
 
 from lm_human_preferences.hyperparameters import TrainRewardHParams as HParams
+from lm_human_preferences.hyperparameters import save_hparams
 from lm_human_preferences.label_types import get_label_type, label_schema
 from lm_human_preferences.labels import load_labels
 from lm_human_preferences.language.datasets import QueryStream
@@ -101,7 +102,8 @@ class Normalizer:
             )
             for _ in progress(range(batches), stage, self._ranks.is_first)
         ]
-        mean, mean_of_squares = self._ranks.mean([np.mean(rewards), np.mean(np.square(rewards, dtype=np.float64))])
+        rewards = np.array(rewards, np.float64)  # their variance may be small beside their mean
+        mean, mean_of_squares = self._ranks.mean([np.mean(rewards), np.mean(np.square(rewards))])
         return mean, np.sqrt(max(mean_of_squares - mean**2, 0))
 
     def normalize(self, target_mean: float, target_std: float, stage: str, step: int) -> None:
@@ -154,6 +156,7 @@ def train(hparams: HParams) -> None:
         trainer = RewardTrainer(hparams, task, initial_model.hparams, ranks)
         if folder:
             save_model_folder(folder, initial_model.hparams, encoding)
+            save_hparams(save_dir, hparams)
         summaries = SummaryWriter(os.path.join(save_dir, 'tb', 'reward_model') if save_dir else None, checkpoints.step)
         loaded = initial_model.load(session, trainer.ref_policy.model) if ranks.is_first else []
         loaded += checkpoints.restore(

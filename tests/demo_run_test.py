@@ -27,6 +27,7 @@ def test_a_short_demo_ends_with_its_table(tmp_path):
         'samples.jsonl',
         'tb',
         'train_policy_hparams.json',
+        'train_reward_hparams.json',
     ]
     for title in (
         'Samples before fine-tuning:',

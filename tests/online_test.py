@@ -24,7 +24,6 @@ from lm_human_preferences.lm_tasks import Task
 from lm_human_preferences.online import Schedule
 from lm_human_preferences.utils.checkpoints import latest_checkpoint
 from lm_human_preferences.utils.errors import UserError
-from lm_human_preferences.utils.files import write_json
 from lm_human_preferences.utils.tf_versions import tf
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -86,7 +85,6 @@ def uninterrupted(labeler, tmp_path_factory):
     """The folder of a run to its end."""
     hparams, _ = online_hparams(tmp_path_factory.mktemp('online') / 'run')
     train_policy.train(hparams)
-    write_json(os.path.join(hparams.run.save_dir, 'train_policy_hparams.json'), hparams.to_nested_dict())
     return tmp_path_factory.getbasetemp() / os.path.relpath(hparams.run.save_dir, str(tmp_path_factory.getbasetemp()))
 
 

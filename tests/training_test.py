@@ -8,9 +8,13 @@ import pytest
 
 from lm_human_preferences import sample_policy, train_lm, train_policy, train_reward
 from lm_human_preferences.hyperparameters import SampleHParams
-from lm_human_preferences.language.trained_models import find_model, find_reward_model
+from lm_human_preferences.language.trained_models import find_model, find_reward_model, initialize
+from lm_human_preferences.lm_tasks import Task
 from lm_human_preferences.utils.checkpoints import latest_checkpoint
-from lm_human_preferences.utils.tf_versions import tf
+from lm_human_preferences.utils.errors import UserError
+from lm_human_preferences.utils.ranks import Ranks
+from lm_human_preferences.utils.seeds import step_generator
+from lm_human_preferences.utils.tf_versions import new_session, tf
 
 TASK = {
     'task.query_length': 2,
@@ -66,10 +70,33 @@ def test_reward_training_without_files(label_type):
     train_reward.train(reward_hparams(**{'labels.type': label_type}))
 
 
+def test_rewards_far_from_zero_are_normalized():
+    """Their variance is not lost in what float32 can hold of their mean."""
+    hparams, ranks, model = reward_hparams(**NORMALIZE), Ranks(), find_model('test')
+    task = Task(hparams.task, model.encoding())
+    with tf.Graph().as_default() as graph, new_session(graph) as session:
+        trainer = train_reward.RewardTrainer(hparams, task, model.hparams, ranks)
+        initialize(session, [], ranks)
+        trainer.reward_model.model.variables['heads/reward/b'].load(3000.0, session)
+        queries = task.query_stream('train', 1, ranks)
+        train_reward.Normalizer(trainer, session, queries, 1, ranks).normalize(0.0, 1.0, 'normalize', step=0)
+        rewards = trainer.sample_rewards(
+            session,
+            task.query_stream('train', 1, ranks).next_batch(64),
+            step_generator(1, ranks, step=0).random_sample([64, hparams.task.response_length]),
+        )
+    assert rewards.mean() == pytest.approx(0, abs=0.01) and rewards.std() == pytest.approx(1, rel=0.01)
+
+
+def test_runs_are_not_written_to_a_folder_called_gs():
+    with pytest.raises(UserError, match='gs://bucket/run/reward_model: runs are written to local folders'):
+        train_reward.train(reward_hparams(**{'run.save_dir': 'gs://bucket/run'}))
+
+
 def test_reward_run_folder(tmp_path):
     run = str(tmp_path)
     train_reward.train(reward_hparams(**dict(NORMALIZE, **{'run.save_dir': run, 'debug_normalize': 64})))
-    assert sorted(os.listdir(run)) == ['reward_model', 'tb']
+    assert sorted(os.listdir(run)) == ['reward_model', 'tb', 'train_reward_hparams.json']
     model = os.path.join(run, 'reward_model')
     assert read_json(model, 'hparams.json')['n_embd'] == 7
     assert read_json(model, 'encoding') == 'test'
@@ -93,7 +120,8 @@ def test_policy_run_with_a_new_reward_model(tmp_path):
     run = str(tmp_path)
     new_model = {'rewards.train_new_model.' + name: value for name, value in dict(TASK, **LABELS).items()}
     train_policy.train(policy_hparams(**dict(new_model, **{'run.save_dir': run})))
-    assert sorted(os.listdir(run)) == ['policy', 'reward_model', 'samples.jsonl', 'tb']
+    files = ['policy', 'reward_model', 'samples.jsonl', 'tb', 'train_policy_hparams.json', 'train_reward_hparams.json']
+    assert sorted(os.listdir(run)) == files
     stats = events(os.path.join(run, 'tb', 'ppo'))
     expected = {'objective/' + tag for tag in ('kl', 'kl_coef', 'entropy', 'score', 'score_total')}
     expected |= {'ppo/loss/' + tag for tag in ('policy', 'value', 'total')}
@@ -205,8 +233,6 @@ def test_samples_are_printed(tmp_path, capsys):
     run = str(tmp_path)
     hparams = policy_hparams(**{'run.save_dir': run, 'rewards.trained_model': 'test'})
     train_policy.train(hparams)
-    with open(os.path.join(run, 'train_policy_hparams.json'), 'w') as f:
-        json.dump(hparams.to_nested_dict(), f)
     capsys.readouterr()
     printed = {}
     for savescope in ('policy', 'ref_policy', 'policy'):

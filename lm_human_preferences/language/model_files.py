@@ -17,6 +17,7 @@ _NOT_THERE = (FileNotFoundError, PermissionError)  # a bucket that cannot be lis
 
 def model_folder(path: str, parts: Sequence[str]) -> str:
     """The path or URL of the model folder that is one of the `parts` of a run folder, or `path` itself."""
+    path = storage.expanded(path)
     folders = [storage.join(path, part) for part in parts] + [path]
     failures = []
     for folder in folders:

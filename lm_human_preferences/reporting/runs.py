@@ -2,13 +2,15 @@
 
 import json
 import os
-from typing import Any, Dict, List, NamedTuple, Sequence
+from typing import Any, Dict, Iterator, List, NamedTuple, Sequence
 
 import numpy as np
 
 from lm_human_preferences.evaluate import read_results
+from lm_human_preferences.hyperparameters import hparams_file
 from lm_human_preferences.reporting.charts import Line
 from lm_human_preferences.reporting.event_files import Curve, read_curves
+from lm_human_preferences.resuming import ONLINE_FOLDER
 from lm_human_preferences.run_folder import short_names
 from lm_human_preferences.samples import HELD_OUT_FILE, SAMPLES_FILE, read_samples
 from lm_human_preferences.utils.json_files import read_json
@@ -51,9 +53,9 @@ def find_runs(folders: Sequence[str]) -> List[RunData]:
     """The runs in folders, each of a run or holding some, as a sweep's does. FileNotFoundError for one without."""
     found = []
     for folder in folders:
-        below = [path for path, _, _ in sorted(os.walk(os.path.abspath(folder))) if _commands_of(path)]
+        below = list(_runs_below(os.path.abspath(os.path.expanduser(folder))))
         if not below:
-            raise FileNotFoundError(f'{folder}: no run there: no file such as {_hparams_file(COMMANDS[0])}')
+            raise FileNotFoundError(f'{folder}: no run there: no file such as {hparams_file("", COMMANDS[0])}')
         found += below
     return [_load(path, name) for path, name in zip(found, short_names(found))]
 
@@ -80,17 +82,22 @@ def _group_name(runs: Sequence[RunData]) -> str:
     return f'{common or runs[0].name} ({len(runs)} seeds)'
 
 
-def _hparams_file(command: str) -> str:
-    return f'{command}_hparams.json'
+def _runs_below(folder: str) -> Iterator[str]:
+    """The folders of runs in a folder, itself included; the trainings within an online run are parts of that."""
+    for path, names, _ in os.walk(folder):
+        names.sort()
+        if _commands_of(path):
+            names[:] = [name for name in names if name != ONLINE_FOLDER]
+            yield path
 
 
 def _commands_of(folder: str) -> List[str]:
-    return [command for command in COMMANDS if os.path.exists(os.path.join(folder, _hparams_file(command)))]
+    return [command for command in COMMANDS if os.path.exists(hparams_file(folder, command))]
 
 
 def _load(folder: str, name: str) -> RunData:
     command = _commands_of(folder)[0]
-    path = os.path.join(folder, _hparams_file(command))
+    path = hparams_file(folder, command)
     hparams = read_json(path)
     if not isinstance(hparams, dict):
         raise ValueError(f'{path} should hold a JSON object, not {type(hparams).__name__}')

@@ -16,6 +16,7 @@ from lm_human_preferences.utils.hyperparams import HParams
 from lm_human_preferences.utils.progress import say
 from lm_human_preferences.utils.ranks import Ranks
 from lm_human_preferences.utils.seeds import shared_seed
+from lm_human_preferences.utils.storage import is_remote
 from lm_human_preferences.utils.tf_versions import tf, what_failed
 
 __all__ = ['CHECKPOINTS_KEPT', 'CheckpointWriter', 'Checkpoints', 'latest_checkpoint']
@@ -86,6 +87,10 @@ class Checkpoints:
 
         UserError for a folder that other hyperparameters or another number of ranks began.
         """
+        if folder and is_remote(folder):
+            raise UserError(
+                f'{folder}: runs are written to local folders; launch.py --save_dir copies one to its bucket'
+            )
         self._folder = folder
         self._hparams = hparams
         self._ranks = ranks

@@ -105,8 +105,15 @@ class HParams:
             raise type(error)(f'{path}: {error}') from None
 
     @classmethod
-    def from_json_file(cls, path: str, required: typing.Sequence[str] = ()) -> 'HParams':
+    def from_json_file(
+        cls,
+        path: str,
+        required: typing.Sequence[str] = (),
+        amend: typing.Callable[['HParams'], None] = lambda hparams: None,
+    ) -> 'HParams':
         """The validated tree that a JSON file holds, in which the `required` fields may not be left to defaults.
+
+        `amend` may change what was read before it is validated.
 
         OSError for a file that cannot be read, ValueError naming file and field for anything wrong in it.
         """
@@ -117,6 +124,7 @@ class HParams:
             hparams.override_from_json_file(path)
         except AttributeError as error:
             raise ValueError(str(error)) from None
+        amend(hparams)
         try:
             hparams.validate()
         except (TypeError, ValueError) as error:

@@ -75,6 +75,11 @@ def cache_path(source: str) -> str:
     return os.path.join(cache_dir(), *parts)
 
 
+def expanded(path: str) -> str:
+    """A path with `~` as the user's home, as a shell leaves it in --flag=~/path; a URL as it is."""
+    return path if is_remote(path) else os.path.expanduser(path)
+
+
 def local_file(source: str) -> str:
     """The path of a local file with the contents of `source`, fetched into the cache unless it is there.
 
@@ -82,7 +87,7 @@ def local_file(source: str) -> str:
     and where to put the file by hand.
     """
     if not is_remote(source):
-        path = os.path.expanduser(source)
+        path = expanded(source)
         if not os.path.isfile(path):
             raise FileNotFoundError(f'{path} not found')
         return path

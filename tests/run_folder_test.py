@@ -1,0 +1,68 @@
+"""What is found in the folder of a run, wherever it was trained and wherever it lies now."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+from lm_human_preferences import train_policy
+from lm_human_preferences.run_folder import RunFolder
+from lm_human_preferences.utils.json_files import read_json
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+    """The folder of a run by a call of the library, with a reward model of its own."""
+    folder = str(tmp_path_factory.mktemp('runs') / 'one')
+    hparams = train_policy.HParams()
+    task = {'query_length': 2, 'response_length': 3, 'query_dataset': 'test', 'policy': {'initial_model': 'test'}}
+    labels = {'type': 'best_of_4', 'num_train': 8, 'source': 'test'}
+    new_model = {'task': task, 'labels': labels, 'batch_size': 8}
+    hparams.override_from_nested_dict(
+        {
+            'run': {'seed': 1, 'save_dir': folder},
+            'task': task,
+            'rewards': {'train_new_model': new_model},
+            'ppo': {'batch_size': 8, 'total_episodes': 8},
+        }
+    )
+    train_policy.train(hparams)
+    return folder
+
+
+def weights(trained):
+    return trained.arrays()['model/heads/reward/w']
+
+
+def test_a_library_call_leaves_what_a_command_leaves(run):
+    files = ['policy', 'reward_model', 'samples.jsonl', 'tb', 'train_policy_hparams.json', 'train_reward_hparams.json']
+    assert sorted(os.listdir(run)) == files
+    assert RunFolder(run).hparams.ppo.total_episodes == 8 and RunFolder(run).reward_hparams.labels.num_train == 8
+    assert read_json(os.path.join(run, 'train_reward_hparams.json'))['labels']['num_train'] == 8
+
+
+def test_a_run_of_2019_that_was_moved(run, tmp_path):
+    """It names the new reward model's folder of then beside how that was trained."""
+    moved = str(tmp_path / 'moved')
+    shutil.copytree(run, moved)
+    path = os.path.join(moved, 'train_policy_hparams.json')
+    hparams = read_json(path)
+    hparams['rewards']['trained_model'] = '/gone/reward_model'
+    for train_new_model in (hparams['rewards']['train_new_model'], None):
+        hparams['rewards']['train_new_model'] = train_new_model
+        with open(path, 'w') as file:
+            json.dump(hparams, file)
+        np.testing.assert_array_equal(weights(RunFolder(moved).reward_model()), weights(RunFolder(run).reward_model()))
+    shutil.rmtree(os.path.join(moved, 'reward_model'))
+    with pytest.raises(FileNotFoundError, match='no model at /gone/reward_model'):
+        RunFolder(moved).reward_model()
+
+
+def test_paths_below_the_users_home(run, monkeypatch):
+    """A shell leaves --save_dir=~/run as it is."""
+    monkeypatch.setenv('HOME', os.path.dirname(run))
+    found = RunFolder('~/one')
+    assert found.policy().folder == os.path.join(run, 'policy')
+    assert weights(found.reward_model()).shape == (7,)
