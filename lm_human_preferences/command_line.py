@@ -10,7 +10,7 @@ import re
 import sys
 import traceback
 from dataclasses import dataclass
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import fire
 from fire.decorators import SetParseFn
@@ -19,7 +19,7 @@ from lm_human_preferences import experiments, mpiexec, rank, resuming
 from lm_human_preferences.hosts import Host, num_ranks, parse_hosts, read_hostfile, take_gpu
 from lm_human_preferences.hyperparameters import TREES, hparams_file, save_hparams
 from lm_human_preferences.utils.errors import UserError, did_you_mean, user_message
-from lm_human_preferences.utils.hyperparams import HParams
+from lm_human_preferences.utils.hyperparams import LIST_SEPARATOR, HParams
 from lm_human_preferences.utils.mirror import mirrored
 from lm_human_preferences.utils.progress import say
 from lm_human_preferences.utils.ranks import THREADS_VARIABLE
@@ -256,7 +256,10 @@ def _run_tool(command: str, words: Tuple[str, ...], flags: Dict[str, str]) -> No
         hparams.validate()
         placement = launch.placement() if isinstance(launch, RankFlags) else Placement(1, [])
     if command == 'sample' and hparams.prompt == '-':
-        hparams.prompt = sys.stdin.read().rstrip('\n')
+        try:
+            hparams.prompt = sys.stdin.buffer.read().decode('utf-8').rstrip('\n')
+        except UnicodeDecodeError as error:
+            raise UserError(f'standard input: not UTF-8 text: byte {error.start}') from None
     placement.run(command, hparams, launch.traceback)
 
 
@@ -271,7 +274,7 @@ def _name_words(command: str, words: Tuple[str, ...], hparams: HParams) -> Dict[
     """The words without a flag as values of hyperparameters."""
     names = POSITIONAL[command]
     if len(names) == 1 and hparams.tree()[names[0]].many:
-        return {names[0]: ','.join(words)} if words else {}
+        return {names[0]: _joined(words)} if words else {}
     _refuse(words[len(names) :], USAGES[command])
     return dict(zip(names, words))
 
@@ -279,6 +282,7 @@ def _name_words(command: str, words: Tuple[str, ...], hparams: HParams) -> Dict[
 def _run(command: str, run: Run, placement: Placement, launch: TrainFlags) -> None:
     if launch.threads:
         os.environ[THREADS_VARIABLE] = str(launch.threads)
+    resuming.check_owner(command, run.folder)
     with resuming.claimed(run.folder):
         check_run_folder(run.folder, os.path.expanduser(launch.save_dir))  # again: now nobody can put another there
         if launch.resume == 'overwrite':
@@ -299,7 +303,7 @@ def _run(command: str, run: Run, placement: Placement, launch: TrainFlags) -> No
 
             if not finished or not os.path.exists(os.path.join(run.folder, RESULTS_FILE)):
                 evaluation.report(run.folder)
-        if not finished:
+        if not finished or not os.path.exists(os.path.join(run.folder, resuming.REPORT_FILE)):
             _write_report(run.folder)
 
 
@@ -358,17 +362,22 @@ def _explicit(argv: List[str]) -> List[str]:
 
 
 def _join_lists(argv: List[str]) -> List[str]:
-    """Write `--policies A B` as `--policies=A,B`: of a flag that takes a list, all words up to the next flag."""
+    """Write `--policies A B` as one word with `=`: of a flag that takes a list, all words up to the next flag."""
     lists = {f'--{name}' for name, field in TREES[argv[0]].tree().items() if field.many}
     words, items = [], None  # items: of the list in hand
     for word in argv:
         if items is not None and not _is_flag(word):
             items.append(word)
-            words[-1] = f'{words[-1].partition("=")[0]}={",".join(items)}'
+            words[-1] = f'{words[-1].partition("=")[0]}={_joined(items)}'
         else:
             items = [] if word in lists else None
             words.append(word)
     return words
+
+
+def _joined(words: Sequence[str]) -> str:
+    """Words as the value of a list. A path may hold a comma."""
+    return ''.join(LIST_SEPARATOR + word for word in words)
 
 
 def _is_flag(word: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, Dict, List, Optional
 
 from lm_human_preferences.evaluation import policies as policy_evaluation
 from lm_human_preferences.evaluation import reward_models, tables
-from lm_human_preferences.hyperparameters import EvaluateHParams
+from lm_human_preferences.hyperparameters import EvaluateHParams, TaskHParams
 from lm_human_preferences.label_types import get_label_type, label_schema
 from lm_human_preferences.labels import find, load_labels, read_entries
 from lm_human_preferences.language.trained_models import TrainedModel, find_reward_model
@@ -71,7 +71,6 @@ def measure_policies(
     reward_model: TrainedModel,
     hparams: EvaluateHParams,
     out: Optional[str],
-    judges: Optional[Dict[str, policy_evaluation.Judge]] = None,
 ) -> Dict[str, Any]:
     """The figures of the policies of `hparams` on held-out queries; the folder `out` gets their first responses."""
     names = hparams.policies or [INITIAL, run.path]
@@ -86,7 +85,7 @@ def measure_policies(
     held_out = policy_evaluation.held_out_queries(task, hparams.part, hparams.queries, hparams.seed)
     reference = next((p.trained for p in policies if p.name == INITIAL), None) or run.policy('ref_policy')
     answers = policy_evaluation.answers_of(
-        policies, reference, reward_model, task, held_out, hparams.batch_size, hparams.seed, judges
+        policies, reference, reward_model, task, held_out, hparams.batch_size, hparams.seed, _judges(task_hparams)
     )
     rows: List[Dict[str, Any]] = []
     for name, answer in answers.items():
@@ -96,6 +95,15 @@ def measure_policies(
         os.makedirs(out, exist_ok=True)
         write_samples(os.path.join(out, HELD_OUT_FILE), rows)
     return policy_evaluation.figures(answers, held_out, task.padding_token)
+
+
+def _judges(task: TaskHParams) -> Dict[str, policy_evaluation.Judge]:
+    """Whom else to ask about responses to a task's queries: the demo has judges that took no part in training."""
+    if task.query_dataset != 'demo':
+        return {}
+    from lm_human_preferences.demo.judges import independent_judges
+
+    return independent_judges()
 
 
 def read_results(folder: str) -> Dict[str, Any]:

@@ -457,6 +457,12 @@ def hparams_file(folder: str, command: str) -> str:
     return os.path.join(folder, f'{command}_hparams.json')
 
 
+def command_of(folder: str) -> Optional[str]:
+    """The command whose run a folder holds, if any; a policy's holds that of its new reward model, too."""
+    commands = ('train_policy', 'train_reward', 'train_lm')
+    return next((command for command in commands if os.path.exists(hparams_file(folder, command))), None)
+
+
 def save_hparams(folder: str, hparams: HParams) -> None:
     """Write the hyperparameters of a run into its folder."""
     command = next(name for name, tree in TREES.items() if type(hparams) is tree)

@@ -29,8 +29,7 @@ def label(hparams: LabelPageHParams) -> None:
     policy = find_model(hparams.policy, hparams.savescope)
     task = Task(task_hparams, policy.encoding())
     out = os.path.abspath(os.path.expanduser(hparams.out))
-    if not os.path.isdir(os.path.dirname(out)):
-        raise UserError(f'out: there is no folder {os.path.dirname(out)}: make it first')
+    os.makedirs(os.path.dirname(out), exist_ok=True)
     settings = task_settings(task_hparams, task.encoding)
     collection = Collection(out, form, settings, hparams.num, hparams.overlap, hparams.people)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))

@@ -20,6 +20,10 @@ class Task:
         self.padding_token = encoding.padding_token
         self.prefix = encoding.encode(hparams.query_prefix)
         self.suffix = encoding.encode(hparams.query_suffix)
+        if hparams.truncate_token is not None and hparams.truncate_token >= encoding.n_vocab:
+            raise ValueError(
+                f'task.truncate_token {hparams.truncate_token} is no token of the vocabulary of {encoding.n_vocab}'
+            )
 
     def query_stream(self, mode: str, seed: int, ranks: Ranks, position: int = 0) -> QueryStream:
         """This rank's endless stream of queries from the part `mode` (train, valid, test) of the task's data set.

@@ -6,10 +6,9 @@ from typing import List, Optional
 from lm_human_preferences.hyperparameters import ReportHParams
 from lm_human_preferences.reporting.page import render
 from lm_human_preferences.reporting.runs import find_runs
+from lm_human_preferences.resuming import REPORT_FILE
 from lm_human_preferences.utils.files import written_whole
 from lm_human_preferences.utils.progress import say
-
-REPORT_FILE = 'report.html'
 
 
 def report(hparams: ReportHParams) -> None:
@@ -24,8 +23,9 @@ def write_report(folders: List[str], path: Optional[str] = None) -> str:
     """
     if path is None:
         path = os.path.join(folders[0], REPORT_FILE) if len(folders) == 1 else REPORT_FILE
-    path = os.path.expanduser(path)
+    path = os.path.abspath(os.path.expanduser(path))
     page = render(find_runs(folders))
+    os.makedirs(os.path.dirname(path), exist_ok=True)
     with written_whole(path) as file:
         file.write(page)
     return path

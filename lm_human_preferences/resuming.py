@@ -1,11 +1,13 @@
 """The folder of a run: owned by one process at a time, gone on with by the same run, begun anew only on demand."""
 
 import contextlib
+import functools
 import os
 import re
 import shutil
 from typing import Any, Dict, Iterator, List, Optional
 
+from lm_human_preferences.hyperparameters import command_of
 from lm_human_preferences.labeling.journal import journal_path
 from lm_human_preferences.utils import mirror
 from lm_human_preferences.utils.checkpoint_files import last_state
@@ -16,6 +18,7 @@ from lm_human_preferences.utils.storage import is_remote
 
 # The folders that each command saves checkpoints in from which to go on, in the order in which it fills them.
 STAGES = {'train_reward': ['reward_model'], 'train_policy': ['reward_model', 'policy'], 'train_lm': ['training']}
+REPORT_FILE = 'report.html'
 ONLINE_FOLDER = 'online'  # labels bought on the way, and the trainings on them
 PEOPLES_LABELS = os.path.join(ONLINE_FOLDER, 'labels', '1-people.json')
 RESUME = ('on', 'off', 'overwrite')
@@ -47,6 +50,18 @@ def claimed(folder: str) -> Iterator[None]:
         except OSError as error:
             raise UserError(f'cannot write to {folder}: {error.strerror}; give another --save_dir') from error
         yield
+
+
+def check_owner(command: str, folder: str) -> None:
+    """Refuse (UserError) a folder that holds a run of another command, or that lies within the folder of a run."""
+    owner = command_of(folder)
+    if owner not in (None, command):
+        raise UserError(f'{folder} holds a run of {owner}: give another NAME')
+    parent = os.path.dirname(os.path.abspath(folder))
+    while parent != os.path.dirname(parent):
+        if command_of(parent):
+            raise UserError(f'{folder} lies within the run {parent}: give another NAME')
+        parent = os.path.dirname(parent)
 
 
 def unused_name(save_dir: str, name: str) -> str:
@@ -83,15 +98,23 @@ def is_finished(command: str, hparams: HParams, saved_hparams: str, num_ranks: i
     if not begun:
         return False
     check_same_ranks(begun[-1]['ranks'], num_ranks, folder)
-    changed = []
-    if os.path.exists(saved_hparams):
-        saved = type(hparams)()
-        try:
+    saved = type(hparams)()
+    try:
+        if os.path.exists(saved_hparams):
             saved.override_from_json_file(saved_hparams)
-        except AttributeError as error:
-            raise UserError(str(error)) from error
-        changed = check_same_run(saved.to_nested_dict(), hparams)
-    return bool(states[-1]) and states[-1]['finished'] and not any(map(_LENGTH.match, changed))
+        elif states[-1]:
+            saved.override_from_nested_dict(states[-1]['hparams'])
+        else:
+            return False
+    except AttributeError as error:
+        raise UserError(str(error)) from error
+    changed = check_same_run(saved.to_nested_dict(), hparams)
+    longer = [name for name in filter(_LENGTH.match, changed) if _value(hparams, name) > _value(saved, name)]
+    return bool(states[-1]) and states[-1]['finished'] and not longer
+
+
+def _value(hparams: HParams, name: str) -> int:
+    return functools.reduce(getattr, name.split('.'), hparams)
 
 
 def check_same_run(saved: Dict[str, Any], now: HParams) -> List[str]:

@@ -14,6 +14,7 @@ from lm_human_preferences.hyperparameters import SampleHParams
 from lm_human_preferences.inference import Responder, Scorer
 from lm_human_preferences.lm_tasks import Task
 from lm_human_preferences.run_folder import RunFolder, find_policies
+from lm_human_preferences.utils.files import read_text
 from lm_human_preferences.utils.ranks import Ranks
 from lm_human_preferences.utils.seeds import shared_seed, uniforms_of_samples
 
@@ -94,15 +95,15 @@ def _prompts(hparams: SampleHParams) -> List[str]:
     if hparams.prompt_file is None:
         return []
     path = os.path.expanduser(hparams.prompt_file)
-    with open(path, encoding='utf-8') as file:
-        if not path.endswith('.jsonl'):
-            return [file.read().rstrip('\n')]
-        prompts = []
-        for number, line in enumerate(file, start=1):
-            try:
-                prompts += [parse_json_line(line)] if line.strip() else []
-            except ValueError as error:
-                raise ValueError(f'{path}: line {number}: {error}') from None
+    text = read_text(path)
+    if not path.endswith('.jsonl'):
+        return [text.rstrip('\n')]
+    prompts = []
+    for number, line in enumerate(text.split('\n'), start=1):
+        try:
+            prompts += [parse_json_line(line)] if line.strip() else []
+        except ValueError as error:
+            raise ValueError(f'{path}: line {number}: {error}') from None
     if not prompts:
         raise ValueError(f'{path}: no prompts there')
     return prompts

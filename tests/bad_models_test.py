@@ -283,6 +283,11 @@ POLICY = [LM, '--rewards.train_new_model=off', '--rewards.trained_model=DIR/rewa
         flags=['--task.query_prefix=abcd'],
     ),
     Case('lengths_beyond_memory', 'a context of 1099511627776 tokens and …', flags=[f'--task.query_length={2**40}']),
+    Case(
+        'truncate_token_not_in_vocabulary',
+        'task.truncate_token 198 is no token of the vocabulary of 27',
+        flags=['--task.truncate_token=198'],
+    ),
     Case('prefix_not_in_vocabulary', "the vocabulary 'test' cannot encode 'é'", flags=['--task.query_prefix=é']),
     Case(
         'reward_model_beyond_n_ctx',

@@ -58,6 +58,7 @@ def test_bools(text, value):
         ('inner.rate', 'inf', float('inf')),
         ('inner.count', '-5', -5),
         ('inner.note', 'None', None),
+        ('inner.note', 'null', None),
         ('inner.note', '1', '1'),
         ('inner.limit', 'None', None),
         ('inner.limit', '2', 2.0),

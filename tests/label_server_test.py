@@ -324,7 +324,7 @@ def test_agreement_is_reported(label, tmp_path):
     'flags, message',
     [
         (['test', '--out', 'OUT/l.json'], 'test: not the folder of a run: '),
-        (['test', '--out', 'OUT/none/l.json', '--experiment', 'demo'], 'there is no folder OUT/none'),
+        (['demo', '--out', '/dev/null/l.json', '--experiment', 'demo'], '/dev/null: File exists'),
         (['test', '--experiment', 'demo'], 'out is not set'),
         (['test', '--out', 'OUT/l.json', '--experiment', 'demo', '--type', 'best_of_12'], 'type must be best_of_N'),
         (['test', '--out', 'OUT/l.json', '--overlap', '2'], 'overlap must be between 0 and 1, not 2.0'),

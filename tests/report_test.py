@@ -183,12 +183,23 @@ def test_texts_are_escaped(tiny_run, tmp_path):
     [
         ([], 'runs is not set: give RUN'),
         (['/nowhere'], '/nowhere: no run there'),
-        (['RUN', '--out=/nowhere/x.html'], '/nowhere'),
+        (['RUN', '--out=/dev/null/x.html'], '/dev/null: '),
+        (['RUN', '--out=/dev'], '/dev: Is a directory'),
     ],
 )
 def test_bad_input_is_one_line(tiny_run, arguments, message):
     status, out, errors = launch('report', *(tiny_run.folder if word == 'RUN' else word for word in arguments))
     assert (status, out) == (2, '') and message in errors and errors.count('\n') == 1, errors
+
+
+def test_a_folder_with_a_comma_and_a_page_in_a_new_folder(tiny_run, tmp_path, capsys):
+    runs = [str(tmp_path / name) for name in ('a,b', 'c')]
+    for run in runs:
+        shutil.copytree(tiny_run.folder, run)
+    main(['report', *runs, f'--out={tmp_path}/new/page.html'])
+    assert 'a,b (2 seeds)' in (tmp_path / 'new' / 'page.html').read_text(encoding='utf-8')
+    main(['report', runs[0]])
+    assert capsys.readouterr().out.endswith(f'{runs[0]}/report.html\n')
 
 
 @pytest.mark.parametrize('width', [390, 1280])

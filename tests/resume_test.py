@@ -3,6 +3,7 @@
 RESUME_KILLS sets how often the run of both steps is killed.
 """
 
+import glob
 import json
 import os
 import re
@@ -12,8 +13,10 @@ import sys
 
 import numpy as np
 import pytest
+from refusals import refusal
 from runs_test import launch
 
+from lm_human_preferences.command_line import main
 from lm_human_preferences.utils.checkpoints import latest_checkpoint
 from lm_human_preferences.utils.tf_versions import tf
 
@@ -182,6 +185,12 @@ def test_what_a_run_may_change_and_what_not(experiment, tmp_path):
     assert 'other values of ppo.lr, rewards.kl_coef:' in errors and len(errors.splitlines()) == 1
     assert {path: os.stat(path).st_mtime_ns for path in before} == before
 
+    # Fewer episodes than it had: nothing is written but a report that is missing.
+    os.unlink(os.path.join(run, 'report.html'))
+    status, output, errors = launch(*common, '--ppo.total_episodes=16')
+    assert (status, output, errors) == (0, f'{run}: this run is finished\nreport: {run}/report.html\n', '')
+    assert {path: os.stat(path).st_mtime_ns for path in before} == before
+
     # More episodes: it goes on, also in the curve.
     status, output, errors = launch(*common, '--ppo.total_episodes=64', '--run.save_interval=3')
     assert (status, errors) == (0, '')
@@ -200,6 +209,39 @@ def test_what_a_run_may_change_and_what_not(experiment, tmp_path):
     assert (status, errors) == (0, '')
     assert latest_checkpoint(os.path.join(run, 'policy')).endswith('-1')
     assert sorted(set(os.listdir(run)) - set(os.listdir(f'{run}-2'))) == ['notes.txt']
+
+
+@pytest.mark.parametrize('resume', ['on', 'overwrite'])
+def test_a_folder_is_of_one_run(tiny_run, capsys, resume):
+    folder, files = os.path.dirname(tiny_run.folder), sorted(os.listdir(tiny_run.folder))
+    for command, name, message in (
+        ('train_reward', 'tiny', f'{tiny_run.folder} holds a run of train_policy: give another NAME'),
+        ('train_policy', 'tiny/tb', f'{tiny_run.folder}/tb lies within the run {tiny_run.folder}: give another NAME'),
+        ('train_policy', 'tiny/new/run', f'{tiny_run.folder}/new/run lies within the run {tiny_run.folder}: '),
+    ):
+        flags = [f'--save_dir={folder}', '--mpi=1', f'--resume={resume}']
+        assert refusal(capsys, [command, f'{folder}/tiny.yaml', name, *flags]).startswith(message)
+        assert sorted(os.listdir(tiny_run.folder)) == files
+
+
+def test_a_damaged_checkpoint_is_named(experiment, tmp_path, capsys):
+    common = ['train_policy', str(experiment), 'run', f'--save_dir={tmp_path}', '--mpi=1', '--run.save_interval=1']
+    common += ['--rewards.train_new_model=off', '--rewards.trained_model=test']
+    main([*common, '--ppo.total_episodes=32'])
+    last = tmp_path / 'run' / 'policy' / 'checkpoints' / 'model.ckpt-2'
+    data = str(last) + '.data-00000-of-00001'
+    with open(data, 'r+b') as file:
+        file.seek(8)
+        file.write(b'\xff\x00\xff\x00')
+    capsys.readouterr()
+    longer = [*common, '--ppo.total_episodes=64']
+    line = refusal(capsys, longer)
+    assert line.startswith(f'{last}: damaged, or of another model: ') and 'Checksum does not match: ' in line
+    assert f'without its files ({last}.*) the same command goes on from the checkpoint before it' in line
+    for path in glob.glob(f'{last}.*'):
+        os.unlink(path)
+    main(longer)
+    assert 'going on after step 1' in capsys.readouterr().out
 
 
 @pytest.fixture

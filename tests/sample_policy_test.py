@@ -66,7 +66,7 @@ def test_a_long_prompt_keeps_its_end_and_says_so(sample):
 
 
 def test_prompts_from_standard_input_and_files(sample, tmp_path, monkeypatch):
-    monkeypatch.setattr('sys.stdin', io.StringIO('cd\n'))
+    monkeypatch.setattr('sys.stdin', io.TextIOWrapper(io.BytesIO(b'cd\n')))
     assert sample('--prompt', '-').out.startswith('cd\n')
     (tmp_path / 'one.txt').write_text('ef\n')
     assert sample('--prompt_file', str(tmp_path / 'one.txt')).out.startswith('ef\n')
@@ -76,6 +76,19 @@ def test_prompts_from_standard_input_and_files(sample, tmp_path, monkeypatch):
     (tmp_path / 'bad.jsonl').write_text('"gh"\n\n{}\n')
     with pytest.raises(SystemExit):
         sample('--prompt_file', str(tmp_path / 'bad.jsonl'))
+
+
+@pytest.mark.parametrize('name', ['bad.txt', 'bad.jsonl', '-'])
+def test_prompts_that_are_not_utf_8(name, tiny_run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr('sys.stdin', io.TextIOWrapper(io.BytesIO(b'"ab\xff"\n')))
+    path = str(tmp_path / name)
+    with open(path, 'wb') as file:
+        file.write(b'"ab\xff"\n')
+    flags = ['--prompt', '-'] if name == '-' else ['--prompt_file', path]
+    with pytest.raises(SystemExit) as exit:
+        main(['sample', '--save_dir', tiny_run.folder, '--mpi=1', *flags])
+    place = 'standard input: not UTF-8 text: byte 3' if name == '-' else f'{path}: not UTF-8 text: byte 3 of the file'
+    assert (exit.value.code, capsys.readouterr().err) == (2, f'error: {place}\n')
 
 
 def test_policies_side_by_side_with_scores(tiny_run, sample):

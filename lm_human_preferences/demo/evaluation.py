@@ -6,10 +6,8 @@ python -m lm_human_preferences.demo.evaluation RUN_DIR
 import sys
 from typing import Any, Dict
 
-import numpy as np
-
 from lm_human_preferences.demo import data
-from lm_human_preferences.demo.judges import RidgeJudge, choice_accuracy, choices_of, vader_score
+from lm_human_preferences.demo.judges import choice_accuracy, choices_of, vader_score
 from lm_human_preferences.evaluate import measure_policies, save_results
 from lm_human_preferences.evaluation import reward_models, tables
 from lm_human_preferences.hyperparameters import EvaluateHParams
@@ -32,11 +30,7 @@ def evaluate(run_dir: str) -> Dict[str, Any]:
     rewards = reward_models.label_rewards(reward_model, task, SAMPLES, labels, hparams.batch_size)
     reward = dict(reward_models.figures(rewards, labels), source='demo, held out')
     reward['vader_accuracy'] = choice_accuracy(vader_score, choices_of(labels, task.encoding))
-    judges = {
-        'VADER': lambda texts: np.array([vader_score(text) for text in texts]),
-        'ridge regression': RidgeJudge.of_people().scores,
-    }
-    results = dict(reward_model=reward, policies=measure_policies(run, reward_model, hparams, run_dir, judges))
+    results = dict(reward_model=reward, policies=measure_policies(run, reward_model, hparams, run_dir))
     save_results(run_dir, **results)
     return results
 

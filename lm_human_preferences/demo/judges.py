@@ -46,6 +46,14 @@ def _ridge() -> 'RidgeJudge':
     return RidgeJudge.of_people()
 
 
+def independent_judges() -> Dict[str, Callable[[Sequence[str]], np.ndarray]]:
+    """The judges that took no part in training, by name: each turns texts into scores."""
+    return {
+        'VADER': lambda texts: np.array([vader_score(text) for text in texts]),
+        'ridge regression': lambda texts: _ridge().scores(texts),
+    }
+
+
 class BagOfWords:
     """Texts as the words and pairs of neighbouring words that they hold.
 

@@ -7,7 +7,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Sequence
 import numpy as np
 
 from lm_human_preferences.evaluate import read_results
-from lm_human_preferences.hyperparameters import hparams_file
+from lm_human_preferences.hyperparameters import command_of, hparams_file
 from lm_human_preferences.reporting.charts import Line
 from lm_human_preferences.reporting.event_files import Curve, read_curves
 from lm_human_preferences.resuming import ONLINE_FOLDER
@@ -15,7 +15,6 @@ from lm_human_preferences.run_folder import short_names
 from lm_human_preferences.samples import HELD_OUT_FILE, SAMPLES_FILE, read_samples
 from lm_human_preferences.utils.json_files import read_json
 
-COMMANDS = ('train_policy', 'train_reward', 'train_lm')  # in the order in which a folder of several is called one
 EVENT_FOLDERS = ('ppo', 'reward_model', 'lm')
 
 
@@ -55,7 +54,7 @@ def find_runs(folders: Sequence[str]) -> List[RunData]:
     for folder in folders:
         below = list(_runs_below(os.path.abspath(os.path.expanduser(folder))))
         if not below:
-            raise FileNotFoundError(f'{folder}: no run there: no file such as {hparams_file("", COMMANDS[0])}')
+            raise FileNotFoundError(f'{folder}: no run there: no file such as {hparams_file("", "train_policy")}')
         found += below
     return [_load(path, name) for path, name in zip(found, short_names(found))]
 
@@ -86,17 +85,13 @@ def _runs_below(folder: str) -> Iterator[str]:
     """The folders of runs in a folder, itself included; the trainings within an online run are parts of that."""
     for path, names, _ in os.walk(folder):
         names.sort()
-        if _commands_of(path):
+        if command_of(path):
             names[:] = [name for name in names if name != ONLINE_FOLDER]
             yield path
 
 
-def _commands_of(folder: str) -> List[str]:
-    return [command for command in COMMANDS if os.path.exists(hparams_file(folder, command))]
-
-
 def _load(folder: str, name: str) -> RunData:
-    command = _commands_of(folder)[0]
+    command = command_of(folder)
     path = hparams_file(folder, command)
     hparams = read_json(path)
     if not isinstance(hparams, dict):

@@ -43,7 +43,10 @@ class CheckpointWriter:
         try:
             self._saver.restore(session, path)
         except tf.errors.OpError as error:
-            raise UserError(f'{path}: damaged, or of another model: {what_failed(error)}') from error
+            raise UserError(
+                f'{path}: damaged, or of another model: {what_failed(error)}; '
+                f'without its files ({path}.*) the same command goes on from the checkpoint before it, if there is one'
+            ) from error
 
     def save(self, session: tf.Session, step: int, state: Optional[Dict[str, Any]] = None) -> None:
         """Write one checkpoint, whole or not at all, with `state` (JSON) beside it.

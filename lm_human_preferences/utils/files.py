@@ -15,21 +15,41 @@ def written_whole(path: str, mode: str = 'w') -> Iterator[IO]:
     or 'wb'. OSError where the folder cannot be written or the disk is full; `path` is then what it was.
     """
     path = os.path.abspath(path)
-    handle, partial = tempfile.mkstemp(
-        prefix=f'.{os.path.basename(path)}.', suffix='.partial', dir=os.path.dirname(path)
-    )
+    with _error_of(path):
+        handle, partial = tempfile.mkstemp(
+            prefix=f'.{os.path.basename(path)}.', suffix='.partial', dir=os.path.dirname(path)
+        )
     try:
         with open(handle, mode, encoding=None if 'b' in mode else 'utf-8') as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.chmod(partial, 0o666 & ~_umask())  # as open() would have made it
-        os.replace(partial, path)
+        with _error_of(path):
+            os.replace(partial, path)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(partial)
         raise
     sync(os.path.dirname(path))
+
+
+@contextlib.contextmanager
+def _error_of(path: str) -> Iterator[None]:
+    """Name `path` in an error of the system in place of the temporary file."""
+    try:
+        yield
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, path) from error
+
+
+def read_text(path: str) -> str:
+    """The content of a text file; OSError if it cannot be read, ValueError naming the place if it is not UTF-8."""
+    with open(path, encoding='utf-8') as file:
+        try:
+            return file.read()
+        except UnicodeDecodeError as error:
+            raise ValueError(f'{path}: not UTF-8 text: byte {error.start} of the file') from None
 
 
 def write_json(path: str, content: Any, indent: int = 2) -> None:

@@ -18,6 +18,7 @@ from lm_human_preferences.utils.json_files import read_json
 
 _BOOLS = {'t': True, 'true': True, 'True': True, 'f': False, 'false': False, 'False': False}
 _SWITCHES = dict(_BOOLS, on=True, off=False)
+LIST_SEPARATOR = '\1'  # before each item of a list that was given as words of their own; a comma else
 _LARGEST_INT = 2**63 - 1  # what arrays and TensorFlow can hold
 
 
@@ -269,9 +270,11 @@ def _parse(name: str, field: Field, text: str) -> Any:
     """Text → the value of a field; a group's text is left to `_switch`."""
     if field.is_group:
         return text
-    if field.optional and text == 'None':
+    if field.optional and text in ('None', 'null'):
         return None
     if field.many:
+        if text.startswith(LIST_SEPARATOR):
+            return text[1:].split(LIST_SEPARATOR)
         return text.split(',') if text else []
     if field.kind is str:
         return text

@@ -3,6 +3,8 @@
 import json
 from typing import Any, List, Optional, Tuple
 
+from lm_human_preferences.utils.files import read_text
+
 
 def read_json(path: str) -> Any:
     """The content of a JSON file in UTF-8.
@@ -10,11 +12,7 @@ def read_json(path: str) -> Any:
     OSError for a file that cannot be read. ValueError naming file and place for one that is empty, not UTF-8 or not
     JSON, is nested too deeply, or gives a key of an object twice.
     """
-    with open(path, encoding='utf-8') as file:
-        try:
-            text = file.read()
-        except UnicodeDecodeError as error:
-            raise ValueError(f'{path}: not UTF-8 text: byte {error.start} of the file') from None
+    text = read_text(path)
     if not text.strip():
         raise ValueError(f'{path}: not JSON: the file is empty')
     repeated = []  # objects that give a key twice, with that key

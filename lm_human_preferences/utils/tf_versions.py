@@ -114,4 +114,5 @@ def what_failed(error: tf.errors.OpError) -> str:
         if os.strerror(code) in error.message:
             return os.strerror(code)
     lines = [line for line in error.message.splitlines() if line and not line.startswith('Graph execution error')]
-    return lines[0]
+    nodes = [number for number, line in enumerate(lines[:-1]) if line.startswith('Node: ')]
+    return lines[nodes[-1] + 1] if nodes else lines[0]
