@@ -60,7 +60,7 @@ def check_owner(command: str, folder: str) -> None:
     parent = os.path.dirname(os.path.abspath(folder))
     while parent != os.path.dirname(parent):
         if command_of(parent):
-            raise UserError(f'{folder} lies within the run {parent}: give another NAME')
+            raise UserError(f'{folder} lies within the run {parent}: give another NAME or --save_dir')
         parent = os.path.dirname(parent)
 
 
@@ -98,19 +98,21 @@ def is_finished(command: str, hparams: HParams, saved_hparams: str, num_ranks: i
     if not begun:
         return False
     check_same_ranks(begun[-1]['ranks'], num_ranks, folder)
-    saved = type(hparams)()
-    try:
-        if os.path.exists(saved_hparams):
+    if os.path.exists(saved_hparams):
+        saved = type(hparams)()
+        try:
             saved.override_from_json_file(saved_hparams)
-        elif states[-1]:
-            saved.override_from_nested_dict(states[-1]['hparams'])
-        else:
-            return False
-    except AttributeError as error:
-        raise UserError(str(error)) from error
-    changed = check_same_run(saved.to_nested_dict(), hparams)
-    longer = [name for name in filter(_LENGTH.match, changed) if _value(hparams, name) > _value(saved, name)]
-    return bool(states[-1]) and states[-1]['finished'] and not longer
+        except AttributeError as error:
+            raise UserError(str(error)) from error
+        check_same_run(saved.to_nested_dict(), hparams)
+    if not states[-1]:
+        return False
+    # The file may be of a longer run that was killed before it saved a step: the checkpoint tells how far it is.
+    changed = check_same_run(states[-1]['hparams'], hparams)
+    last = type(hparams)()
+    last.override_from_nested_dict(states[-1]['hparams'])
+    longer = [name for name in filter(_LENGTH.match, changed) if _value(hparams, name) > _value(last, name)]
+    return states[-1]['finished'] and not longer
 
 
 def _value(hparams: HParams, name: str) -> int:

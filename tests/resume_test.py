@@ -191,7 +191,12 @@ def test_what_a_run_may_change_and_what_not(experiment, tmp_path):
     assert (status, output, errors) == (0, f'{run}: this run is finished\nreport: {run}/report.html\n', '')
     assert {path: os.stat(path).st_mtime_ns for path in before} == before
 
-    # More episodes: it goes on, also in the curve.
+    # More episodes: it goes on, also in the curve, and also if it was killed before it saved a step.
+    with open(saved) as file:
+        longer = json.load(file)
+    longer['ppo']['total_episodes'] = 64
+    with open(saved, 'w') as file:
+        json.dump(longer, file)
     status, output, errors = launch(*common, '--ppo.total_episodes=64', '--run.save_interval=3')
     assert (status, errors) == (0, '')
     assert 'going on after step 2' in output and 'step 3/4' in output and 'step 2/' not in output
@@ -214,10 +219,11 @@ def test_what_a_run_may_change_and_what_not(experiment, tmp_path):
 @pytest.mark.parametrize('resume', ['on', 'overwrite'])
 def test_a_folder_is_of_one_run(tiny_run, capsys, resume):
     folder, files = os.path.dirname(tiny_run.folder), sorted(os.listdir(tiny_run.folder))
+    run = tiny_run.folder
     for command, name, message in (
-        ('train_reward', 'tiny', f'{tiny_run.folder} holds a run of train_policy: give another NAME'),
-        ('train_policy', 'tiny/tb', f'{tiny_run.folder}/tb lies within the run {tiny_run.folder}: give another NAME'),
-        ('train_policy', 'tiny/new/run', f'{tiny_run.folder}/new/run lies within the run {tiny_run.folder}: '),
+        ('train_reward', 'tiny', f'{run} holds a run of train_policy: give another NAME'),
+        ('train_policy', 'tiny/tb', f'{run}/tb lies within the run {run}: give another NAME or --save_dir'),
+        ('train_policy', 'tiny/new/run', f'{run}/new/run lies within the run {run}: '),
     ):
         flags = [f'--save_dir={folder}', '--mpi=1', f'--resume={resume}']
         assert refusal(capsys, [command, f'{folder}/tiny.yaml', name, *flags]).startswith(message)
