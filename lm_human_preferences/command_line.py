@@ -17,7 +17,7 @@ from fire.decorators import SetParseFn
 
 from lm_human_preferences import experiments, mpiexec, rank, resuming
 from lm_human_preferences.hosts import Host, num_ranks, parse_hosts, read_hostfile, take_gpu
-from lm_human_preferences.hyperparameters import TREES, hparams_file, save_hparams
+from lm_human_preferences.hyperparameters import TREES
 from lm_human_preferences.utils.errors import UserError, did_you_mean, user_message
 from lm_human_preferences.utils.hyperparams import LIST_SEPARATOR, HParams
 from lm_human_preferences.utils.mirror import mirrored
@@ -287,14 +287,14 @@ def _run(command: str, run: Run, placement: Placement, launch: TrainFlags) -> No
         check_run_folder(run.folder, os.path.expanduser(launch.save_dir))  # again: now nobody can put another there
         if launch.resume == 'overwrite':
             resuming.clear(run.folder)
-        saved = hparams_file(run.folder, command)
-        finished = resuming.is_finished(command, run.hparams, saved, placement.num_ranks)
+        finished = resuming.is_finished(command, run.hparams, placement.num_ranks)
         if finished:
             print(f'{run.folder}: this run is finished')
         else:
             if launch.resume == 'off':
                 print(f'{command} in {run.folder}', flush=True)
-            save_hparams(run.folder, run.hparams)  # before the first stage, whose checkpoints do not hold all of them
+            # Before the first stage, whose checkpoints do not hold all of them.
+            resuming.save_hparams(run.folder, run.hparams)
             placement.run(command, run.hparams, launch.traceback)
         if command == 'train_policy' and run.hparams.task.query_dataset == 'demo':
             # Imported late: they load TensorFlow.

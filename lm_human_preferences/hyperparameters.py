@@ -4,12 +4,10 @@
 """
 
 import math
-import os
 import re
 from dataclasses import dataclass, field
 from typing import Any, Callable, List, Optional, Tuple
 
-from lm_human_preferences.utils.files import write_json
 from lm_human_preferences.utils.hyperparams import HParams
 
 Rule = Tuple[Callable[[Any], bool], str]
@@ -450,20 +448,3 @@ TREES = {  # of each command
     'convert': ConvertHParams,
     'label': LabelPageHParams,
 }
-
-
-def hparams_file(folder: str, command: str) -> str:
-    """Where the folder of a run keeps the hyperparameters of a command."""
-    return os.path.join(folder, f'{command}_hparams.json')
-
-
-def command_of(folder: str) -> Optional[str]:
-    """The command whose run a folder holds, if any; a policy's holds that of its new reward model, too."""
-    commands = ('train_policy', 'train_reward', 'train_lm')
-    return next((command for command in commands if os.path.exists(hparams_file(folder, command))), None)
-
-
-def save_hparams(folder: str, hparams: HParams) -> None:
-    """Write the hyperparameters of a run into its folder."""
-    command = next(name for name, tree in TREES.items() if type(hparams) is tree)
-    write_json(hparams_file(folder, command), hparams.to_nested_dict())

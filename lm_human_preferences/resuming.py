@@ -7,11 +7,12 @@ import re
 import shutil
 from typing import Any, Dict, Iterator, List, Optional
 
-from lm_human_preferences.hyperparameters import command_of
+from lm_human_preferences.hyperparameters import TREES
 from lm_human_preferences.labeling.journal import journal_path
 from lm_human_preferences.utils import mirror
 from lm_human_preferences.utils.checkpoint_files import last_state
 from lm_human_preferences.utils.errors import UserError
+from lm_human_preferences.utils.files import write_json
 from lm_human_preferences.utils.hyperparams import HParams
 from lm_human_preferences.utils.locks import locked
 from lm_human_preferences.utils.storage import is_remote
@@ -52,6 +53,23 @@ def claimed(folder: str) -> Iterator[None]:
         yield
 
 
+def hparams_file(folder: str, command: str) -> str:
+    """Where the folder of a run keeps the hyperparameters of a command."""
+    return os.path.join(folder, f'{command}_hparams.json')
+
+
+def command_of(folder: str) -> Optional[str]:
+    """The command whose run a folder holds, if any; a policy's holds that of its new reward model, too."""
+    commands = ('train_policy', 'train_reward', 'train_lm')
+    return next((command for command in commands if os.path.exists(hparams_file(folder, command))), None)
+
+
+def save_hparams(folder: str, hparams: HParams) -> None:
+    """Write the hyperparameters of a run into its folder."""
+    command = next(name for name, tree in TREES.items() if type(hparams) is tree)
+    write_json(hparams_file(folder, command), hparams.to_nested_dict())
+
+
 def check_owner(command: str, folder: str) -> None:
     """Refuse (UserError) a folder that holds a run of another command, or that lies within the folder of a run."""
     owner = command_of(folder)
@@ -86,11 +104,10 @@ def clear(folder: str) -> None:
             shutil.rmtree(path) if os.path.isdir(path) and not os.path.islink(path) else os.unlink(path)
 
 
-def is_finished(command: str, hparams: HParams, saved_hparams: str, num_ranks: int) -> bool:
+def is_finished(command: str, hparams: HParams, num_ranks: int) -> bool:
     """Whether the run in `hparams.run.save_dir` has nothing left to do.
 
-    `saved_hparams` is the file of the hyperparameters that began it. UserError where a run is there that is not this
-    one, so that it cannot go on.
+    UserError where a run is there that is not this one, so that it cannot go on.
     """
     folder = hparams.run.save_dir
     states = [last_state(os.path.join(folder, stage)) for stage in STAGES[command]]
@@ -98,10 +115,11 @@ def is_finished(command: str, hparams: HParams, saved_hparams: str, num_ranks: i
     if not begun:
         return False
     check_same_ranks(begun[-1]['ranks'], num_ranks, folder)
-    if os.path.exists(saved_hparams):
+    begun_with = hparams_file(folder, command)
+    if os.path.exists(begun_with):
         saved = type(hparams)()
         try:
-            saved.override_from_json_file(saved_hparams)
+            saved.override_from_json_file(begun_with)
         except AttributeError as error:
             raise UserError(str(error)) from error
         check_same_run(saved.to_nested_dict(), hparams)

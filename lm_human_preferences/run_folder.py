@@ -54,7 +54,7 @@ class RunFolder:
         given = self.hparams.rewards.trained_model if self.has_policy else None
         try:
             return find_reward_model(storage.join(self.path, 'reward_model'))
-        except (FileNotFoundError, PermissionError):  # a bucket that cannot be listed refuses what it does not have
+        except storage.NOT_THERE:
             if given is None:
                 raise
         return find_reward_model(given)
@@ -71,7 +71,7 @@ def _hparams_file(path: str) -> Tuple[str, str]:
     for name in HPARAMS_FILES:
         try:
             return name, storage.local_file(storage.join(path, name))
-        except (FileNotFoundError, PermissionError) as error:
+        except storage.NOT_THERE as error:
             reason = f' ({error})' if storage.is_remote(path) else ''
     raise FileNotFoundError(f'{path}: not the folder of a run: there is no {" or ".join(HPARAMS_FILES)}{reason}')
 

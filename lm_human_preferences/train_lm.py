@@ -10,13 +10,13 @@ from typing import Sequence
 import numpy as np
 
 from lm_human_preferences.hyperparameters import TrainLmHParams as HParams
-from lm_human_preferences.hyperparameters import save_hparams
 from lm_human_preferences.language.bpe import train_bpe
 from lm_human_preferences.language.datasets import get_texts
 from lm_human_preferences.language.distributions import token_logprobs
 from lm_human_preferences.language.encodings import Encoding
 from lm_human_preferences.language.model import Model
 from lm_human_preferences.language.trained_models import find_model, initialize, save_model_folder
+from lm_human_preferences.resuming import save_hparams
 from lm_human_preferences.utils.checkpoint_files import forget_after
 from lm_human_preferences.utils.checkpoints import Checkpoints, CheckpointWriter
 from lm_human_preferences.utils.collector import collector_off

@@ -14,7 +14,6 @@ import numpy as np
 
 from lm_human_preferences import train_reward
 from lm_human_preferences.hyperparameters import TrainPolicyHParams as HParams
-from lm_human_preferences.hyperparameters import save_hparams
 from lm_human_preferences.language.trained_models import (
     find_model,
     find_reward_model,
@@ -25,6 +24,7 @@ from lm_human_preferences.lm_tasks import Task
 from lm_human_preferences.online import OnlineRewardModel
 from lm_human_preferences.policy import Policy
 from lm_human_preferences.ppo import Rollouts, Targets, adaptive_kl_coef, ppo_loss, ppo_targets, token_rewards
+from lm_human_preferences.resuming import save_hparams
 from lm_human_preferences.rewards import RewardModel
 from lm_human_preferences.samples import keep_samples
 from lm_human_preferences.utils.checkpoints import Checkpoints

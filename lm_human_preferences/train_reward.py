@@ -9,13 +9,13 @@ import os
 import numpy as np
 
 from lm_human_preferences.hyperparameters import TrainRewardHParams as HParams
-from lm_human_preferences.hyperparameters import save_hparams
 from lm_human_preferences.label_types import get_label_type, label_schema
 from lm_human_preferences.labels import load_labels
 from lm_human_preferences.language.datasets import QueryStream
 from lm_human_preferences.language.trained_models import find_model, initialize, save_model_folder
 from lm_human_preferences.lm_tasks import Task
 from lm_human_preferences.policy import Policy
+from lm_human_preferences.resuming import save_hparams
 from lm_human_preferences.rewards import RewardModel, normalizing_gain_bias
 from lm_human_preferences.utils.checkpoints import Checkpoints
 from lm_human_preferences.utils.collector import collector_off

@@ -12,8 +12,6 @@ from lm_human_preferences.utils import storage
 from lm_human_preferences.utils.checkpoints import latest_checkpoint
 from lm_human_preferences.utils.tf_versions import tf
 
-_NOT_THERE = (FileNotFoundError, PermissionError)  # a bucket that cannot be listed refuses what it does not have
-
 
 def model_folder(path: str, parts: Sequence[str]) -> str:
     """The path or URL of the model folder that is one of the `parts` of a run folder, or `path` itself."""
@@ -24,7 +22,7 @@ def model_folder(path: str, parts: Sequence[str]) -> str:
         try:
             storage.local_file(storage.join(folder, 'hparams.json'))
             return folder
-        except _NOT_THERE as error:
+        except storage.NOT_THERE as error:
             failures.append(error)
     if storage.is_remote(path):
         raise type(failures[-1])(f'no model in {path}, nor in {" or ".join(parts)} there: {failures[-1]}')
@@ -75,5 +73,5 @@ def _fetch_if_there(folder: str, name: str) -> bool:
     try:
         storage.local_file(storage.join(folder, name))
         return True
-    except _NOT_THERE:
+    except storage.NOT_THERE:
         return False

@@ -7,10 +7,9 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Sequence
 import numpy as np
 
 from lm_human_preferences.evaluate import read_results
-from lm_human_preferences.hyperparameters import command_of, hparams_file
 from lm_human_preferences.reporting.charts import Line
 from lm_human_preferences.reporting.event_files import Curve, read_curves
-from lm_human_preferences.resuming import ONLINE_FOLDER
+from lm_human_preferences.resuming import ONLINE_FOLDER, command_of, hparams_file
 from lm_human_preferences.run_folder import short_names
 from lm_human_preferences.samples import HELD_OUT_FILE, SAMPLES_FILE, read_samples
 from lm_human_preferences.utils.json_files import read_json

@@ -34,6 +34,8 @@ MOVED_BUCKETS = ('lm-human-preferences', 'gpt-2')
 LABELS_AND_TEXTS = 'gs://lm-human-preferences'
 MODELS = 'gs://gpt-2'
 
+NOT_THERE = (FileNotFoundError, PermissionError)  # a bucket that cannot be listed refuses what it does not have
+
 ATTEMPTS = 5  # in a row that bring less than ENOUGH_BYTES
 ENOUGH_BYTES = 1 << 20
 FIRST_PAUSE = 1.0  # seconds, twice as many after each attempt
