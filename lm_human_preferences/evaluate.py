@@ -27,7 +27,8 @@ RESULTS_FILE = 'evaluation.json'
 def evaluate(hparams: EvaluateHParams) -> None:
     """Measure what `hparams` ask for, print the tables and write the figures into the run's folder."""
     run = RunFolder(hparams.run or next(name for name in hparams.policies if name != INITIAL))
-    out = os.path.expanduser(hparams.out) if hparams.out else None if storage.is_remote(run.path) else run.path
+    own_folder = None if storage.is_remote(run.path) else run.path
+    out = os.path.expanduser(hparams.out) if hparams.out else own_folder
     reward_model = find_reward_model(hparams.reward_model) if hparams.reward_model else run.reward_model()
     if hparams.labels is None and not run.has_policy:
         raise ValueError(f'{run.path} has a reward model and no policy: give the --labels to measure it on')

@@ -58,7 +58,7 @@ def answers_of(
     held_out: HeldOut,
     batch: int,
     seed: int,
-    judges: Optional[Dict[str, Judge]] = None,
+    judges: Dict[str, Judge],
 ) -> Dict[str, Answers]:
     """Each policy's answers, by name.
 
@@ -79,7 +79,7 @@ def answers_of(
     answers = {}
     for name, sample in sampled.items():
         texts = [task.encoding.decode(tokens).strip() for tokens in sample['truncated']]
-        judged = {judge: np.asarray(score(texts)) for judge, score in (judges or {}).items()}
+        judged = {judge: np.asarray(score(texts)) for judge, score in judges.items()}
         judged[SCORE] = scores[name]
         answers[name] = Answers(texts=texts, ref_logprobs=ref_logprobs[name], scores=judged, **sample)
     return answers

@@ -13,7 +13,7 @@ import regex
 
 from lm_human_preferences.utils import storage
 from lm_human_preferences.utils.errors import short
-from lm_human_preferences.utils.files import write_json, written_whole
+from lm_human_preferences.utils.files import read_text, write_json, written_whole
 from lm_human_preferences.utils.json_files import read_json
 
 END_OF_TEXT = '<|endoftext|>'
@@ -71,12 +71,8 @@ class Encoding:
         """Read a vocabulary in GPT-2's file format: {symbols: id} and one merge a line, best first."""
         encoder = read_json(encoder_json)
         check_encoder(encoder_json, encoder)
-        try:
-            # Only '\n' ends a line: some symbols count as line ends elsewhere.
-            with open(vocab_bpe, encoding='utf-8', newline='\n') as f:
-                lines = f.read().split('\n')
-        except UnicodeDecodeError as e:
-            raise ValueError(f'{vocab_bpe}: not UTF-8 text: byte {e.start} of the file') from None
+        # Only '\n' ends a line: some symbols count as line ends elsewhere.
+        lines = read_text(vocab_bpe, newline='\n').split('\n')
         merges = []
         for number, line in enumerate((line.rstrip('\r') for line in lines), start=1):
             if not line or (number == 1 and line.startswith('#version')):

@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import tempfile
-from typing import IO, Any, Iterator
+from typing import IO, Any, Iterator, Optional
 
 
 @contextlib.contextmanager
@@ -43,9 +43,12 @@ def _error_of(path: str) -> Iterator[None]:
         raise type(error)(error.errno, error.strerror, path) from error
 
 
-def read_text(path: str) -> str:
-    """The content of a text file; OSError if it cannot be read, ValueError naming the place if it is not UTF-8."""
-    with open(path, encoding='utf-8') as file:
+def read_text(path: str, newline: Optional[str] = None) -> str:
+    """The content of a text file; OSError if it cannot be read, ValueError naming the place if it is not UTF-8.
+
+    `newline` is as open() takes it.
+    """
+    with open(path, encoding='utf-8', newline=newline) as file:
         try:
             return file.read()
         except UnicodeDecodeError as error:
