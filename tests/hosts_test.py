@@ -5,6 +5,7 @@ The second host does not see what the first one writes.
 
 import importlib.util
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,9 @@ from running import Running, command
 
 SERVER = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'ssh_server.py')
 ADDRESSES = ('10.97.0.1', '10.97.0.2')
+# Open MPI's launcher puts ssh into a process group of its own, from both sides of the fork, and warns where the child,
+# which had done so already, was the faster one. Nothing is wrong then.
+LATE_SETPGID = re.compile(r'^\[\S+\] plm:ssh: Warning: setpgid\(\d+,\d+\) failed in parent with errno=.*\n', re.M)
 
 
 def missing():
@@ -104,7 +108,7 @@ def test_train_policy_on_two_hosts(hosts):
     arguments = [*hosts.prefix(0), *command(folder, *flags, episodes=48)]
     done = subprocess.run(arguments, env=hosts.environment, capture_output=True, timeout=300)
     output = done.stdout.decode()
-    assert (done.returncode, done.stderr.decode()) == (0, '')
+    assert (done.returncode, LATE_SETPGID.sub('', done.stderr.decode())) == (0, '')
     assert output.startswith('2 ranks on 2 hosts, gradients averaged by ')
     assert 'Samples after fine-tuning:' in output and output.count('step 3/3') == 1
     assert {'policy', 'reward_model', 'tb'} <= set(os.listdir(os.path.join(folder, 'run')))
