@@ -5,7 +5,7 @@ import functools
 import os
 import re
 import shutil
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Dict, Iterator, Optional
 
 from lm_human_preferences.hyperparameters import TREES
 from lm_human_preferences.labeling.journal import journal_path
@@ -126,35 +126,32 @@ def is_finished(command: str, hparams: HParams, num_ranks: int) -> bool:
     if not states[-1]:
         return False
     # The file may be of a longer run that was killed before it saved a step: the checkpoint tells how far it is.
-    changed = check_same_run(states[-1]['hparams'], hparams)
-    last = type(hparams)()
-    last.override_from_nested_dict(states[-1]['hparams'])
-    longer = [name for name in filter(_LENGTH.match, changed) if _value(hparams, name) > _value(last, name)]
-    return states[-1]['finished'] and not longer
+    last = check_same_run(states[-1]['hparams'], hparams)
+    lengths = filter(_LENGTH.match, last.differences(hparams))
+    return states[-1]['finished'] and not any(_value(hparams, name) > _value(last, name) for name in lengths)
 
 
 def _value(hparams: HParams, name: str) -> int:
     return functools.reduce(getattr, name.split('.'), hparams)
 
 
-def check_same_run(saved: Dict[str, Any], now: HParams) -> List[str]:
-    """The hyperparameters that have changed since a run began, `saved` being what `to_nested_dict` gave then.
+def check_same_run(saved: Dict[str, Any], now: HParams) -> HParams:
+    """The tree of hyperparameters that a run saved, `saved` being what `to_nested_dict` gave then.
 
-    Raises UserError that names those with which it cannot go on.
+    UserError that names those of `now` with which it cannot go on.
     """
     begun = type(now)()
     try:
         begun.override_from_nested_dict(saved)
     except (AttributeError, ValueError) as error:
         raise UserError(f'{now.run.save_dir} holds a run of another kind ({error}): give another NAME') from error
-    changed = begun.differences(now)
-    refused = [name for name in changed if not _MAY_CHANGE.match(name)]
+    refused = [name for name in begun.differences(now) if not _MAY_CHANGE.match(name)]
     if refused:
         raise UserError(
             f'{now.run.save_dir} holds a run with other values of {", ".join(refused)}: '
             'give the same to go on with it, or another NAME'
         )
-    return changed
+    return begun
 
 
 def check_same_ranks(begun: int, now: int, folder: Optional[str]) -> None:

@@ -304,7 +304,7 @@ PPO = 'ppo: {batch_size: 16, total_episodes: 48}'
     )._replace(expected='experiment DIR/tiny.yaml does not define train_lm: it defines train_reward, train_policy'),
     whole_file('empty', 'DIR/tiny.yaml: an experiment should hold sections, not NoneType', ''),
     whole_file('a_list', 'DIR/tiny.yaml: an experiment should hold sections, not list', '- run\n'),
-    whole_file('not_utf8', 'DIR/tiny.yaml: not UTF-8 text', b'run: {seed: 1} # \xff\n'),
+    whole_file('not_utf8', 'DIR/tiny.yaml: not UTF-8 text: byte 17 of the file', b'run: {seed: 1} # \xff\n'),
     whole_file('zero_bytes', 'DIR/tiny.yaml: not YAML: unacceptable character …', 'run: \0'),
     whole_file(
         'two_documents', 'DIR/tiny.yaml: line 2: not YAML: but found another document', 'run: {}\n---\n---\nrun: {}\n'

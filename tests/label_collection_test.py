@@ -88,6 +88,9 @@ def test_instructions(tmp_path):
     (tmp_path / 'mine.txt').write_text('Choose\nwisely.\n\n<b>Truth</b> first.\n')
     assert read_instructions(str(tmp_path / 'mine.txt')) == ['Choose wisely.', '<b>Truth</b> first.']
     assert 'positive sentiment' in read_instructions('sentiment')[0]
+    (tmp_path / 'mine.txt').write_bytes(b'Choose\xff')
+    with pytest.raises(ValueError, match=r'mine\.txt: not UTF-8 text: byte 6 of the file'):
+        read_instructions(str(tmp_path / 'mine.txt'))
 
 
 def test_nobody_is_given_a_question_that_another_is_busy_with(collect):

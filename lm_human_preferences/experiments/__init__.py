@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from lm_human_preferences.hyperparameters import TREES, RunHParams, TaskHParams
+from lm_human_preferences.utils import files
 from lm_human_preferences.utils.errors import UserError, did_you_mean, short
 from lm_human_preferences.utils.hyperparams import HParams
 
@@ -33,8 +34,8 @@ class Trial(NamedTuple):
 
 def names() -> List[str]:
     """The experiments of this package."""
-    files = os.listdir(os.path.dirname(__file__))
-    return sorted(file[: -len('.yaml')] for file in files if file.endswith('.yaml'))
+    entries = os.listdir(os.path.dirname(__file__))
+    return sorted(entry[: -len('.yaml')] for entry in entries if entry.endswith('.yaml'))
 
 
 def load(name_or_path: str) -> 'Experiment':
@@ -144,15 +145,16 @@ class Experiment:
 
 def _read(path: str) -> Dict[str, Any]:
     try:
-        with open(path, encoding='utf-8') as file:
-            sections = YAML(typ='safe', pure=True).load(file)
+        text = files.read_text(path)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    try:
+        sections = YAML(typ='safe', pure=True).load(text)
     except YAMLError as error:
         mark, problem = getattr(error, 'problem_mark', None), getattr(error, 'problem', None)
         where = f'{path}: line {mark.line + 1}' if mark else path
         reason = ' '.join(str(problem or error).split())
         raise UserError(f'{where}: not YAML: {reason}') from error
-    except UnicodeDecodeError as error:
-        raise UserError(f'{path}: not UTF-8 text') from error
     except (
         ArithmeticError,
         AssertionError,

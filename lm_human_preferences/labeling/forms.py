@@ -6,6 +6,8 @@ Every form shows the samples of a question in an order of its own and offers up 
 import re
 from typing import List, NamedTuple, Sequence, Union
 
+from lm_human_preferences.utils import files
+
 Value = Union[int, float]
 
 INSTRUCTIONS = {
@@ -64,12 +66,8 @@ def agreement_by_chance(form: Form) -> float:
 
 
 def read_instructions(name_or_path: str) -> List[str]:
-    """The paragraphs of the instructions called so, or of a text file."""
+    """The paragraphs of the instructions called so, or of a text file; ValueError for one that is not UTF-8."""
     text = INSTRUCTIONS.get(name_or_path)
     if text is None:
-        try:
-            with open(name_or_path, encoding='utf-8') as file:
-                text = file.read()
-        except UnicodeDecodeError:
-            raise ValueError(f'instructions: {name_or_path} is not UTF-8 text') from None
+        text = files.read_text(name_or_path)
     return [' '.join(part.split()) for part in re.split(r'\n\s*\n', text) if part.strip()]
