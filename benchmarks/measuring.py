@@ -64,8 +64,9 @@ def start_ranks(number: int) -> Ranks:
     from lm_human_preferences import mpiexec
 
     command = [*mpiexec.ranks_of(number), sys.executable, *sys.argv]
-    environment = dict(mpiexec.environment(), BENCHMARK_RANKS=str(number))
-    sys.exit(subprocess.run(command, env=environment, stdin=subprocess.DEVNULL).returncode)
+    with mpiexec.session() as environment:
+        environment['BENCHMARK_RANKS'] = str(number)
+        sys.exit(subprocess.run(command, env=environment, stdin=subprocess.DEVNULL).returncode)
 
 
 def figures_of(script: str, *arguments: str, python: str = sys.executable, checkout: str = ROOT) -> Dict[str, object]:

@@ -153,8 +153,9 @@ def measure(flags) -> None:
         for backend in ('mpi4py', 'horovod') if size > 1 else ('mpi4py',):
             command = [*(mpiexec.ranks_of(size) if size > 1 else []), sys.executable, os.path.abspath(__file__)]
             command += ['--rank', f'--model={flags.model}', f'--batch={flags.batch}', f'--repeats={flags.repeats}']
-            environment = dict(mpiexec.environment(), LM_HUMAN_PREFERENCES_GRADIENTS=backend)
-            done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True)
+            with mpiexec.session() as environment:
+                environment['LM_HUMAN_PREFERENCES_GRADIENTS'] = backend
+                done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True)
             if done.returncode == 0:
                 rows.append(json.loads(done.stdout.decode().splitlines()[-1]))
             elif b'has no Horovod' not in done.stderr:

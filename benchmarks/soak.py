@@ -109,8 +109,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, os.path.abspath(__file__), f'--steps={arguments.steps}', f'--rank_in={folder}']
         start = mpiexec.ranks_of(arguments.mpi) if arguments.mpi > 1 else []
-        with open(os.path.join(folder, 'output.txt'), 'w') as output:
-            subprocess.run([*start, *command], env=mpiexec.environment(), stdout=output, check=True)
+        with open(os.path.join(folder, 'output.txt'), 'w') as output, mpiexec.session() as environment:
+            subprocess.run([*start, *command], env=environment, stdout=output, check=True)
         checkpoints = os.path.join(folder, 'run', 'policy', 'checkpoints')
         kept = sum(os.path.getsize(os.path.join(checkpoints, name)) for name in os.listdir(checkpoints))
         print(f'{len(os.listdir(checkpoints))} files of checkpoints, {kept / 2**20:.1f} MB')

@@ -15,6 +15,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from typing import Dict, Iterator, List, NoReturn, Sequence
 
@@ -49,10 +50,10 @@ def start(
     SIGINT, ends them at once.
     """
     job = rank.Job(command, hparams.to_nested_dict(), num_ranks, show_traceback)
-    with _terminations_raised():
+    with _terminations_raised(), session() as environment:
         process = subprocess.Popen(
             [*ranks_of(num_ranks, hosts), sys.executable, '-m', rank.__name__, json.dumps(job._asdict())],
-            env=environment(),
+            env=environment,
             stdin=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,  # so that Ctrl-C comes to us alone
@@ -93,13 +94,29 @@ def ranks_of(num_ranks: int, hosts: Sequence[Host] = ()) -> List[str]:
     if hosts:
         # A rank whose peer on another host died aborts; not before mpiexec has heard who died, and tells.
         command += ['--host', places, '--mca', 'mpi_abort_delay', str(_ABORT_DELAY_SECONDS)]
-        for name in sorted(filter(_EXPORTED.fullmatch, environment())):
+        for name in sorted(filter(_EXPORTED.fullmatch, _environment())):
             command += ['-x', name]
     return command
 
 
-def environment() -> Dict[str, str]:
-    """This process's environment, in which ranks find this package."""
+@contextlib.contextmanager
+def session() -> Iterator[Dict[str, str]]:
+    """The environment for an mpiexec: this process's, in which ranks find this package, and a folder for its own files.
+
+    Open MPI names these files by mpiexec's process number alone. In a common folder, an mpiexec that was killed would
+    leave some on which a later one of the same number fails, as the first after a container's restart may well be.
+    """
+    environment = _environment()
+    folder = tempfile.mkdtemp(prefix='mpiexec-')
+    if not any(name.endswith('tmpdir_base') for name in environment):  # Open MPI refuses two
+        environment['PRTE_MCA_prte_local_tmpdir_base'] = folder
+    try:
+        yield environment
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _environment() -> Dict[str, str]:
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     paths = [root, *filter(None, [os.environ.get('PYTHONPATH')])]
     # Open MPI's ranks would keep their cores busy with waiting, which the threads of TensorFlow need.

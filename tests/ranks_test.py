@@ -26,7 +26,8 @@ def outcomes(tmp_path_factory):
         path = str(tmp_path_factory.mktemp('outcome') / f'{size}.npz')
         command = [*(mpiexec.ranks_of(size) if size > 1 else []), sys.executable, SCRIPT, path]
         command += BACKENDS if size > 1 else BACKENDS[:1]
-        subprocess.run(command, env=mpiexec.environment(), stdin=subprocess.DEVNULL, check=True, timeout=600)
+        with mpiexec.session() as environment:
+            subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, check=True, timeout=600)
         with np.load(path, allow_pickle=False) as arrays:
             found[size] = {name: arrays[name] for name in arrays}
     return found
@@ -61,6 +62,23 @@ def test_statistics_are_of_the_whole_batch(outcomes, size):
         assert stats[f'{name}/var'] == pytest.approx(values.var(), rel=1e-5)
         # The mean of the shares' own variances would be another number.
         assert np.mean([values[i::4].var() for i in range(4)]) < 0.95 * values.var()
+
+
+def test_what_a_killed_mpiexec_left_behind_is_in_nobodys_way(tmp_path):
+    """Open MPI names a file by mpiexec's process number, and does not start where there is such a file."""
+    with mpiexec.session() as environment:
+        process = subprocess.Popen(
+            ['sh', '-c', 'read line; exec "$@"', 'sh', *mpiexec.ranks_of(2), 'true'],
+            env=dict(environment, TMPDIR=str(tmp_path)),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        folder = tmp_path / f'ompi.{process.pid}'
+        folder.mkdir()
+        (folder / f'pmix.vm.tool.{process.pid}').write_text('left behind')
+        said, _ = process.communicate(b'\n')
+    assert (process.returncode, said) == (0, b'')
 
 
 def test_the_backend_is_told(outcomes):
