@@ -21,15 +21,16 @@ def printed(script, *arguments):
     return subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.decode()
 
 
-def test_a_step_is_held_against_the_arithmetic_of_a_rank():
-    lines = printed('ppo_step.py', '--ranks=2', '--json').splitlines()
+@pytest.mark.parametrize('ranks', [1, 2])
+def test_a_step_is_held_against_the_arithmetic_of_a_rank(ranks):
+    lines = printed('ppo_step.py', f'--ranks={ranks}', '--json').splitlines()
     assert [line.split()[1] for line in lines[2:-2]] == ['sample', 'reference', 'score', 'train', 'step']
     figures = json.loads(lines[-1])
-    assert figures['ranks'] == 2
+    assert figures['ranks'] == ranks
     # Two layers of width 64 over 64 + 23 tokens, each attending to 44 on average, and 24 times 512 logits.
     forward = 2 * 87 * (24 * 64**2 + 4 * 64 * 44) + 24 * 2 * 64 * 512
     arithmetic = figures['limits']['train'] * figures['gflops'] * 1e9
-    assert arithmetic == pytest.approx(4 * 3 * forward * 8 / 2)
+    assert arithmetic == pytest.approx(4 * 3 * forward * 8 / ranks)
     assert figures['limits']['reference'] == pytest.approx(figures['limits']['train'] / 12)
 
 

@@ -111,6 +111,7 @@ CASES = {
     'ppo': ppo(whiten_rewards=False),
     'whitened ppo': ppo(whiten_rewards=True),
     'best_of_4': reward('best_of_4'),
+    'scalar_rating': reward('scalar_rating'),
 }
 HOROVOD_CASES = ['ppo']  # the others differ in what always goes through mpi4py
 
