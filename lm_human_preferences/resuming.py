@@ -122,7 +122,7 @@ def is_finished(command: str, hparams: HParams, num_ranks: int) -> bool:
             saved.override_from_json_file(begun_with)
         except AttributeError as error:
             raise UserError(str(error)) from error
-        check_same_run(saved.to_nested_dict(), hparams)
+        _refuse_other_values(saved, hparams)
     if not states[-1]:
         return False
     # The file may be of a longer run that was killed before it saved a step: the checkpoint tells how far it is.
@@ -145,13 +145,17 @@ def check_same_run(saved: Dict[str, Any], now: HParams) -> HParams:
         begun.override_from_nested_dict(saved)
     except (AttributeError, ValueError) as error:
         raise UserError(f'{now.run.save_dir} holds a run of another kind ({error}): give another NAME') from error
+    _refuse_other_values(begun, now)
+    return begun
+
+
+def _refuse_other_values(begun: HParams, now: HParams) -> None:
     refused = [name for name in begun.differences(now) if not _MAY_CHANGE.match(name)]
     if refused:
         raise UserError(
             f'{now.run.save_dir} holds a run with other values of {", ".join(refused)}: '
             'give the same to go on with it, or another NAME'
         )
-    return begun
 
 
 def check_same_ranks(begun: int, now: int, folder: Optional[str]) -> None:
