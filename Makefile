@@ -62,7 +62,7 @@ audit: environment
 
 # The environment and the demo's ratings: after this everything works offline.
 install: environment
-	$(BIN)/python -m lm_human_preferences.demo.data
+	$(BIN)/python -m lm_human_preferences.demo.snippets
 
 environment: $(INSTALLED)
 

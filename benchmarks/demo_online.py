@@ -20,19 +20,21 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
 from lm_human_preferences import experiments  # noqa: E402
-from lm_human_preferences.demo.evaluation import SEED  # noqa: E402
 from lm_human_preferences.demo.judges import ridge_choice  # noqa: E402
-from lm_human_preferences.evaluate import RESULTS_FILE  # noqa: E402
 from lm_human_preferences.evaluation.reward_models import label_rewards  # noqa: E402
-from lm_human_preferences.inference import Responder  # noqa: E402
-from lm_human_preferences.lm_tasks import Task  # noqa: E402
+from lm_human_preferences.hyperparameters import EvaluateHParams  # noqa: E402
+from lm_human_preferences.language.run_models import run_policy, run_reward_model  # noqa: E402
+from lm_human_preferences.method.inference import Responder  # noqa: E402
+from lm_human_preferences.method.lm_tasks import Task  # noqa: E402
+from lm_human_preferences.mpi.ranks import Ranks  # noqa: E402
+from lm_human_preferences.mpi.seeds import uniforms_of_samples  # noqa: E402
 from lm_human_preferences.online import Schedule  # noqa: E402
-from lm_human_preferences.run_folder import RunFolder  # noqa: E402
-from lm_human_preferences.utils.ranks import Ranks  # noqa: E402
-from lm_human_preferences.utils.seeds import uniforms_of_samples  # noqa: E402
+from lm_human_preferences.runs.results import RESULTS_FILE  # noqa: E402
+from lm_human_preferences.runs.run_folder import RunFolder  # noqa: E402
 
 NEW_MODEL = '--rewards.train_new_model'
 QUESTIONS = 512
+SEED = EvaluateHParams().seed
 SAMPLES = [f'sample{i}' for i in range(4)]
 ROWS = [
     ('labels', 'labels', '.0f'),
@@ -78,7 +80,7 @@ def figures(folder: str, labels: int) -> Dict[str, float]:
 def agreement_on(folder: str, savescope: str) -> float:
     """How often the run's reward model prefers the one of four samples of a policy that the labeler does."""
     run_folder = RunFolder(folder)
-    policy = run_folder.policy(savescope)
+    policy = run_policy(run_folder, savescope)
     task = Task(run_folder.task, policy.encoding())
     queries = task.query_stream('test', SEED, Ranks()).next_batch(QUESTIONS)
     labels = {'query': queries}
@@ -86,7 +88,7 @@ def agreement_on(folder: str, savescope: str) -> float:
         for i, name in enumerate(SAMPLES):
             uniforms = uniforms_of_samples(SEED + i, range(QUESTIONS), task.hparams.response_length)
             labels[name] = responder.respond(queries, uniforms)['truncated']
-    rewards = label_rewards(run_folder.reward_model(), task, SAMPLES, labels, 64)
+    rewards = label_rewards(run_reward_model(run_folder), task, SAMPLES, labels, 64)
     texts = [[task.encoding.decode(labels[name][i]) for name in SAMPLES] for i in range(QUESTIONS)]
     chosen = np.array([ridge_choice('', four) for four in texts])
     return float(np.mean(rewards.argmax(axis=1) == chosen))

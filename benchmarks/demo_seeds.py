@@ -14,20 +14,22 @@ import time
 from typing import List, Sequence
 
 import numpy as np
+import word_choice
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
 from lm_human_preferences import experiments  # noqa: E402
-from lm_human_preferences.demo import data, judges  # noqa: E402
-from lm_human_preferences.demo.evaluation import CHOICES, SEED  # noqa: E402
-from lm_human_preferences.evaluate import RESULTS_FILE  # noqa: E402
+from lm_human_preferences.demo import data_set  # noqa: E402
+from lm_human_preferences.hyperparameters import EvaluateHParams  # noqa: E402
 from lm_human_preferences.language.trained_models import find_model  # noqa: E402
+from lm_human_preferences.runs.results import RESULTS_FILE  # noqa: E402
 
+CHOICES, SEED = 800, EvaluateHParams().seed  # as the demo's evaluation has them
 ROWS = [  # title, where the figure is (`tuned` stands for the fine-tuned policy), format
     ('reward model’s accuracy', ('reward_model', 'accuracy'), '.1%'),
     ('choice model on words, same labels', ('words_accuracy',), '.1%'),
-    ('VADER’s accuracy', ('reward_model', 'vader_accuracy'), '.1%'),
+    ('VADER’s accuracy', ('reward_model', 'judges', 'VADER'), '.1%'),
     ('score, initial', ('initial', 'judges', 'score', 'mean'), '.2f'),
     ('score, fine-tuned', ('tuned', 'judges', 'score', 'mean'), '.2f'),
     ('KL (nats)', ('tuned', 'kl'), '.1f'),
@@ -74,11 +76,13 @@ def words_accuracy() -> float:
     task, encoding = trial.hparams.task, find_model('demo').encoding()
 
     def choices(mode, num, seed):
-        labels = data.best_of_4_labels(mode, num, encoding, task.query_length, task.response_length, seed)
-        return judges.choices_of(labels, encoding)
+        labels = data_set.best_of_4_labels(mode, num, encoding, task.query_length, task.response_length, seed)
+        return word_choice.choices_of(labels, encoding)
 
     train = choices('train', trial.hparams.labels.num_train, 0)
-    return judges.bag_of_words_choice_accuracy(train, choices('valid', CHOICES, SEED), choices('test', CHOICES, SEED))
+    return word_choice.bag_of_words_choice_accuracy(
+        train, choices('valid', CHOICES, SEED), choices('test', CHOICES, SEED)
+    )
 
 
 def main() -> None:

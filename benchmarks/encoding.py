@@ -18,7 +18,7 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from lm_human_preferences.datasets import cnndm, tldr  # noqa: E402
-from lm_human_preferences.demo import data  # noqa: E402
+from lm_human_preferences.demo import data_set  # noqa: E402
 from lm_human_preferences.language.encodings import Encoding  # noqa: E402
 
 # Parameters of the published models; tokens an episode has, and those of the text its query is cut from (assumed).
@@ -75,7 +75,7 @@ def main():
     arguments = parser.parse_args()
     folder = vocabulary_folder()
     files = [os.path.join(folder, name) for name in ('encoder.json', 'vocab.bpe')]
-    sets = {'demo': data.query_texts('train'), 'prose': prose()}
+    sets = {'demo': data_set.texts('train'), 'prose': prose()}
     rates = {name: [per_second(new, texts) for texts in sets.values()] for name, new in encoders(files)}
     print('tokens per second, one core   ' + ''.join(f'{name:>14}' for name in sets))
     for name, row in rates.items():

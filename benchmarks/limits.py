@@ -11,9 +11,9 @@ from typing import List, NamedTuple
 
 from measuring import json_line, model_size, parser, seconds, start_ranks, table
 
+from lm_human_preferences.graph.tf_versions import new_session, tf
 from lm_human_preferences.hyperparameters import ModelHParams
-from lm_human_preferences.utils.ranks import Ranks
-from lm_human_preferences.utils.tf_versions import new_session, tf
+from lm_human_preferences.mpi.ranks import Ranks
 
 
 class Product(NamedTuple):

@@ -14,7 +14,7 @@ from typing import Callable, Dict, List, Optional, Sequence
 sys.path.insert(0, os.environ.get('CHECKOUT', os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
 from lm_human_preferences.hyperparameters import ModelHParams
-from lm_human_preferences.utils.ranks import Ranks
+from lm_human_preferences.mpi.ranks import Ranks
 
 FOLDER = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(FOLDER)
@@ -61,7 +61,7 @@ def start_ranks(number: int) -> Ranks:
         return ranks
     if ranks.size > 1 or 'BENCHMARK_RANKS' in os.environ:  # never start any from within them
         sys.exit(f'error: mpiexec has started {ranks.size} ranks that see each other, where --ranks is {number}')
-    from lm_human_preferences import mpiexec
+    from lm_human_preferences.launcher import mpiexec
 
     command = [*mpiexec.ranks_of(number), sys.executable, *sys.argv]
     with mpiexec.session() as environment:

@@ -10,10 +10,10 @@ import numpy as np
 from measuring import SIZES, model_size
 from rows import row_parser, time_phases
 
+from lm_human_preferences.graph.tf_versions import new_session, tf
 from lm_human_preferences.hyperparameters import PpoHParams
 from lm_human_preferences.language.model import Model
-from lm_human_preferences.ppo import Rollouts, ppo_loss, ppo_targets, token_rewards
-from lm_human_preferences.utils.tf_versions import new_session, tf
+from lm_human_preferences.method.ppo import Rollouts, ppo_loss, ppo_targets, token_rewards
 
 LEARNING_RATE, KL_COEF = 1e-6, 0.1
 

@@ -27,13 +27,13 @@ from measuring import (
     table,
 )
 
+from lm_human_preferences.graph.tf_versions import new_session, tf
 from lm_human_preferences.hyperparameters import TaskHParams, TrainPolicyHParams
 from lm_human_preferences.language.encodings import test_encoding
-from lm_human_preferences.lm_tasks import Task
-from lm_human_preferences.ppo import Rollouts, token_rewards
+from lm_human_preferences.method.lm_tasks import Task
+from lm_human_preferences.method.ppo import Rollouts, token_rewards
+from lm_human_preferences.mpi.ranks import Ranks
 from lm_human_preferences.train_policy import PPOTrainer
-from lm_human_preferences.utils.ranks import Ranks
-from lm_human_preferences.utils.tf_versions import new_session, tf
 
 
 def hyperparameters(flags) -> TrainPolicyHParams:

@@ -11,13 +11,13 @@ import contextlib
 import numpy as np
 from measuring import forward_flops, json_line, model_size, parser, peak_gigabytes, seconds, start_ranks, table
 
+from lm_human_preferences.graph.tf_versions import new_session, tf
 from lm_human_preferences.hyperparameters import TaskHParams, TrainRewardHParams
 from lm_human_preferences.language.encodings import test_encoding
-from lm_human_preferences.lm_tasks import Task
-from lm_human_preferences.rewards import RewardModel
+from lm_human_preferences.method.lm_tasks import Task
+from lm_human_preferences.method.rewards import RewardModel
+from lm_human_preferences.mpi.ranks import Ranks
 from lm_human_preferences.train_reward import RewardTrainer
-from lm_human_preferences.utils.ranks import Ranks
-from lm_human_preferences.utils.tf_versions import new_session, tf
 
 
 def rewards_naively(self: RewardModel, queries: tf.Tensor, samples: tf.Tensor) -> tf.Tensor:

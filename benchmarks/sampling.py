@@ -23,12 +23,12 @@ from measuring import (
     table,
 )
 
+from lm_human_preferences.graph.tf_versions import new_session, tf
 from lm_human_preferences.hyperparameters import ModelHParams, TaskHParams
 from lm_human_preferences.language.encodings import test_encoding
-from lm_human_preferences.lm_tasks import Task
-from lm_human_preferences.policy import Policy
-from lm_human_preferences.utils.ranks import Ranks
-from lm_human_preferences.utils.tf_versions import new_session, tf
+from lm_human_preferences.method.lm_tasks import Task
+from lm_human_preferences.method.policy import Policy
+from lm_human_preferences.mpi.ranks import Ranks
 
 
 def time_responses(flags, ranks: Ranks, batch: int, response: int) -> float:

@@ -17,8 +17,8 @@ from typing import Dict, List, NamedTuple
 import numpy as np
 from measuring import forward_flops, model_size, table
 
-from lm_human_preferences import mpiexec
 from lm_human_preferences.hyperparameters import ModelHParams, TaskHParams, TrainPolicyHParams
+from lm_human_preferences.launcher import mpiexec
 
 # Published experiments: query and context, response, episodes of a batch.
 EXPERIMENTS = {'sentiment': (64, 24, 512), 'cnndm': (500, 75, 32)}
@@ -95,13 +95,13 @@ def print_forecast() -> None:
 
 def measure_here(size: str, batch: int, repeats: int) -> None:
     """As one rank: time steps, and print the figures from the first rank."""
+    from lm_human_preferences.graph.tf_versions import new_session, tf
     from lm_human_preferences.language.encodings import test_encoding
-    from lm_human_preferences.lm_tasks import Task
-    from lm_human_preferences.ppo import Rollouts
+    from lm_human_preferences.method.lm_tasks import Task
+    from lm_human_preferences.method.ppo import Rollouts
+    from lm_human_preferences.mpi import collectives
+    from lm_human_preferences.mpi.ranks import Ranks
     from lm_human_preferences.train_policy import PPOTrainer
-    from lm_human_preferences.utils import exchange
-    from lm_human_preferences.utils.ranks import Ranks
-    from lm_human_preferences.utils.tf_versions import new_session, tf
 
     exchanged = []
 
@@ -113,7 +113,7 @@ def measure_here(size: str, batch: int, repeats: int) -> None:
             return super().mean_buffer(array)
 
     ranks = CountingRanks()
-    backend = exchange.describe(ranks).split(' by ')[-1] if ranks.size > 1 else '-'
+    backend = collectives.describe(ranks).split(' by ')[-1] if ranks.size > 1 else '-'
     hparams = TrainPolicyHParams(task=TaskHParams(query_length=64, response_length=24, query_dataset='test'))
     hparams.ppo.batch_size = batch
     model = model_size(size)

@@ -20,8 +20,9 @@ import numpy as np
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
-from lm_human_preferences import mpiexec, train_policy  # noqa: E402
-from lm_human_preferences.utils.ranks import Ranks  # noqa: E402
+from lm_human_preferences import train_policy  # noqa: E402
+from lm_human_preferences.launcher import mpiexec  # noqa: E402
+from lm_human_preferences.mpi.ranks import Ranks  # noqa: E402
 
 SETTLED = 200  # steps after which nothing may grow
 MEMORY_GROWTH = 0.02  # of the last steps over those at SETTLED

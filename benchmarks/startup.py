@@ -28,7 +28,7 @@ def case(name: str) -> None:
 
     import measuring  # noqa: F401  finds the package that is measured
 
-    from lm_human_preferences.utils.tf_versions import new_session, tf
+    from lm_human_preferences.graph.tf_versions import new_session, tf
 
     done('import tensorflow')
     import numpy as np
@@ -36,9 +36,10 @@ def case(name: str) -> None:
     from lm_human_preferences import train_policy
     from lm_human_preferences.hyperparameters import ModelHParams, TaskHParams, TrainPolicyHParams
     from lm_human_preferences.language.encodings import test_encoding
-    from lm_human_preferences.language.trained_models import find_model, initialize
-    from lm_human_preferences.lm_tasks import Task
-    from lm_human_preferences.utils.ranks import Ranks
+    from lm_human_preferences.language.trained_models import find_model
+    from lm_human_preferences.method.lm_tasks import Task
+    from lm_human_preferences.mpi.collectives import initialize
+    from lm_human_preferences.mpi.ranks import Ranks
 
     hparams = TrainPolicyHParams(task=TaskHParams(query_length=64, response_length=24))
     hparams.ppo.batch_size = 8

@@ -10,16 +10,17 @@ from typing import Optional
 
 from lm_human_preferences.formats import huggingface, preferences
 from lm_human_preferences.formats.huggingface import PortableModel
+from lm_human_preferences.graph.new_variables import VariableSpec, create_variables
+from lm_human_preferences.graph.tf_versions import new_session, tf
+from lm_human_preferences.graph.variables import set_variables
 from lm_human_preferences.hyperparameters import ConvertHParams, TaskHParams
 from lm_human_preferences.language.encodings import Encoding, main_encoding
+from lm_human_preferences.language.run_models import find_policy
 from lm_human_preferences.language.trained_models import TrainedModel, find_reward_model, save_model_folder
-from lm_human_preferences.run_folder import RunFolder, find_policy
-from lm_human_preferences.utils.checkpoints import CheckpointWriter
+from lm_human_preferences.runs.checkpoints import CheckpointWriter
+from lm_human_preferences.runs.run_folder import RunFolder
 from lm_human_preferences.utils.files import write_json, written_whole
-from lm_human_preferences.utils.new_variables import VariableSpec, create_variables
 from lm_human_preferences.utils.progress import say
-from lm_human_preferences.utils.tf_versions import new_session, tf
-from lm_human_preferences.utils.variables import set_variables
 
 
 def convert(hparams: ConvertHParams) -> None:

@@ -7,21 +7,21 @@ those of a remote run, which is only read, to the folder that `out` names.
 import os
 from typing import Any, Dict, List, Optional
 
+from lm_human_preferences.datasets.labels import find, load_labels, read_entries
+from lm_human_preferences.datasets.registry import find_labels, get_judges
 from lm_human_preferences.evaluation import policies as policy_evaluation
 from lm_human_preferences.evaluation import reward_models, tables
-from lm_human_preferences.hyperparameters import EvaluateHParams, TaskHParams
-from lm_human_preferences.label_types import get_label_type, label_schema
-from lm_human_preferences.labels import find, load_labels, read_entries
+from lm_human_preferences.hyperparameters import EvaluateHParams
+from lm_human_preferences.language.run_models import INITIAL, find_policies, run_policy, run_reward_model
 from lm_human_preferences.language.trained_models import TrainedModel, find_reward_model
-from lm_human_preferences.lm_tasks import Task
-from lm_human_preferences.run_folder import INITIAL, RunFolder, find_policies
-from lm_human_preferences.samples import HELD_OUT_FILE, sample_rows, write_samples
-from lm_human_preferences.utils import storage
-from lm_human_preferences.utils.files import write_json
-from lm_human_preferences.utils.json_files import read_json
+from lm_human_preferences.method.label_types import get_label_type, label_schema
+from lm_human_preferences.method.lm_tasks import Task
+from lm_human_preferences.method.sample_rows import sample_rows
+from lm_human_preferences.remote import storage
+from lm_human_preferences.runs.results import save_results
+from lm_human_preferences.runs.run_folder import RunFolder
+from lm_human_preferences.runs.samples import HELD_OUT_FILE, write_samples
 from lm_human_preferences.utils.progress import say
-
-RESULTS_FILE = 'evaluation.json'
 
 
 def evaluate(hparams: EvaluateHParams) -> None:
@@ -29,12 +29,12 @@ def evaluate(hparams: EvaluateHParams) -> None:
     run = RunFolder(hparams.run or next(name for name in hparams.policies if name != INITIAL))
     own_folder = None if storage.is_remote(run.path) else run.path
     out = os.path.expanduser(hparams.out) if hparams.out else own_folder
-    reward_model = find_reward_model(hparams.reward_model) if hparams.reward_model else run.reward_model()
+    reward_model = find_reward_model(hparams.reward_model) if hparams.reward_model else run_reward_model(run)
     if hparams.labels is None and not run.has_policy:
         raise ValueError(f'{run.path} has a reward model and no policy: give the --labels to measure it on')
     if hparams.labels is not None:
         result = measure_reward_model(run, reward_model, hparams)
-        say(f'\nReward model on {hparams.labels}\n{tables.aligned(tables.reward_rows(result))}')
+        say(f'\nReward model on {result["source"]}\n{tables.aligned(tables.reward_rows(result))}')
         save_results(out, reward_model=result)
     if hparams.policies or hparams.labels is None:
         result = measure_policies(run, reward_model, hparams, out)
@@ -51,12 +51,17 @@ def measure_reward_model(run: RunFolder, reward_model: TrainedModel, hparams: Ev
     label_type = get_label_type(type_name)
     task = Task(run.task, reward_model.encoding())
     schema = label_schema(label_type, task.hparams.query_length, task.hparams.response_length)
-    path = find(hparams.labels)
-    labels = load_labels(path, schema, hparams.num_labels or None, task.encoding)
+    of_data_set = find_labels(hparams.labels) is not None
+    source = hparams.labels if of_data_set else find(hparams.labels)
+    labels = load_labels(source, schema, hparams.num_labels or None, task.encoding, hparams.seed, hparams.part)
     rewards = reward_models.label_rewards(reward_model, task, label_type.sample_names, labels, hparams.batch_size)
-    result = dict(reward_models.figures(rewards, labels), source=hparams.labels)
+    shown = f'{hparams.labels}, held out' if of_data_set else hparams.labels
+    result = dict(reward_models.figures(rewards, labels), source=shown)
     if 'best' in labels:
-        result['agreement'] = reward_models.agreement(rewards, labels, _votes(path, len(rewards), rewards.shape[1]))
+        votes = None if of_data_set else _votes(source, len(rewards), rewards.shape[1])
+        result['agreement'] = reward_models.agreement(rewards, labels, votes)
+        judges = get_judges(task.hparams.query_dataset)
+        result['judges'] = reward_models.judges_accuracy(judges, labels, task.encoding)
     if trained_on is not None and hparams.reward_model is None:
         result['by_labels'] = []
         for step, trained in reward_models.kept_checkpoints(reward_model, hparams.checkpoints):
@@ -84,9 +89,17 @@ def measure_policies(
     if not reward_model.encoding().same_tokens(task.encoding):
         raise ValueError(f'the reward model and {policies[0].name} have different vocabularies')
     held_out = policy_evaluation.held_out_queries(task, hparams.part, hparams.queries, hparams.seed)
-    reference = next((p.trained for p in policies if p.name == INITIAL), None) or run.policy('ref_policy')
+    reference = next((p.trained for p in policies if p.name == INITIAL), None) or run_policy(run, 'ref_policy')
+    judges = get_judges(task_hparams.query_dataset)
     answers = policy_evaluation.answers_of(
-        policies, reference, reward_model, task, held_out, hparams.batch_size, hparams.seed, _judges(task_hparams)
+        policies,
+        reference,
+        reward_model,
+        task,
+        held_out,
+        hparams.batch_size,
+        hparams.seed,
+        judges,
     )
     rows: List[Dict[str, Any]] = []
     for name, answer in answers.items():
@@ -96,34 +109,6 @@ def measure_policies(
         os.makedirs(out, exist_ok=True)
         write_samples(os.path.join(out, HELD_OUT_FILE), rows)
     return policy_evaluation.figures(answers, held_out, task.padding_token)
-
-
-def _judges(task: TaskHParams) -> Dict[str, policy_evaluation.Judge]:
-    """Whom else to ask about responses to a task's queries: the demo has judges that took no part in training."""
-    if task.query_dataset != 'demo':
-        return {}
-    from lm_human_preferences.demo.judges import independent_judges
-
-    return independent_judges()
-
-
-def read_results(folder: str) -> Dict[str, Any]:
-    """The figures of a run's evaluations so far; none where there was no evaluation."""
-    path = os.path.join(folder, RESULTS_FILE)
-    if not os.path.exists(path):
-        return {}
-    results = read_json(path)
-    if not isinstance(results, dict):
-        raise ValueError(f'{path} should hold a JSON object, not {type(results).__name__}')
-    return results
-
-
-def save_results(folder: Optional[str], **sections: Dict[str, Any]) -> None:
-    """Add sections to the figures in a folder, in place of earlier ones of the same name; None: nowhere."""
-    if folder is None:
-        return
-    os.makedirs(folder, exist_ok=True)
-    write_json(os.path.join(folder, RESULTS_FILE), {**read_results(folder), **sections})
 
 
 def _votes(path: str, count: int, samples: int) -> List[Optional[List[int]]]:

@@ -13,8 +13,8 @@ from lm_human_preferences.labeling.forms import INSTRUCTIONS, Form, agreement_by
 from lm_human_preferences.labeling.questions import QuestionDraws, ask_policy, responding
 from lm_human_preferences.labeling.server import serving
 from lm_human_preferences.language.trained_models import TrainedModel, find_model
-from lm_human_preferences.lm_tasks import Task
-from lm_human_preferences.run_folder import RunFolder
+from lm_human_preferences.method.lm_tasks import Task
+from lm_human_preferences.runs.run_folder import RunFolder
 from lm_human_preferences.utils.errors import UserError
 
 SECONDS_BETWEEN_FILES = 10

@@ -20,13 +20,13 @@ import numpy as np
 
 from lm_human_preferences import train_reward
 from lm_human_preferences.hyperparameters import TrainPolicyHParams, TrainRewardHParams
-from lm_human_preferences.labeling.buyer import LabelBuyer
+from lm_human_preferences.labeling.collector import LabelBuyer
 from lm_human_preferences.labeling.questions import QuestionEntry, Respond
-from lm_human_preferences.resuming import ONLINE_FOLDER
-from lm_human_preferences.utils import preemption
-from lm_human_preferences.utils.checkpoint_files import last_state
+from lm_human_preferences.mpi.ranks import Ranks
+from lm_human_preferences.runs import preemption
+from lm_human_preferences.runs.checkpoint_files import last_state
+from lm_human_preferences.runs.resuming import ONLINE_FOLDER
 from lm_human_preferences.utils.progress import say
-from lm_human_preferences.utils.ranks import Ranks
 
 
 class Schedule:

@@ -9,23 +9,24 @@ from typing import Sequence
 
 import numpy as np
 
+from lm_human_preferences.datasets.registry import get_lm_texts
+from lm_human_preferences.graph.optimizer import minimize, run_with_stats
+from lm_human_preferences.graph.tf_versions import new_session, tf
 from lm_human_preferences.hyperparameters import TrainLmHParams as HParams
 from lm_human_preferences.language.bpe import train_bpe
-from lm_human_preferences.language.datasets import get_texts
 from lm_human_preferences.language.distributions import token_logprobs
 from lm_human_preferences.language.encodings import Encoding
 from lm_human_preferences.language.model import Model
-from lm_human_preferences.language.trained_models import find_model, initialize, save_model_folder
-from lm_human_preferences.resuming import save_hparams
-from lm_human_preferences.utils.checkpoint_files import forget_after
-from lm_human_preferences.utils.checkpoints import Checkpoints, CheckpointWriter
-from lm_human_preferences.utils.collector import collector_off
-from lm_human_preferences.utils.divergence import GRADIENT_NORM, check_finite
-from lm_human_preferences.utils.optimizer import minimize, run_with_stats
+from lm_human_preferences.language.trained_models import find_model, save_model_folder
+from lm_human_preferences.mpi.collectives import gradient_average, initialize
+from lm_human_preferences.mpi.ranks import Ranks
+from lm_human_preferences.runs.checkpoint_files import forget_after
+from lm_human_preferences.runs.checkpoints import Checkpoints, CheckpointWriter
+from lm_human_preferences.runs.divergence import GRADIENT_NORM, check_finite
+from lm_human_preferences.runs.resuming import save_hparams
+from lm_human_preferences.runs.summaries import SummaryWriter, brief
+from lm_human_preferences.utils.gc_pause import collector_off
 from lm_human_preferences.utils.progress import progress, say
-from lm_human_preferences.utils.ranks import Ranks
-from lm_human_preferences.utils.summaries import SummaryWriter, brief
-from lm_human_preferences.utils.tf_versions import new_session, tf
 
 TRAINING_CHECKPOINTS_KEPT = 2
 
@@ -57,7 +58,7 @@ class LmTrainer:
         self._train_loss = self._loss(Dropout(self._dropout_seed))
         self._held_out_loss = self._loss(None)
         variables = list(self.model.variables.values())
-        step, norm = minimize(self._train_loss, variables, self._lr, ranks, scope='lm_adam')
+        step, norm = minimize(self._train_loss, variables, self._lr, scope='lm_adam', average=gradient_average(ranks))
         self._stats = {'loss': self._train_loss, GRADIENT_NORM: norm}
         with tf.control_dependencies([step]):
             # Decoupled from the gradient (Loshchilov & Hutter 2019); biases, gains and positions do not decay.
@@ -109,15 +110,6 @@ class TokenStream:
         return sequences.reshape(self.num_batches, self._batch, -1)
 
 
-def training_texts(dataset: str, mode: str) -> Sequence[str]:
-    """The texts of a data set for a language model: for the demo of all its files, not of the queries' alone."""
-    if dataset == 'demo':
-        from lm_human_preferences.demo import data
-
-        return data.lm_texts(mode)
-    return get_texts(dataset, mode)
-
-
 def learning_rate(hparams: HParams, step: int, num_steps: int) -> float:
     """Linear warm-up over `warmup_steps`, then linear decay to 0."""
     warm = min(1.0, (step + 1) / max(1, hparams.warmup_steps))
@@ -139,7 +131,7 @@ def train(hparams: HParams) -> None:
     save_dir = hparams.run.save_dir if ranks.is_first else None
     checkpoints = Checkpoints(os.path.join(save_dir, 'training') if save_dir else None, hparams, ranks)
     seed = checkpoints.seed
-    texts = training_texts(hparams.dataset, 'train')
+    texts = get_lm_texts(hparams.dataset, 'train')
 
     initial_model = find_model(hparams.initial_model) if hparams.initial_model else None
     if initial_model:
@@ -152,7 +144,7 @@ def train(hparams: HParams) -> None:
             f'sequence_length {hparams.sequence_length} exceeds what the model reads: {model_hparams.n_ctx}'
         )
     train_tokens = TokenStream(texts, encoding, hparams)
-    held_out_tokens = TokenStream(training_texts(hparams.dataset, 'valid'), encoding, hparams)
+    held_out_tokens = TokenStream(get_lm_texts(hparams.dataset, 'valid'), encoding, hparams)
     say(
         f'{train_tokens.num_tokens} tokens to train on, {held_out_tokens.num_tokens} held out, '
         f'vocabulary of {encoding.n_vocab}',

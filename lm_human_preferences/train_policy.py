@@ -13,30 +13,26 @@ from typing import Dict, List, Optional
 import numpy as np
 
 from lm_human_preferences import train_reward
+from lm_human_preferences.graph.optimizer import GradientSum, minimize, run_with_stats
+from lm_human_preferences.graph.tf_versions import new_session, tf
 from lm_human_preferences.hyperparameters import TrainPolicyHParams as HParams
-from lm_human_preferences.language.trained_models import (
-    find_model,
-    find_reward_model,
-    initialize,
-    save_model_folder,
-)
-from lm_human_preferences.lm_tasks import Task
+from lm_human_preferences.language.trained_models import find_model, find_reward_model, save_model_folder
+from lm_human_preferences.method.lm_tasks import Task
+from lm_human_preferences.method.policy import Policy
+from lm_human_preferences.method.ppo import Rollouts, Targets, adaptive_kl_coef, ppo_loss, ppo_targets, token_rewards
+from lm_human_preferences.method.rewards import RewardModel
+from lm_human_preferences.method.sample_rows import sample_rows
+from lm_human_preferences.mpi.collectives import gradient_average, initialize, mean_over_batch
+from lm_human_preferences.mpi.ranks import Ranks, shared_temporary_folder
+from lm_human_preferences.mpi.seeds import step_generator
 from lm_human_preferences.online import OnlineRewardModel
-from lm_human_preferences.policy import Policy
-from lm_human_preferences.ppo import Rollouts, Targets, adaptive_kl_coef, ppo_loss, ppo_targets, token_rewards
-from lm_human_preferences.resuming import save_hparams
-from lm_human_preferences.rewards import RewardModel
-from lm_human_preferences.samples import keep_samples
-from lm_human_preferences.utils.checkpoints import Checkpoints
-from lm_human_preferences.utils.collector import collector_off
-from lm_human_preferences.utils.divergence import GRADIENT_NORM, check_finite
-from lm_human_preferences.utils.exchange import mean_over_batch
-from lm_human_preferences.utils.optimizer import GradientSum, minimize, run_with_stats
+from lm_human_preferences.runs.checkpoints import Checkpoints
+from lm_human_preferences.runs.divergence import GRADIENT_NORM, check_finite
+from lm_human_preferences.runs.resuming import save_hparams
+from lm_human_preferences.runs.samples import keep_samples
+from lm_human_preferences.runs.summaries import SummaryWriter, brief
+from lm_human_preferences.utils.gc_pause import collector_off
 from lm_human_preferences.utils.progress import progress, say
-from lm_human_preferences.utils.ranks import Ranks, shared_temporary_folder
-from lm_human_preferences.utils.seeds import step_generator
-from lm_human_preferences.utils.summaries import SummaryWriter, brief
-from lm_human_preferences.utils.tf_versions import new_session, tf
 
 SAMPLES_SHOWN = 4
 TEXTS_EVERY = 10  # log intervals
@@ -78,14 +74,16 @@ class PPOTrainer:
         self._parts = minibatch // (ppo.microbatch_size or minibatch)
         if self._parts == 1:
             loss, self._stats = self._loss(self._minibatch, self._targets)
-            self._train_op, norm = minimize(loss, variables, self._lr, ranks, scope='ppo_adam')
+            self._train_op, norm = minimize(
+                loss, variables, self._lr, scope='ppo_adam', average=gradient_average(ranks)
+            )
         else:
             per_token = [ppo.microbatch_size, self.hparams.task.response_length]
             self._part = self._episodes(ppo.microbatch_size)
             self._part_targets = Targets(*(tf.placeholder(tf.float32, per_token) for _ in Targets._fields))
             loss, self._stats = self._loss(self._part, self._part_targets)
             self._gradients = GradientSum(loss / self._parts, variables)
-            self._train_op, norm = self._gradients.minimize(self._lr, ranks, scope='ppo_adam')
+            self._train_op, norm = self._gradients.minimize(self._lr, scope='ppo_adam', average=gradient_average(ranks))
         self._minibatch_stats[GRADIENT_NORM] = norm
 
     def _episodes(self, number):
@@ -311,7 +309,7 @@ def fine_tune(
             if step == 0 and ranks.is_first:
                 show_samples('Samples before fine-tuning:', rollout, encoding)
                 if save_dir:
-                    keep_samples(save_dir, 'initial', rollout, encoding)
+                    keep_samples(save_dir, sample_rows('initial', rollout, encoding))
             if step == num_steps - 1 and ranks.is_first:
                 show_samples('Samples after fine-tuning:', rollout, encoding)
             if step + 1 < num_steps:
@@ -323,6 +321,6 @@ def fine_tune(
             rollout = trainer.rollout(
                 session, first_queries, random.random_sample([trainer.batch, hparams.task.response_length])
             )
-            keep_samples(save_dir, 'fine-tuned', rollout, encoding)
+            keep_samples(save_dir, sample_rows('fine-tuned', rollout, encoding))
         checkpoints.finish(session, num_steps, queries.position, kl_coef=kl_coef)
         summaries.close()

@@ -8,25 +8,25 @@ import os
 
 import numpy as np
 
+from lm_human_preferences.datasets.labels import load_labels
+from lm_human_preferences.datasets.query_stream import QueryStream
+from lm_human_preferences.graph.optimizer import minimize, run_with_stats
+from lm_human_preferences.graph.tf_versions import new_session, tf
 from lm_human_preferences.hyperparameters import TrainRewardHParams as HParams
-from lm_human_preferences.label_types import get_label_type, label_schema
-from lm_human_preferences.labels import load_labels
-from lm_human_preferences.language.datasets import QueryStream
-from lm_human_preferences.language.trained_models import find_model, initialize, save_model_folder
-from lm_human_preferences.lm_tasks import Task
-from lm_human_preferences.policy import Policy
-from lm_human_preferences.resuming import save_hparams
-from lm_human_preferences.rewards import RewardModel, normalizing_gain_bias
-from lm_human_preferences.utils.checkpoints import Checkpoints
-from lm_human_preferences.utils.collector import collector_off
-from lm_human_preferences.utils.divergence import GRADIENT_NORM, check_finite
-from lm_human_preferences.utils.exchange import mean_over_batch
-from lm_human_preferences.utils.optimizer import minimize, run_with_stats
+from lm_human_preferences.language.trained_models import find_model, save_model_folder
+from lm_human_preferences.method.label_types import get_label_type, label_schema
+from lm_human_preferences.method.lm_tasks import Task
+from lm_human_preferences.method.policy import Policy
+from lm_human_preferences.method.rewards import RewardModel, normalizing_gain_bias
+from lm_human_preferences.mpi.collectives import gradient_average, initialize, mean_over_batch
+from lm_human_preferences.mpi.ranks import Ranks
+from lm_human_preferences.mpi.seeds import step_generator
+from lm_human_preferences.runs.checkpoints import Checkpoints
+from lm_human_preferences.runs.divergence import GRADIENT_NORM, check_finite
+from lm_human_preferences.runs.resuming import save_hparams
+from lm_human_preferences.runs.summaries import SummaryWriter, brief
+from lm_human_preferences.utils.gc_pause import collector_off
 from lm_human_preferences.utils.progress import progress, say
-from lm_human_preferences.utils.ranks import Ranks
-from lm_human_preferences.utils.seeds import step_generator
-from lm_human_preferences.utils.summaries import SummaryWriter, brief
-from lm_human_preferences.utils.tf_versions import new_session, tf
 
 
 class RewardTrainer:
@@ -54,7 +54,7 @@ class RewardTrainer:
         self._stats = self.label_type.loss(rewards, self._labels, mean_over_batch(ranks))
         self.trained_variables = self.reward_model.variables
         self._train_op, self._stats[GRADIENT_NORM] = minimize(
-            self._stats['loss'], self.trained_variables, self._lr, ranks, scope='reward_adam'
+            self._stats['loss'], self.trained_variables, self._lr, 'reward_adam', gradient_average(ranks)
         )
 
     def _build_sampling(self, task, ranks):

@@ -156,7 +156,7 @@ def test_sources(case, tmp_path, capsys):
 def test_a_traceback_on_request(fault, tmp_path, capsys):
     from refusals import EXPERIMENT, arguments, write_files
 
-    from lm_human_preferences import command_line
+    from lm_human_preferences.launcher import command_line
 
     write_files(str(tmp_path), {'tiny.yaml': EXPERIMENT, 'labels.json': fault})
     with pytest.raises(SystemExit) as end:

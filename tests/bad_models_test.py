@@ -7,12 +7,12 @@ import shutil
 import pytest
 from refusals import EXPERIMENT, FOLDER, Case, arguments, assert_line, check, refusal, table, write_files
 
+from lm_human_preferences.graph.tf_versions import new_session, tf
 from lm_human_preferences.hyperparameters import ModelHParams
 from lm_human_preferences.language.encodings import Encoding
 from lm_human_preferences.language.model import Model
 from lm_human_preferences.language.trained_models import save_model_folder
-from lm_human_preferences.utils.checkpoints import CheckpointWriter
-from lm_human_preferences.utils.tf_versions import new_session, tf
+from lm_human_preferences.runs.checkpoints import CheckpointWriter
 
 SIZES = dict(n_vocab=28, n_ctx=8, n_embd=6, n_head=2, n_layer=1)
 ENCODER = dict({chr(ord('a') + i): i for i in range(26)}, **{'.': 26, 'ab': 27})
@@ -348,7 +348,7 @@ def test_samples_of_a_damaged_run(content, expected, tmp_path, capsys):
 
 def test_a_good_model_is_no_bad_input(good_models, tmp_path):
     """The folders that these tests spoil train as they are."""
-    from lm_human_preferences import command_line
+    from lm_human_preferences.launcher import command_line
 
     write_files(str(tmp_path), {'tiny.yaml': EXPERIMENT})
     flags = [flag.replace('DIR', good_models) for flag in POLICY]

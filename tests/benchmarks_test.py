@@ -10,8 +10,8 @@ import sys
 import numpy as np
 import pytest
 
+from lm_human_preferences.graph.tf_versions import new_session, tf
 from lm_human_preferences.hyperparameters import ModelHParams
-from lm_human_preferences.utils.tf_versions import new_session, tf
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from lm_human_preferences.utils.checkpoint_files import forget_after, last_state, latest_checkpoint, new_checkpoint
+from lm_human_preferences.runs.checkpoint_files import forget_after, last_state, latest_checkpoint, new_checkpoint
 from lm_human_preferences.utils.errors import UserError
 
 

@@ -8,12 +8,12 @@ import sys
 import numpy as np
 import pytest
 
+from lm_human_preferences.graph.tf_versions import new_session, tf
 from lm_human_preferences.hyperparameters import ModelHParams
 from lm_human_preferences.language.encodings import test_encoding as letters
 from lm_human_preferences.language.model import Model
 from lm_human_preferences.language.trained_models import TrainedModel, save_model_folder
-from lm_human_preferences.utils.checkpoints import CheckpointWriter
-from lm_human_preferences.utils.tf_versions import new_session, tf
+from lm_human_preferences.runs.checkpoints import CheckpointWriter
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SMALL = ModelHParams(n_vocab=27, n_ctx=8, n_embd=6, n_head=2, n_layer=1)
@@ -73,7 +73,7 @@ LOAD_AND_PRINT = """
 import sys
 from lm_human_preferences.language.model import Model
 from lm_human_preferences.language.trained_models import TrainedModel
-from lm_human_preferences.utils.tf_versions import new_session, tf
+from lm_human_preferences.graph.tf_versions import new_session, tf
 trained = TrainedModel(sys.argv[1])
 with tf.Graph().as_default() as graph, new_session(graph) as session:
     model = Model(trained.hparams, scope='other', heads=['value'])

@@ -4,7 +4,7 @@ import gc
 
 import pytest
 
-from lm_human_preferences.utils.collector import collector_off
+from lm_human_preferences.utils.gc_pause import collector_off
 
 
 def test_the_collector_is_off_within_and_as_it_was_after():

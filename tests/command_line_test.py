@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from lm_human_preferences import hosts
+from lm_human_preferences.launcher import hosts
 
 LAUNCH = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'launch.py')
 EXPERIMENTS = ('sentiment', 'descriptiveness', 'cnndm', 'tldr', 'demo')

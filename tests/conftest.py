@@ -9,11 +9,12 @@ import pytest
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 sys.path.insert(0, os.path.dirname(__file__))
+sys.path.insert(0, os.path.join(ROOT, 'benchmarks'))
 
 import loopback  # noqa: E402
 from tiny_run import TinyRun  # noqa: E402
 
-from lm_human_preferences.utils import storage, transports  # noqa: E402
+from lm_human_preferences.remote import storage, transports  # noqa: E402
 
 # A shell has what it starts in the background ignore Ctrl-C, and that would pass on to the processes of the tests.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -10,15 +10,15 @@ import sys
 import numpy as np
 import pytest
 
-from lm_human_preferences.command_line import main
 from lm_human_preferences.formats import huggingface
-from lm_human_preferences.inference import Scorer
+from lm_human_preferences.graph.tf_versions import new_session, tf
 from lm_human_preferences.language.encodings import load_encoding
 from lm_human_preferences.language.model import Model
 from lm_human_preferences.language.trained_models import find_model, find_reward_model
-from lm_human_preferences.lm_tasks import Task
-from lm_human_preferences.run_folder import RunFolder
-from lm_human_preferences.utils.tf_versions import new_session, tf
+from lm_human_preferences.launcher.command_line import main
+from lm_human_preferences.method.inference import Scorer
+from lm_human_preferences.method.lm_tasks import Task
+from lm_human_preferences.runs.run_folder import RunFolder
 
 SAVED = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'huggingface')  # by transformers, see its make.py
 TOKENS = [[1, 256, 5, 9, 9, 100, 31, 2, 7], [80, 81, 82, 83, 84, 85, 86, 87, 88]]  # those of make.py

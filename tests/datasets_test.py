@@ -7,9 +7,11 @@ import sys
 import numpy as np
 import pytest
 
-from lm_human_preferences.datasets import cnndm, places, tldr
+from lm_human_preferences.datasets import cnndm, line_index, tldr
+from lm_human_preferences.datasets.query_stream import QueryStream
+from lm_human_preferences.datasets.registry import get_texts
 from lm_human_preferences.language import encodings
-from lm_human_preferences.language.datasets import QueryStream, get_texts, tokenize_query
+from lm_human_preferences.language.queries import tokenize_query
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 LETTERS = encodings.test_encoding()
@@ -95,46 +97,46 @@ def texts_of(places, content):
 
 @pytest.mark.parametrize('chunk', [3, 7, 1 << 20])
 def test_places_in_a_json_list(tmp_path, monkeypatch, chunk):
-    monkeypatch.setattr(places, 'CHUNK_BYTES', chunk)
+    monkeypatch.setattr(line_index, 'CHUNK_BYTES', chunk)
     items = [{'content': 'é]\u2028 "[', 'n': [1, {'a': None}]}, 12, 'x', -1.5e3, [], {}, '日本 😀\\']
     for separators in ((',', ':'), (' ,\r\n\t', ' : ')):
         content = (' [ ' + json.dumps(items, ensure_ascii=False, separators=separators)[1:] + '\n').encode()
         (tmp_path / 'list.json').write_bytes(content)
-        found = list(places.json_list(str(tmp_path / 'list.json')))
+        found = list(line_index.json_list(str(tmp_path / 'list.json')))
         assert [json.loads(text) for text in texts_of(found, content)] == items
     for content, count in (('[]', 0), (' [ ] ', 0), ('[1]', 1)):
         (tmp_path / 'list.json').write_text(content)
-        assert len(list(places.json_list(str(tmp_path / 'list.json')))) == count
+        assert len(list(line_index.json_list(str(tmp_path / 'list.json')))) == count
 
 
 @pytest.mark.parametrize('content', ['', '{}', '[', '[1', '[1,', '[1,]', '[1 2]', '[1, oops]', '["a'])
 def test_what_is_no_json_list(tmp_path, content):
     (tmp_path / 'list.json').write_text(content)
     with pytest.raises(ValueError, match='list.json: not a JSON list'):
-        list(places.json_list(str(tmp_path / 'list.json')))
+        list(line_index.json_list(str(tmp_path / 'list.json')))
 
 
 def test_places_of_a_large_file_are_found_once(lines, cache, monkeypatch):
     small = list(get_texts(f'text:{lines}', 'train'))
-    monkeypatch.setattr(places, 'SMALL_FILE', 10)
+    monkeypatch.setattr(line_index, 'SMALL_FILE', 10)
     looks = []
 
     def find(path):
         looks.append(path)
-        return places.lines(path)
+        return line_index.lines(path)
 
     for _ in range(2):
-        found = places.places(str(lines), find)
+        found = line_index.places(str(lines), find)
         assert isinstance(found, np.memmap) and len(found) == 100
     assert looks == [str(lines)]
     assert list(get_texts(f'text:{lines}', 'train')) == small
     lines.write_text(' \n' * 20)
-    assert len(places.places(str(lines), find)) == 0
+    assert len(line_index.places(str(lines), find)) == 0
 
 
 MEASURE = """
 import re, sys
-from lm_human_preferences.language.datasets import QueryStream
+from lm_human_preferences.datasets.query_stream import QueryStream
 from lm_human_preferences.language.encodings import test_encoding
 stream = QueryStream(sys.argv[1], 'train', test_encoding(), 4)
 stream.next_batch(1000)

@@ -44,7 +44,7 @@ def test_a_short_demo_ends_with_its_table(tmp_path):
     assert reward['interval'][0] < accuracy < reward['interval'][1]
     # A model of English knows something of sentiment after ten steps: better than 25 % by over 3 standard errors.
     assert accuracy > 0.3
-    assert 0.4 < reward['vader_accuracy'] < 0.6  # people's choices agree with an independent judge
+    assert 0.4 < reward['judges']['VADER'] < 0.6  # people's choices agree with an independent judge
     # One small step of PPO has hardly moved the policy: neither does better than the other.
     initial, tuned = results['policies']['policies']['initial'], results['policies']['policies']['short']
     assert abs(tuned['kl']) < 1 and abs(initial['kl']) < 1e-3

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from refusals import EXPERIMENT, Case, arguments, assert_line, good_labels, labels_with, refusal, write_files
 
-from lm_human_preferences.rewards import normalizing_gain_bias
-from lm_human_preferences.utils.checkpoints import CheckpointWriter, latest_checkpoint
-from lm_human_preferences.utils.divergence import check_finite
+from lm_human_preferences.graph.tf_versions import new_session, tf
+from lm_human_preferences.method.rewards import normalizing_gain_bias
+from lm_human_preferences.runs.checkpoints import CheckpointWriter, latest_checkpoint
+from lm_human_preferences.runs.divergence import check_finite
 from lm_human_preferences.utils.errors import UserError
-from lm_human_preferences.utils.tf_versions import new_session, tf
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 STOPPED = 'training diverged and stops; nothing of this step was saved: lower the learning rate'
@@ -79,7 +79,7 @@ def test_a_run_that_diverged_goes_on_from_its_last_good_checkpoint(tmp_path, cap
     line = run(capsys, folder, *RATING, files=ratings(1e30))
     assert_line(line, f'step 2: loss is inf…: {STOPPED}{LOOK}')
     write_files(folder, ratings(0.5))
-    from lm_human_preferences import command_line
+    from lm_human_preferences.launcher import command_line
 
     command_line.main(arguments(Case('', '', flags=RATING), folder))
     assert 'going on after step 1' in capsys.readouterr().out

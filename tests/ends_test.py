@@ -8,7 +8,7 @@ import signal
 import pytest
 from running import Running
 
-from lm_human_preferences.utils.checkpoint_files import latest_checkpoint
+from lm_human_preferences.runs.checkpoint_files import latest_checkpoint
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec('mpi4py') is None, reason='mpi4py is not installed')
 NO_HOROVOD = pytest.mark.skipif(importlib.util.find_spec('horovod') is None, reason='Horovod is not installed')

@@ -8,11 +8,12 @@ import os
 import numpy as np
 import pytest
 
-from lm_human_preferences.command_line import main
+from lm_human_preferences.datasets.query_stream import QueryStream
+from lm_human_preferences.datasets.registry import get_references, get_texts
 from lm_human_preferences.evaluation import policies, reward_models, tables, texts
 from lm_human_preferences.evaluation.intervals import mean_interval, wilson_interval
-from lm_human_preferences.language.datasets import QueryStream, get_references, get_texts
 from lm_human_preferences.language.encodings import test_encoding as letters
+from lm_human_preferences.launcher.command_line import main
 
 
 def test_wilson_interval():

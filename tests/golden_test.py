@@ -6,6 +6,7 @@ import os
 import numpy as np
 import pytest
 
+from lm_human_preferences.graph.tf_versions import new_session, tf
 from lm_human_preferences.hyperparameters import (
     ModelHParams,
     PpoHParams,
@@ -13,18 +14,17 @@ from lm_human_preferences.hyperparameters import (
     TrainPolicyHParams,
     TrainRewardHParams,
 )
-from lm_human_preferences.label_types import get_label_type
 from lm_human_preferences.language.encodings import Encoding
 from lm_human_preferences.language.model import Model
 from lm_human_preferences.language.trained_models import TrainedModel
-from lm_human_preferences.lm_tasks import Task, truncate_responses
-from lm_human_preferences.policy import Policy
-from lm_human_preferences.ppo import Rollouts, adaptive_kl_coef, token_rewards
-from lm_human_preferences.rewards import RewardModel, normalizing_gain_bias
+from lm_human_preferences.method.label_types import get_label_type
+from lm_human_preferences.method.lm_tasks import Task, truncate_responses
+from lm_human_preferences.method.policy import Policy
+from lm_human_preferences.method.ppo import Rollouts, adaptive_kl_coef, token_rewards
+from lm_human_preferences.method.rewards import RewardModel, normalizing_gain_bias
+from lm_human_preferences.mpi.ranks import Ranks
 from lm_human_preferences.train_policy import PPOTrainer
 from lm_human_preferences.train_reward import RewardTrainer
-from lm_human_preferences.utils.ranks import Ranks
-from lm_human_preferences.utils.tf_versions import new_session, tf
 
 
 def assert_close(actual, expected, name=''):

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+import word_choice
 
-from lm_human_preferences.demo import data, judges
+from lm_human_preferences.demo import data_set, judges, snippets
 from lm_human_preferences.language.bpe import train_bpe
 from lm_human_preferences.language.encodings import Encoding
 
@@ -66,8 +67,8 @@ def test_ridge_takes_the_penalty_with_the_least_leave_one_out_error():
 
 def test_judges_agree_with_people_on_snippets_they_never_saw():
     judge = judges.RidgeJudge.of_people()
-    assert judges.correlation(judge.score) > 0.55
-    assert judges.correlation(judges.vader_score) > 0.4
+    assert word_choice.correlation(judge.score) > 0.55
+    assert word_choice.correlation(judges.vader_score) > 0.4
     assert judge.score('A wonderful, moving film.') > 1 > -1 > judge.score('A dull and stupid mess.')
 
 
@@ -78,19 +79,19 @@ def test_vader():
 
 
 def test_choice_accuracy():
-    choices = judges.Choices([['a', 'bb', 'c', 'd'], ['aa', 'b', 'ccc', 'd']], np.array([1, 0]))
-    assert judges.choice_accuracy(len, choices) == 0.5
+    choices = word_choice.Choices([['a', 'bb', 'c', 'd'], ['aa', 'b', 'ccc', 'd']], np.array([1, 0]))
+    assert word_choice.choice_accuracy(len, choices) == 0.5
 
 
 def test_word_choice_model_learns_people_like_good_ones():
-    encoding = Encoding('own', *train_bpe(data.lm_texts('train')[:2000], 1024))
+    encoding = Encoding('own', *train_bpe(data_set.lm_texts('train')[:2000], 1024))
 
     def choices(split, num):
-        return judges.choices_of(data.best_of_4_labels(split, num, encoding, 64, 50), encoding)
+        return word_choice.choices_of(data_set.best_of_4_labels(split, num, encoding, 64, 50), encoding)
 
     train, valid, test = choices('train', 400), choices('valid', 200), choices('test', 200)
-    texts = {s.text for s in data.snippets('train')}
+    texts = {s.text for s in snippets.snippets('train')}
     assert all(text in texts for four in train.texts for text in four)
-    assert judges.bag_of_words_choice_accuracy(train, valid, test) > 0.35
-    model = judges.WordChoiceModel(train, 1e-5)
-    assert judges.choice_accuracy(model.score, train) > 0.9
+    assert word_choice.bag_of_words_choice_accuracy(train, valid, test) > 0.35
+    model = word_choice.WordChoiceModel(train, 1e-5)
+    assert word_choice.choice_accuracy(model.score, train) > 0.9

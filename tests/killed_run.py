@@ -15,7 +15,8 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
-from lm_human_preferences import command_line, train_lm, train_policy  # noqa: E402, F401
+from lm_human_preferences import train_lm, train_policy  # noqa: E402, F401
+from lm_human_preferences.launcher import command_line  # noqa: E402
 
 START_UP_SECONDS = 3
 STEPS_SECONDS = 0.3

@@ -13,7 +13,7 @@ import pytest
 from lm_human_preferences.labeling.agreement import pairwise_agreement
 from lm_human_preferences.labeling.collection import LEASE_SECONDS, Collection, overlaps
 from lm_human_preferences.labeling.forms import get_form, read_instructions
-from lm_human_preferences.labeling.journal import Journal, journal_path
+from lm_human_preferences.runs.journal import Journal, journal_path
 from lm_human_preferences.utils.errors import UserError
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -253,7 +253,7 @@ def test_a_full_disk_tears_no_line(tmp_path):
     """The kernel's limit on the size of a file stands for the end of the disk."""
     program = """
 import resource, signal, sys
-from lm_human_preferences.labeling.journal import Journal, journal_path
+from lm_human_preferences.runs.journal import Journal, journal_path
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 journal = Journal(sys.argv[1])
 journal.append({'a': 1})

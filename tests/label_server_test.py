@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 import requests
 
-from lm_human_preferences import command_line
+from lm_human_preferences.datasets.labels import load_labels
 from lm_human_preferences.labeling.collection import Collection
 from lm_human_preferences.labeling.forms import get_form
 from lm_human_preferences.labeling.server import serving
-from lm_human_preferences.labels import load_labels
 from lm_human_preferences.language.encodings import test_encoding as letters
+from lm_human_preferences.launcher import command_line
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BEST = get_form('best_of_4')

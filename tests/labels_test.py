@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from lm_human_preferences.labels import load_labels
+from lm_human_preferences.datasets.labels import load_labels
 from lm_human_preferences.language import encodings
 
 SCHEMA = {

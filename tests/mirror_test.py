@@ -7,9 +7,9 @@ import shutil
 import pytest
 from remote_models_test import RUN, launch
 
-from lm_human_preferences.utils import mirror
+from lm_human_preferences.remote import mirror
+from lm_human_preferences.remote.mirror import Mirror, mirrored
 from lm_human_preferences.utils.errors import UserError
-from lm_human_preferences.utils.mirror import Mirror, mirrored
 
 
 def write(folder, name, content):

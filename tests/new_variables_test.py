@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from lm_human_preferences.utils.gradients import with_gradient
-from lm_human_preferences.utils.new_variables import VariableSpec, create_variables
-from lm_human_preferences.utils.tf_versions import new_session, tf
-from lm_human_preferences.utils.variables import set_variables, variable_values
+from lm_human_preferences.graph.gradients import with_gradient
+from lm_human_preferences.graph.new_variables import VariableSpec, create_variables
+from lm_human_preferences.graph.tf_versions import new_session, tf
+from lm_human_preferences.graph.variables import set_variables, variable_values
 
 SPECS = {
     'a/ones': VariableSpec([3], start=1.0),

@@ -15,16 +15,16 @@ import pytest
 import requests
 
 from lm_human_preferences import label, train_policy
+from lm_human_preferences.graph.tf_versions import tf
 from lm_human_preferences.hyperparameters import LabelPageHParams
-from lm_human_preferences.labeling.buyer import find_labeler
 from lm_human_preferences.labeling.collection import Collection
+from lm_human_preferences.labeling.collector import find_labeler
 from lm_human_preferences.labeling.forms import get_form
 from lm_human_preferences.language.trained_models import find_model
-from lm_human_preferences.lm_tasks import Task
+from lm_human_preferences.method.lm_tasks import Task
 from lm_human_preferences.online import Schedule
-from lm_human_preferences.utils.checkpoints import latest_checkpoint
+from lm_human_preferences.runs.checkpoints import latest_checkpoint
 from lm_human_preferences.utils.errors import UserError
-from lm_human_preferences.utils.tf_versions import tf
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 

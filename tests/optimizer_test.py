@@ -2,9 +2,8 @@
 
 import numpy as np
 
-from lm_human_preferences.utils.optimizer import minimize
-from lm_human_preferences.utils.ranks import Ranks
-from lm_human_preferences.utils.tf_versions import new_session, tf
+from lm_human_preferences.graph.optimizer import minimize
+from lm_human_preferences.graph.tf_versions import new_session, tf
 
 
 def test_a_step_of_adam_from_moments_that_are_arrays_of_zeros():
@@ -13,7 +12,7 @@ def test_a_step_of_adam_from_moments_that_are_arrays_of_zeros():
         matrix = tf.get_variable('w', [2, 2], initializer=tf.zeros_initializer(), use_resource=True)
         scalar = tf.get_variable('b', [], initializer=tf.zeros_initializer(), use_resource=True)
         loss = tf.reduce_sum(matrix * slopes) - 4 * scalar
-        step, norm = minimize(loss, [matrix, scalar], tf.constant(lr), Ranks(), scope='adam')
+        step, norm = minimize(loss, [matrix, scalar], tf.constant(lr), scope='adam')
         moments = {v.op.name: v for v in tf.global_variables() if '/Adam' in v.op.name}
         assert sorted(moments) == ['adam/b/Adam', 'adam/b/Adam_1', 'adam/w/Adam', 'adam/w/Adam_1']
         # Constants would be kept by the session, in as much memory as the moments take.

@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 
 from lm_human_preferences import experiments
+from lm_human_preferences.graph.tf_versions import IS_TF1, new_session, tf
 from lm_human_preferences.hyperparameters import ModelHParams, TaskHParams, TrainPolicyHParams, TrainRewardHParams
 from lm_human_preferences.language.encodings import test_encoding as letters
 from lm_human_preferences.language.model import Model
 from lm_human_preferences.language.trained_models import find_model
-from lm_human_preferences.lm_tasks import Task
-from lm_human_preferences.policy import Policy
-from lm_human_preferences.ppo import Rollouts
+from lm_human_preferences.method.lm_tasks import Task
+from lm_human_preferences.method.policy import Policy
+from lm_human_preferences.method.ppo import Rollouts
+from lm_human_preferences.mpi.ranks import Ranks
 from lm_human_preferences.train_policy import PPOTrainer
 from lm_human_preferences.train_reward import RewardTrainer
-from lm_human_preferences.utils.ranks import Ranks
-from lm_human_preferences.utils.tf_versions import IS_TF1, new_session, tf
 
 MODEL = ModelHParams(n_vocab=27, n_ctx=20, n_embd=32, n_head=4, n_layer=1)
 BATCH, QUERY, RESPONSE = 12, 5, 7

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as some
 
 from lm_human_preferences import experiments
+from lm_human_preferences.datasets.labels import load_labels
 from lm_human_preferences.hyperparameters import TREES, ModelHParams, TrainPolicyHParams
-from lm_human_preferences.labels import load_labels
 from lm_human_preferences.language.encodings import Encoding, load_encoding, write_vocabulary
 from lm_human_preferences.language.encodings import test_encoding as letters
 from lm_human_preferences.utils.errors import UserError, did_you_mean, short

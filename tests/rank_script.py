@@ -8,15 +8,17 @@ import sys
 
 import numpy as np
 
+from lm_human_preferences.graph import variables
+from lm_human_preferences.graph.tf_versions import new_session, tf
 from lm_human_preferences.hyperparameters import TrainPolicyHParams, TrainRewardHParams
-from lm_human_preferences.label_types import label_schema
-from lm_human_preferences.language.trained_models import find_model, find_reward_model, initialize
-from lm_human_preferences.lm_tasks import Task
-from lm_human_preferences.ppo import Rollouts
+from lm_human_preferences.language.trained_models import find_model, find_reward_model
+from lm_human_preferences.method.label_types import label_schema
+from lm_human_preferences.method.lm_tasks import Task
+from lm_human_preferences.method.ppo import Rollouts
+from lm_human_preferences.mpi import collectives, ranks
+from lm_human_preferences.mpi.collectives import initialize
 from lm_human_preferences.train_policy import PPOTrainer
 from lm_human_preferences.train_reward import RewardTrainer
-from lm_human_preferences.utils import exchange, ranks, variables
-from lm_human_preferences.utils.tf_versions import new_session, tf
 
 TASK = {
     'task.query_length': 2,
@@ -33,8 +35,8 @@ def main(output, backends):
     variables.CHUNK_BYTES = 700  # many chunks, and tensors that are larger than one
     outcome = {}
     for backend in backends:
-        os.environ[exchange.CHOICE_VARIABLE] = backend
-        outcome[f'{backend}/described'] = exchange.describe(me)
+        os.environ[collectives.CHOICE_VARIABLE] = backend
+        outcome[f'{backend}/described'] = collectives.describe(me)
         for case, build in CASES.items():
             if backend == 'horovod' and case not in HOROVOD_CASES:
                 continue

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rank_script import CASES, HOROVOD_CASES, episodes
 
-from lm_human_preferences import mpiexec
+from lm_human_preferences.launcher import mpiexec
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec('mpi4py') is None, reason='mpi4py is not installed')
 SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'rank_script.py')

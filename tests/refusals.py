@@ -7,7 +7,7 @@ from typing import Any, Dict, List, NamedTuple, Sequence
 
 import pytest
 
-from lm_human_preferences import command_line
+from lm_human_preferences.launcher import command_line
 
 # An experiment on built-in names; its labels are in a file, so that a table can spoil them.
 EXPERIMENT = """

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from checkpoints_test import save_small, write_gpt2
 
+from lm_human_preferences.graph.tf_versions import new_session, tf
 from lm_human_preferences.language.bpe import train_bpe
 from lm_human_preferences.language.encodings import Encoding
 from lm_human_preferences.language.model import Model
 from lm_human_preferences.language.trained_models import find_model, find_reward_model
-from lm_human_preferences.utils.tf_versions import new_session, tf
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 RUN = """

@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 from runs_test import launch
 
-from lm_human_preferences.command_line import main
+from lm_human_preferences.graph.tf_versions import tf
 from lm_human_preferences.language.encodings import Encoding, byte_symbols
+from lm_human_preferences.launcher.command_line import main
+from lm_human_preferences.method.sample_rows import sample_rows, token_texts
 from lm_human_preferences.reporting.charts import Line, line_chart, number, ticks
 from lm_human_preferences.reporting.event_files import read_curves
-from lm_human_preferences.reporting.runs import find_runs, group_by_seed
-from lm_human_preferences.samples import read_samples, sample_rows, token_texts
-from lm_human_preferences.utils.summaries import SummaryWriter
-from lm_human_preferences.utils.tf_versions import tf
+from lm_human_preferences.reporting.run_data import find_runs, group_by_seed
+from lm_human_preferences.runs.samples import read_samples
+from lm_human_preferences.runs.summaries import SummaryWriter
 
 
 def write_events(folder, values, tag='score'):
@@ -161,7 +162,7 @@ def test_a_run_ends_with_its_report(tiny_run):
 
 
 def test_a_report_that_cannot_be_written_does_not_fail_the_run(tiny_run, tmp_path, capsys):
-    from lm_human_preferences import command_line
+    from lm_human_preferences.launcher import command_line
 
     command_line._write_report(str(tmp_path))
     assert 'the run is complete, but there is no report of it' in capsys.readouterr().err

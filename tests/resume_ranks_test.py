@@ -17,7 +17,7 @@ from killed_run import newest_checkpoint
 from resume_test import TESTS, assert_same_run, curve, samples, write_experiment
 from runs_test import launch
 
-from lm_human_preferences.utils.checkpoints import latest_checkpoint
+from lm_human_preferences.runs.checkpoints import latest_checkpoint
 
 KILLS = int(os.environ.get('RESUME_KILLS', 3))
 STEPS = 12 + 8 * KILLS
@@ -54,7 +54,9 @@ class RankedRun:
         """SIGKILL to `all` of them, the `launcher` alone, or one `rank`; returns when the launcher has ended."""
         alive = self.processes()
         ranks = [
-            pid for pid, command in alive.items() if 'lm_human_preferences.rank' in command and 'mpiexec' not in command
+            pid
+            for pid, command in alive.items()
+            if 'lm_human_preferences.launcher.rank' in command and 'mpiexec' not in command
         ]
         victims = {'all': alive, 'launcher': [self.launcher.pid], 'rank': ranks and [chance.choice(ranks)]}[which]
         for pid in victims:

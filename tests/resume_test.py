@@ -16,9 +16,9 @@ import pytest
 from refusals import refusal
 from runs_test import launch
 
-from lm_human_preferences.command_line import main
-from lm_human_preferences.utils.checkpoints import latest_checkpoint
-from lm_human_preferences.utils.tf_versions import tf
+from lm_human_preferences.graph.tf_versions import tf
+from lm_human_preferences.launcher.command_line import main
+from lm_human_preferences.runs.checkpoints import latest_checkpoint
 
 TESTS = os.path.dirname(os.path.abspath(__file__))
 KILLS = int(os.environ.get('RESUME_KILLS', 5))
@@ -290,7 +290,7 @@ def test_sigterm_saves_the_step_and_ends_with_a_status_of_its_own(long_run, tmp_
 
 HEEDING = """
 import time
-from lm_human_preferences.utils import preemption
+from lm_human_preferences.runs import preemption
 with preemption.heeded():
     print('working', flush=True)
     while not preemption.requested():

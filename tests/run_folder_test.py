@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from lm_human_preferences import train_policy
-from lm_human_preferences.run_folder import RunFolder
+from lm_human_preferences.language.run_models import run_policy
+from lm_human_preferences.runs.run_folder import RunFolder
 from lm_human_preferences.utils.json_files import read_json
 
 
@@ -64,5 +65,5 @@ def test_paths_below_the_users_home(run, monkeypatch):
     """A shell leaves --save_dir=~/run as it is."""
     monkeypatch.setenv('HOME', os.path.dirname(run))
     found = RunFolder('~/one')
-    assert found.policy().folder == os.path.join(run, 'policy')
+    assert run_policy(found).folder == os.path.join(run, 'policy')
     assert weights(found.reward_model()).shape == (7,)

@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from lm_human_preferences.utils.checkpoints import latest_checkpoint
-from lm_human_preferences.utils.tf_versions import tf
+from lm_human_preferences.graph.tf_versions import tf
+from lm_human_preferences.runs.checkpoints import latest_checkpoint
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 

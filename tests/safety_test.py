@@ -17,8 +17,8 @@ from hypothesis import strategies as some
 from refusals import EXPERIMENT, Case, arguments, assert_line, good_labels, refusal, write_files
 
 from lm_human_preferences import experiments
-from lm_human_preferences.demo import data
-from lm_human_preferences.utils import safe_folders
+from lm_human_preferences.demo import snippets
+from lm_human_preferences.launcher import save_dirs
 from lm_human_preferences.utils.files import write_json, written_whole
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -160,8 +160,8 @@ def test_links_inside_save_dir_and_to_it_are_the_users(tmp_path):
     (tmp_path / 'real' / 'a').mkdir(parents=True)
     (tmp_path / 'link').symlink_to(tmp_path / 'real')
     (tmp_path / 'real' / 'b').symlink_to('a')
-    safe_folders.check_run_folder(f'{tmp_path}/link/a', f'{tmp_path}/link')
-    safe_folders.check_run_folder(f'{tmp_path}/link/b/new', f'{tmp_path}/link')
+    save_dirs.check_run_folder(f'{tmp_path}/link/a', f'{tmp_path}/link')
+    save_dirs.check_run_folder(f'{tmp_path}/link/b/new', f'{tmp_path}/link')
 
 
 @settings(deadline=None, derandomize=True, database=None)
@@ -181,12 +181,12 @@ def test_sweeps_stay_inside_save_dir(values):
 def default(tmp_path, monkeypatch):
     """The default folder of runs, in another place than /tmp."""
     folder = tmp_path / 'save'
-    monkeypatch.setattr(safe_folders, 'DEFAULT_SAVE_DIR', str(folder))
+    monkeypatch.setattr(save_dirs, 'DEFAULT_SAVE_DIR', str(folder))
     return folder
 
 
 def check_default(folder):
-    safe_folders.check_run_folder(f'{folder}/train_lm/x', f'{folder}/train_lm')
+    save_dirs.check_run_folder(f'{folder}/train_lm/x', f'{folder}/train_lm')
 
 
 def test_the_default_folder_is_ours_alone(default, tmp_path):
@@ -198,7 +198,7 @@ def test_the_default_folder_is_ours_alone(default, tmp_path):
         with pytest.raises(ValueError, match=f'{folder} can be changed by every user: chmod o-w {folder}, or give'):
             check_default(default)
         folder.chmod(0o755)
-    safe_folders.check_run_folder(str(tmp_path / 'other'), str(tmp_path))  # the user's choice
+    save_dirs.check_run_folder(str(tmp_path / 'other'), str(tmp_path))  # the user's choice
 
 
 def test_the_default_folder_is_no_link(default, tmp_path):
@@ -257,7 +257,7 @@ def test_partial_files_are_private(tmp_path):
             (mode,) = modes(tmp_path).values()
             assert mode == 0o600
             file.write('secret')
-        safe_folders.forbid_world_writable_files()
+        save_dirs.forbid_world_writable_files()
         write_json(str(tmp_path / 'file'), {})
         assert modes(tmp_path) == {str(tmp_path / 'file'): 0o664}
     finally:
@@ -286,37 +286,37 @@ def special(kind, target='', size=0):
     return info
 
 
-RATINGS = {name: b'1\t2.5\ta good film %d\n' % i for i, name in enumerate(data.FILES.values())}
+RATINGS = {name: b'1\t2.5\ta good film %d\n' % i for i, name in enumerate(snippets.FILES.values())}
 INNER = archive(*[(f'deep/{name}', content) for name, content in RATINGS.items()])
 
 
 def bomb(size):
     """The header of a huge member alone: reading it all would take the memory."""
     header = special(tarfile.REGTYPE, size=size)
-    header.name = data.INNER_ARCHIVE
+    header.name = snippets.INNER_ARCHIVE
     return gzip.compress(header.tobuf(tarfile.GNU_FORMAT) + b'\0' * 1024)
 
 
 @pytest.mark.parametrize(
     'content, fault',
     [
-        (archive((data.INNER_ARCHIVE, special(tarfile.SYMTYPE, '/etc/passwd'))), 'is no file of at most'),
-        (archive((data.INNER_ARCHIVE, special(tarfile.LNKTYPE, '../../etc/passwd'))), 'is no file of at most'),
-        (archive((data.INNER_ARCHIVE, special(tarfile.DIRTYPE))), 'is no file of at most'),
-        (archive((data.INNER_ARCHIVE, special(tarfile.FIFOTYPE))), 'is no file of at most'),
-        (archive((data.INNER_ARCHIVE, special(tarfile.CHRTYPE))), 'is no file of at most'),
+        (archive((snippets.INNER_ARCHIVE, special(tarfile.SYMTYPE, '/etc/passwd'))), 'is no file of at most'),
+        (archive((snippets.INNER_ARCHIVE, special(tarfile.LNKTYPE, '../../etc/passwd'))), 'is no file of at most'),
+        (archive((snippets.INNER_ARCHIVE, special(tarfile.DIRTYPE))), 'is no file of at most'),
+        (archive((snippets.INNER_ARCHIVE, special(tarfile.FIFOTYPE))), 'is no file of at most'),
+        (archive((snippets.INNER_ARCHIVE, special(tarfile.CHRTYPE))), 'is no file of at most'),
         (bomb(1 << 40), 'is no file of at most'),
         (bomb(1 << 20), 'not an archive that can be read'),  # and ends before its end
         (archive(('x', b'')), 'is not in it'),
-        (archive((data.INNER_ARCHIVE, b'no archive')), 'not an archive that can be read'),
-        (archive((data.INNER_ARCHIVE, archive(('x', b'')))), 'movieReviewSnippets_GroundTruth.txt is not in it'),
-        (archive((data.INNER_ARCHIVE, INNER))[:200], 'not an archive that can be read'),
+        (archive((snippets.INNER_ARCHIVE, b'no archive')), 'not an archive that can be read'),
+        (archive((snippets.INNER_ARCHIVE, archive(('x', b'')))), 'movieReviewSnippets_GroundTruth.txt is not in it'),
+        (archive((snippets.INNER_ARCHIVE, INNER))[:200], 'not an archive that can be read'),
         (b'no archive', 'not an archive that can be read'),
         (b'', 'not an archive that can be read'),
     ],
 )
 def test_hostile_archives_are_refused(content, fault, cache, tmp_path):
-    with pytest.raises(ValueError, match=f'{data.ARCHIVE}: .*{fault}') as caught:
+    with pytest.raises(ValueError, match=f'{snippets.ARCHIVE}: .*{fault}') as caught:
         cache(content)
     assert '\n' not in str(caught.value)
     assert os.listdir(str(tmp_path)) == ['inside'], 'something was written'
@@ -330,11 +330,14 @@ def test_archives_write_nothing(prefix, cache, tmp_path):
         (prefix + 'evil', b'x'),
         ('link', special(tarfile.SYMTYPE, '..')),
         ('link/evil', b'x'),
-        (data.INNER_ARCHIVE, inner),
+        (snippets.INNER_ARCHIVE, inner),
     )
     assert sorted(snippet.text for snippet in cache(outer)) == [f'a good film {i}' for i in range(4)]
     assert os.listdir(str(tmp_path)) == ['inside']
-    assert sorted(modes(tmp_path / 'inside')) == [f'{tmp_path}/inside/demo', f'{tmp_path}/inside/demo/{data.ARCHIVE}']
+    assert sorted(modes(tmp_path / 'inside')) == [
+        f'{tmp_path}/inside/demo',
+        f'{tmp_path}/inside/demo/{snippets.ARCHIVE}',
+    ]
 
 
 @pytest.fixture
@@ -346,12 +349,12 @@ def cache(tmp_path, monkeypatch):
     def read(content):
         import hashlib
 
-        monkeypatch.setattr(data, 'ARCHIVE_SHA256', hashlib.sha256(content).hexdigest())
-        path = tmp_path / 'inside' / 'demo' / data.ARCHIVE
+        monkeypatch.setattr(snippets, 'ARCHIVE_SHA256', hashlib.sha256(content).hexdigest())
+        path = tmp_path / 'inside' / 'demo' / snippets.ARCHIVE
         path.parent.mkdir(parents=True)
         path.write_bytes(content)
-        data.load_snippets.cache_clear()
-        return data.load_snippets()
+        snippets.load_snippets.cache_clear()
+        return snippets.load_snippets()
 
     yield read
-    data.load_snippets.cache_clear()
+    snippets.load_snippets.cache_clear()

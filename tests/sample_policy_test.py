@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from runs_test import launch
 
-from lm_human_preferences.command_line import main
-from lm_human_preferences.inference import Scorer
 from lm_human_preferences.language.encodings import test_encoding as letters
-from lm_human_preferences.lm_tasks import Task
-from lm_human_preferences.run_folder import RunFolder, short_names
-from lm_human_preferences.utils.seeds import uniforms_of_samples
+from lm_human_preferences.language.run_models import run_reward_model
+from lm_human_preferences.launcher.command_line import main
+from lm_human_preferences.method.inference import Scorer
+from lm_human_preferences.method.lm_tasks import Task
+from lm_human_preferences.mpi.seeds import uniforms_of_samples
+from lm_human_preferences.runs.run_folder import RunFolder, short_names
 
 
 @pytest.fixture
@@ -99,7 +100,7 @@ def test_policies_side_by_side_with_scores(tiny_run, sample):
     assert any(a['response'] != b['response'] for a, b in zip(rows[::2], rows[1::2]))
     run = RunFolder(tiny_run.folder)
     queries, responses = ([letters().encode(row[key]) for row in rows] for key in ('query', 'response'))
-    with Scorer(run.reward_model(), Task(run.task, letters()), 5) as scorer:
+    with Scorer(run_reward_model(run), Task(run.task, letters()), 5) as scorer:
         scores = scorer.scores(np.array(queries, np.int32), np.array(responses, np.int32))
     np.testing.assert_allclose([row['score'] for row in rows], scores, atol=1e-3)
     lines = sample(*flags).out.splitlines()

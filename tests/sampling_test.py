@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
+from lm_human_preferences.graph.tf_versions import IS_TF1, new_session, tf, uses_onednn
 from lm_human_preferences.hyperparameters import ModelHParams, TaskHParams
 from lm_human_preferences.language.distributions import draw, token_logprobs
 from lm_human_preferences.language.encodings import test_encoding as letters
 from lm_human_preferences.language.model import Model
-from lm_human_preferences.language.sample import sample_sequence
-from lm_human_preferences.lm_tasks import Task
-from lm_human_preferences.policy import Policy
-from lm_human_preferences.utils.tf_versions import IS_TF1, new_session, tf, uses_onednn
+from lm_human_preferences.language.sampling import sample_sequence
+from lm_human_preferences.method.lm_tasks import Task
+from lm_human_preferences.method.policy import Policy
 
 HPARAMS = ModelHParams(n_vocab=27, n_ctx=20, n_embd=12, n_head=3, n_layer=2)
 PADDING = 27

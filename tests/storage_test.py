@@ -15,7 +15,7 @@ import loopback
 import pytest
 import requests
 
-from lm_human_preferences.utils import storage, transports
+from lm_human_preferences.remote import storage, transports
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BODY = os.urandom(1000) * 3000  # 3 MB
@@ -214,7 +214,7 @@ def test_https(cache, tmp_path, monkeypatch, web):
 
 FETCH = """
 import sys
-from lm_human_preferences.utils import storage
+from lm_human_preferences.remote import storage
 print(storage.local_file(sys.argv[1]))
 """
 

@@ -5,7 +5,7 @@ import os
 
 import numpy as np
 
-from lm_human_preferences.command_line import main
+from lm_human_preferences.launcher.command_line import main
 
 
 class TinyRun:

@@ -6,15 +6,16 @@ import os
 import numpy as np
 import pytest
 
-from lm_human_preferences import sample_policy, train_lm, train_policy, train_reward
+from lm_human_preferences import sample, train_lm, train_policy, train_reward
+from lm_human_preferences.graph.tf_versions import new_session, tf
 from lm_human_preferences.hyperparameters import SampleHParams
-from lm_human_preferences.language.trained_models import find_model, find_reward_model, initialize
-from lm_human_preferences.lm_tasks import Task
-from lm_human_preferences.utils.checkpoints import latest_checkpoint
+from lm_human_preferences.language.trained_models import find_model, find_reward_model
+from lm_human_preferences.method.lm_tasks import Task
+from lm_human_preferences.mpi.collectives import initialize
+from lm_human_preferences.mpi.ranks import Ranks
+from lm_human_preferences.mpi.seeds import step_generator
+from lm_human_preferences.runs.checkpoints import latest_checkpoint
 from lm_human_preferences.utils.errors import UserError
-from lm_human_preferences.utils.ranks import Ranks
-from lm_human_preferences.utils.seeds import step_generator
-from lm_human_preferences.utils.tf_versions import new_session, tf
 
 TASK = {
     'task.query_length': 2,
@@ -236,7 +237,7 @@ def test_samples_are_printed(tmp_path, capsys):
     capsys.readouterr()
     printed = {}
     for savescope in ('policy', 'ref_policy', 'policy'):
-        sample_policy.sample(SampleHParams(save_dir=run, savescope=savescope, seed=3, batch_size=16, nsamples=96))
+        sample.sample(SampleHParams(save_dir=run, savescope=savescope, seed=3, batch_size=16, nsamples=96))
         again = printed.get(savescope)
         printed[savescope] = capsys.readouterr().out
         assert again in (None, printed[savescope])
@@ -246,4 +247,4 @@ def test_samples_are_printed(tmp_path, capsys):
     # The scope chooses the weights: at a learning rate this high the policy has left the initial model.
     assert printed['policy'] != printed['ref_policy']
     with pytest.raises(ValueError, match='no model under nobody/'):
-        sample_policy.sample(SampleHParams(save_dir=run, savescope='nobody', nsamples=1))
+        sample.sample(SampleHParams(save_dir=run, savescope='nobody', nsamples=1))

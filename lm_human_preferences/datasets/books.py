@@ -4,7 +4,7 @@ import os
 from typing import Sequence
 
 from lm_human_preferences.datasets.text_files import LineFile, parse_json_line
-from lm_human_preferences.utils.cache import cache_dir
+from lm_human_preferences.remote.cache import cache_dir
 
 
 def texts(mode: str) -> Sequence[str]:

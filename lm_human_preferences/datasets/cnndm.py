@@ -7,7 +7,7 @@ from typing import Sequence
 import ftfy
 
 from lm_human_preferences.datasets.text_files import LineFile
-from lm_human_preferences.utils import storage
+from lm_human_preferences.remote import storage
 
 FOLDER = storage.join(storage.LABELS_AND_TEXTS, 'datasets', 'cnndm')
 

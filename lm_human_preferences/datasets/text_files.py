@@ -5,8 +5,8 @@ import os
 from typing import Any, Callable, Optional, Sequence
 from urllib.parse import urlsplit
 
-from lm_human_preferences.datasets.places import lines, places
-from lm_human_preferences.utils import storage
+from lm_human_preferences.datasets.line_index import lines, places
+from lm_human_preferences.remote import storage
 
 # Of a single file, one line in twenty is held out as `valid` and another one as `test`.
 HELD_OUT_EVERY = 20
@@ -61,19 +61,30 @@ class Part(Sequence):
         return self._texts[block * HELD_OUT_EVERY + place + (place >= HELD_OUT_EVERY // 2 - 1)]
 
 
-def plain_texts(path: str, mode: str) -> Sequence[str]:
-    """Return the lines of a text file; see `_part` for how `path` and `mode` name them."""
-    return _part(path, mode, '.txt', str)
+class PlainTexts:
+    """The data set text:PATH: each line of a file, or of the files in a folder, is a text."""
+
+    def __init__(self, path: str):
+        self._path = path
+
+    def texts(self, mode: str) -> Sequence[str]:
+        """The lines of `mode`; see `_part` for how the path and `mode` name them."""
+        return _part(self._path, mode, '.txt', str)
 
 
-def json_texts(path: str, mode: str) -> Sequence[str]:
-    """Return the texts of a JSON-lines file: each line a string or an object with a string `text`."""
-    return _part(path, mode, '.jsonl', parse_json_line)
+class JsonTexts:
+    """The data set jsonl:PATH: each line is a JSON string, or an object with a string `text`."""
 
+    def __init__(self, path: str):
+        self._path = path
 
-def json_references(path: str, mode: str) -> Sequence[Optional[str]]:
-    """Return for each text of `json_texts` the string `reference` beside it, None where there is none."""
-    return _part(path, mode, '.jsonl', _parse_reference)
+    def texts(self, mode: str) -> Sequence[str]:
+        """The texts of `mode`."""
+        return _part(self._path, mode, '.jsonl', parse_json_line)
+
+    def references(self, mode: str) -> Sequence[Optional[str]]:
+        """For each text the string `reference` beside it; None where there is none."""
+        return _part(self._path, mode, '.jsonl', _parse_reference)
 
 
 def _parse_reference(line: str) -> Optional[str]:

@@ -6,8 +6,8 @@ from typing import Dict, Optional, Sequence
 
 import ftfy
 
-from lm_human_preferences.datasets.places import json_list, places
-from lm_human_preferences.utils import storage
+from lm_human_preferences.datasets.line_index import json_list, places
+from lm_human_preferences.remote import storage
 
 
 class Posts(Sequence):

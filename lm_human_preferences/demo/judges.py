@@ -1,8 +1,7 @@
 """Judges of sentiment for the demo that are no language models.
 
 VADER's lexicon and a ridge regression take no part in training: they say whether the fine-tuned policy is
-more positive in other eyes than its own reward model's. A choice model on words, trained on the same human
-choices as the reward model, says how far words alone get.
+more positive in other eyes than its own reward model's.
 """
 
 import collections
@@ -12,11 +11,9 @@ from typing import Callable, Dict, List, NamedTuple, Sequence
 
 import numpy as np
 
-from lm_human_preferences.demo import data
-from lm_human_preferences.language.encodings import Encoding
+from lm_human_preferences.demo.snippets import snippets
 
 RIDGE_PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
-CHOICE_PENALTIES = (3e-6, 1e-5, 3e-5, 1e-4)
 
 
 def vader_score(text: str) -> float:
@@ -29,11 +26,6 @@ def _vader():
     from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
     return SentimentIntensityAnalyzer()
-
-
-def vader_choice(query: str, samples: Sequence[str]) -> int:
-    """The most positive of the samples by VADER: a labeler for online data collection."""
-    return int(np.argmax([vader_score(sample.strip()) for sample in samples]))
 
 
 def ridge_choice(query: str, samples: Sequence[str]) -> int:
@@ -141,7 +133,7 @@ class RidgeJudge:
     @classmethod
     def of_people(cls) -> 'RidgeJudge':
         """Return the judge fitted on people's ratings of the movie snippets set apart for it."""
-        rated = data.snippets('judge')
+        rated = snippets('judge')
         return cls([s.text for s in rated], [s.rating for s in rated])
 
     def score(self, text: str) -> float:
@@ -151,65 +143,3 @@ class RidgeJudge:
     def scores(self, texts: Sequence[str]) -> np.ndarray:
         """Return the predicted mean ratings of texts, [len(texts)]."""
         return self._mean + self._bag.vectors(texts).times(self._word_scores)
-
-
-def correlation(score: Callable[[str], float], split: str = 'test') -> float:
-    """Return Pearson's correlation of a judge's scores with people's ratings of a split's movie snippets."""
-    rated = data.snippets(split)
-    return float(np.corrcoef([score(s.text) for s in rated], [s.rating for s in rated])[0, 1])
-
-
-class Choices(NamedTuple):
-    """Choices between texts: `texts` [num][4], `best` [num] the index of the chosen one."""
-
-    texts: List[List[str]]
-    best: np.ndarray
-
-
-def choices_of(labels: Dict[str, np.ndarray], encoding: Encoding) -> Choices:
-    """Return best_of_4 labels as texts."""
-    samples = zip(*(labels[f'sample{k}'] for k in range(4)))
-    return Choices([[encoding.decode(tokens).strip() for tokens in four] for four in samples], labels['best'])
-
-
-def choice_accuracy(score: Callable[[str], float], choices: Choices) -> float:
-    """Return how often the text with a judge's highest score is the one that people chose."""
-    picked = [int(np.argmax([score(text) for text in texts])) for texts in choices.texts]
-    return float(np.mean(picked == choices.best))
-
-
-class WordChoiceModel:
-    """Logistic choice model: a text's odds are the exponential of its words' summed weights."""
-
-    def __init__(self, choices: Choices, penalty: float, steps: int = 200):
-        """Minimise mean cross entropy + penalty · |weights|² by Adam, `steps` times on all choices."""
-        texts = sorted({text for four in choices.texts for text in four})
-        rows = {text: row for row, text in enumerate(texts)}
-        asked = np.array([[rows[text] for text in four] for four in choices.texts])
-        chosen = np.eye(asked.shape[1])[choices.best]
-        self._bag = BagOfWords(texts)
-        vectors = self._bag.vectors(texts)
-        self._weights = np.zeros(len(self._bag))
-        mean, square = np.zeros_like(self._weights), np.zeros_like(self._weights)
-        for step in range(1, steps + 1):
-            scores = vectors.times(self._weights)[asked]
-            odds = np.exp(scores - scores.max(axis=1, keepdims=True))
-            error = (odds / odds.sum(axis=1, keepdims=True) - chosen) / len(asked)
-            text_error = np.bincount(asked.ravel(), error.ravel(), len(texts))
-            gradient = vectors.transposed_times(text_error) + 2 * penalty * self._weights
-            mean += 0.1 * (gradient - mean)
-            square += 0.01 * (gradient**2 - square)
-            correction = np.sqrt(1 - 0.99**step) / (1 - 0.9**step)
-            rate = 0.1 * (1 - step / (steps + 1)) * correction
-            self._weights -= rate * mean / (np.sqrt(square) + 1e-8)
-
-    def score(self, text: str) -> float:
-        """Return the log odds of a text, up to a constant."""
-        return float(self._bag.vectors([text]).times(self._weights)[0])
-
-
-def bag_of_words_choice_accuracy(train: Choices, valid: Choices, test: Choices) -> float:
-    """Return the accuracy on `test` of a `WordChoiceModel` of `train`; `valid` decides on its penalty."""
-    models = [WordChoiceModel(train, penalty) for penalty in CHOICE_PENALTIES]
-    best = max(models, key=lambda model: choice_accuracy(model.score, valid))
-    return choice_accuracy(best.score, test)

@@ -1,23 +1,21 @@
 """Policies against each other: what they respond to the same held-out queries, by the same random numbers."""
 
-from typing import Callable, Dict, List, NamedTuple, Optional, Sequence
+from typing import Dict, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 
+from lm_human_preferences.datasets.registry import Judge, get_references
 from lm_human_preferences.evaluation import texts as text_figures
 from lm_human_preferences.evaluation.intervals import mean_interval, wilson_interval
-from lm_human_preferences.inference import Reference, Responder, Scorer
-from lm_human_preferences.language.datasets import get_references
+from lm_human_preferences.language.run_models import INITIAL, NamedPolicy
 from lm_human_preferences.language.trained_models import TrainedModel
-from lm_human_preferences.lm_tasks import Task
-from lm_human_preferences.run_folder import INITIAL, NamedPolicy
-from lm_human_preferences.utils.ranks import Ranks
-from lm_human_preferences.utils.seeds import uniforms_of_samples
+from lm_human_preferences.method.inference import Reference, Responder, Scorer
+from lm_human_preferences.method.lm_tasks import Task
+from lm_human_preferences.mpi.ranks import Ranks
+from lm_human_preferences.mpi.seeds import uniforms_of_samples
 
 SCORE = 'score'  # the reward model's, among the judges
 NGRAMS = (1, 2, 3)
-
-Judge = Callable[[List[str]], np.ndarray]  # scores [n] of n responses
 
 
 class HeldOut(NamedTuple):

@@ -8,10 +8,12 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 
+from lm_human_preferences.datasets.registry import Judge
 from lm_human_preferences.evaluation.intervals import wilson_interval
-from lm_human_preferences.inference import Scorer
+from lm_human_preferences.language.encodings import Encoding
 from lm_human_preferences.language.trained_models import TrainedModel
-from lm_human_preferences.lm_tasks import Task
+from lm_human_preferences.method.inference import Scorer
+from lm_human_preferences.method.lm_tasks import Task
 
 CALIBRATION_BINS = 10
 
@@ -52,6 +54,14 @@ def figures(rewards: np.ndarray, labels: Dict[str, np.ndarray]) -> Dict[str, Any
         right = np.sign(predicted[told]) == np.sign(wanted[told])
         return dict(number_figures(predicted, wanted), **(accuracy(right) if told.any() else {}))
     return number_figures(rewards[:, 0], labels['score'])
+
+
+def judges_accuracy(judges: Dict[str, Judge], labels: Dict[str, np.ndarray], encoding: Encoding) -> Dict[str, float]:
+    """How often each judge scores the sample highest that people chose, on labels of type best_of_N: share by name."""
+    names = [f'sample{i}' for i in range(sum(name.startswith('sample') for name in labels))]
+    texts = [[encoding.decode(tokens).strip() for tokens in labels[name]] for name in names]
+    picked = {name: np.argmax([judge(column) for column in texts], axis=0) for name, judge in judges.items()}
+    return {name: float(np.mean(choice == labels['best'])) for name, choice in picked.items()}
 
 
 def number_figures(predicted: np.ndarray, wanted: np.ndarray) -> Dict[str, Any]:

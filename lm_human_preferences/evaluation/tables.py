@@ -62,6 +62,8 @@ def reward_rows(result: Dict[str, Any]) -> List[List[str]]:
         rows.append(['correlation', f'{result["correlation"]:.3f}'])
     if 'calibration' in result:
         rows.append(['calibration error', f'{result["calibration"]["error"]:.1%}'])
+    for judge, share in sorted(result.get('judges', {}).items()):
+        rows.append([f'{judge} agrees with people', f'{share:.1%}'])
     agreement = result.get('agreement')
     if agreement:
         rows.append(['questions put to several people', str(agreement['questions'])])

@@ -9,18 +9,19 @@ with the hyperparameters of that command's tree. `train_policy` trains a new rew
 import itertools
 import os
 import re
-from typing import Any, Dict, List, NamedTuple
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from lm_human_preferences.hyperparameters import TREES, RunHParams, TaskHParams
+from lm_human_preferences.hyperparameters import TREES, EvaluateHParams, RunHParams, TaskHParams
 from lm_human_preferences.utils import files
 from lm_human_preferences.utils.errors import UserError, did_you_mean, short
 from lm_human_preferences.utils.hyperparams import HParams
 
 TRAIN_COMMANDS = ['train_reward', 'train_policy', 'train_lm']
 _SHARED = {'run': RunHParams, 'task': TaskHParams}
+_AFTER = {'evaluate': EvaluateHParams}  # what follows train_policy
 _NEW_MODEL = 'rewards.train_new_model'
 MOST_TRIALS = 1000  # of a sweep; more are a mistake
 
@@ -44,12 +45,13 @@ def load(name_or_path: str) -> 'Experiment':
     A path has a '/' or ends in '.yaml'. Raises UserError for an unknown name and for what is wrong in a file.
     """
     if '/' in name_or_path or name_or_path.endswith('.yaml'):
-        return Experiment(name_or_path, _read(name_or_path))
-    if name_or_path not in names():
+        path = name_or_path
+    elif name_or_path in names():
+        path = os.path.join(os.path.dirname(__file__), name_or_path + '.yaml')
+    else:
         known = ', '.join(names())
         raise UserError(f'no experiment {name_or_path!r}: give one of {known}, or the path of a .yaml file')
-    path = os.path.join(os.path.dirname(__file__), name_or_path + '.yaml')
-    return Experiment(name_or_path, _read(path))
+    return Experiment(name_or_path, _read_extended(path))
 
 
 class Experiment:
@@ -61,12 +63,12 @@ class Experiment:
         self.description = sections.get('description', '')
         self._sections = {key: value for key, value in sections.items() if key != 'description'}
         for key, value in self._sections.items():
-            if key not in TRAIN_COMMANDS and key not in _SHARED:
-                near = did_you_mean(str(key), [*TRAIN_COMMANDS, *_SHARED, 'description'])
+            if key not in TRAIN_COMMANDS and key not in _SHARED and key not in _AFTER:
+                near = did_you_mean(str(key), [*TRAIN_COMMANDS, *_SHARED, *_AFTER, 'description', 'extends'])
                 raise UserError(f'{name}: unknown section {short(key)}: did you mean {near!r}?')
             if not isinstance(value, dict):
                 raise UserError(f'{name}: section {key!r} should hold hyperparameters, not {short(value)}')
-        for key in [*_SHARED, *TRAIN_COMMANDS]:
+        for key in [*_SHARED, *_AFTER, *TRAIN_COMMANDS]:
             try:
                 self._check_section(key)
             except (AttributeError, TypeError, ValueError) as error:
@@ -91,9 +93,23 @@ class Experiment:
             for descriptor, point in zip(_descriptors(points), points)
         ]
 
+    def evaluation(self, run: str) -> Optional[EvaluateHParams]:
+        """What to measure when the run of `train_policy` in the folder `run` is finished; None: nothing.
+
+        Raises ValueError where the section `evaluate` of the file does not fit together.
+        """
+        if 'evaluate' not in self._sections:
+            return None
+        hparams = EvaluateHParams()
+        hparams.override_from_nested_dict(self._sections['evaluate'])
+        hparams.run = run
+        hparams.validate()
+        return hparams
+
     def _check_section(self, key: str) -> None:
-        if key in _SHARED:
-            shared = _SHARED[key]()
+        groups = {**_SHARED, **_AFTER}
+        if key in groups:
+            shared = groups[key]()
             shared.override_from_nested_dict(self._sections.get(key, {}))
             shared.check_types()
         elif key in self._sections:
@@ -141,6 +157,39 @@ class Experiment:
             new_model.override_from_dict({n: value for n, value in point.items() if n in follow})
             new_model.override_from_str_dict({n: text for n, text in overrides.items() if n in follow})
         return hparams
+
+
+def _read_extended(path: str, extending: Tuple[str, ...] = ()) -> Dict[str, Any]:
+    """The sections of a file, with those of the experiment that it extends where it says nothing of its own."""
+    sections = _read(path)
+    base = sections.pop('extends', None)
+    if base is None:
+        return sections
+    if not isinstance(base, str):
+        raise UserError(f'{path}: extends should be the name or the path of an experiment, not {short(base)}')
+    if base in names():
+        base_path = os.path.join(os.path.dirname(__file__), base + '.yaml')
+    elif '/' in base or base.endswith('.yaml'):
+        base_path = os.path.join(os.path.dirname(path), os.path.expanduser(base))
+    else:
+        raise UserError(f'{path}: extends: no experiment {short(base)}: give one of {", ".join(names())}, or a path')
+    chain = (*extending, os.path.realpath(path))
+    if os.path.realpath(base_path) in chain:
+        raise UserError(f'{path}: extends: {base} extends this file in turn')
+    if not os.path.isfile(base_path):
+        raise UserError(f'{path}: extends: {base_path} not found')
+    inherited = _read_extended(base_path, chain)
+    inherited.pop('description', None)
+    return _merged(inherited, sections)
+
+
+def _merged(base: Dict[str, Any], own: Dict[str, Any]) -> Dict[str, Any]:
+    """`base` with the values of `own`: groups are merged field by field, anything else is replaced."""
+    merged = dict(base)
+    for key, value in own.items():
+        both_groups = isinstance(value, dict) and isinstance(base.get(key), dict) and key != 'sweep'
+        merged[key] = _merged(base[key], value) if both_groups else value
+    return merged
 
 
 def _read(path: str) -> Dict[str, Any]:

@@ -3,9 +3,9 @@
 import json
 from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
 
-from lm_human_preferences.label_types import get_label_type, label_schema
-from lm_human_preferences.labels import load_labels
+from lm_human_preferences.datasets.labels import load_labels
 from lm_human_preferences.language.encodings import Encoding
+from lm_human_preferences.method.label_types import get_label_type, label_schema
 from lm_human_preferences.utils.json_files import read_json
 
 

@@ -12,8 +12,8 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Se
 
 from lm_human_preferences.hyperparameters import TaskHParams
 from lm_human_preferences.labeling.forms import Form
-from lm_human_preferences.labeling.journal import Journal, journal_path
 from lm_human_preferences.language.encodings import Encoding
+from lm_human_preferences.runs.journal import Journal, journal_path
 from lm_human_preferences.utils.files import write_json
 
 LEASE_SECONDS = 600

@@ -5,11 +5,11 @@ from typing import Any, Callable, Dict, Iterator, List
 
 import numpy as np
 
-from lm_human_preferences.language.datasets import QueryStream
+from lm_human_preferences.datasets.query_stream import QueryStream
+from lm_human_preferences.graph.tf_versions import new_session, tf
 from lm_human_preferences.language.trained_models import TrainedModel
-from lm_human_preferences.lm_tasks import Task
-from lm_human_preferences.policy import Policy
-from lm_human_preferences.utils.tf_versions import new_session, tf
+from lm_human_preferences.method.lm_tasks import Task
+from lm_human_preferences.method.policy import Policy
 
 # Of queries [n, query_length] and uniform numbers [n, response_length], a policy's responses as they are scored.
 Respond = Callable[[np.ndarray, np.ndarray], np.ndarray]

@@ -7,8 +7,8 @@ it can.
 import math
 from typing import Tuple
 
-from lm_human_preferences.utils.gradients import with_gradient
-from lm_human_preferences.utils.tf_versions import tf
+from lm_human_preferences.graph.gradients import with_gradient
+from lm_human_preferences.graph.tf_versions import tf
 
 
 def logprobs_and_entropies(logits: tf.Tensor, tokens: tf.Tensor) -> Tuple[tf.Tensor, tf.Tensor]:

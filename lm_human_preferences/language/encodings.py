@@ -11,7 +11,7 @@ from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
 
 import regex
 
-from lm_human_preferences.utils import storage
+from lm_human_preferences.remote import storage
 from lm_human_preferences.utils.errors import short
 from lm_human_preferences.utils.files import read_text, write_json, written_whole
 from lm_human_preferences.utils.json_files import read_json

@@ -15,10 +15,10 @@ from typing import Callable, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
+from lm_human_preferences.graph.gradients import with_gradient
+from lm_human_preferences.graph.new_variables import VariableSpec, create_variables
+from lm_human_preferences.graph.tf_versions import IS_TF1, empty_array, tf, uses_onednn, write_in_place
 from lm_human_preferences.hyperparameters import ModelHParams
-from lm_human_preferences.utils.gradients import with_gradient
-from lm_human_preferences.utils.new_variables import VariableSpec, create_variables
-from lm_human_preferences.utils.tf_versions import IS_TF1, empty_array, tf, uses_onednn, write_in_place
 
 Dropout = Callable[[tf.Tensor, float], tf.Tensor]  # of activations at a rate
 

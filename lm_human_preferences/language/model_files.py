@@ -7,10 +7,10 @@ A model folder holds `hparams.json`, perhaps `encoding`, `encoder.json` and `voc
 import os
 from typing import Sequence
 
+from lm_human_preferences.graph.tf_versions import tf
 from lm_human_preferences.language.encodings import ENCODER_FILE, MERGES_FILE
-from lm_human_preferences.utils import storage
-from lm_human_preferences.utils.checkpoints import latest_checkpoint
-from lm_human_preferences.utils.tf_versions import tf
+from lm_human_preferences.remote import storage
+from lm_human_preferences.runs.checkpoints import latest_checkpoint
 
 
 def model_folder(path: str, parts: Sequence[str]) -> str:

@@ -12,17 +12,16 @@ from typing import Dict, Iterable, Iterator, List, Optional, Sequence
 
 import numpy as np
 
+from lm_human_preferences.graph.tf_versions import tf
+from lm_human_preferences.graph.variables import set_variables
 from lm_human_preferences.hyperparameters import ModelHParams
 from lm_human_preferences.language.encodings import Encoding, load_encoding, test_encoding
 from lm_human_preferences.language.model import Model
 from lm_human_preferences.language.model_files import local_checkpoint, local_folder, model_folder
-from lm_human_preferences.utils import storage
+from lm_human_preferences.remote import storage
 from lm_human_preferences.utils.files import write_json
-from lm_human_preferences.utils.ranks import Ranks
-from lm_human_preferences.utils.tf_versions import tf
-from lm_human_preferences.utils.variables import set_variables
 
-DEMO_MODEL = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'demo', 'model')
+EMBEDDED_MODELS = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'embedded')  # a model folder each
 PUBLISHED_MODELS = ('124M', '355M', '774M', '1558M')
 SIZES = ('n_vocab', 'n_ctx', 'n_embd', 'n_head', 'n_layer')  # what every hparams.json must say
 
@@ -171,8 +170,8 @@ def find_model(name: str, savescope: str = 'policy') -> TrainedModel:
     """The language model called `name`, or that of the policy in the run folder `name`."""
     if name == 'test':
         return TrainedModel(None, savescope)
-    if name == 'demo':
-        return TrainedModel(DEMO_MODEL, savescope)
+    if name in os.listdir(EMBEDDED_MODELS):
+        return TrainedModel(os.path.join(EMBEDDED_MODELS, name), savescope)
     if name in PUBLISHED_MODELS:
         return TrainedModel(storage.join(storage.MODELS, 'models', name), savescope)
     return TrainedModel(model_folder(name, [savescope, 'model']), savescope)
@@ -193,16 +192,3 @@ def save_model_folder(folder: str, hparams: ModelHParams, encoding: Encoding) ->
     os.makedirs(folder, exist_ok=True)
     write_json(os.path.join(folder, 'hparams.json'), dataclasses.asdict(hparams))
     encoding.save(folder)
-
-
-def initialize(session: tf.Session, loaded: Sequence[tf.Variable], ranks: Ranks) -> None:
-    """Give every variable of the session's graph that was not loaded its initial value, and all ranks the first's.
-
-    So only the first rank needs to load any.
-    """
-    with session.graph.as_default():
-        variables = tf.global_variables()
-        if ranks.is_first:
-            loaded_names = {variable.name for variable in loaded}
-            session.run(tf.variables_initializer([v for v in variables if v.name not in loaded_names]))
-    ranks.broadcast_variables(session, variables)

@@ -6,7 +6,7 @@ from typing import Dict, NamedTuple
 
 import numpy as np
 
-from lm_human_preferences.utils.tf_versions import tf
+from lm_human_preferences.graph.tf_versions import tf
 
 
 class Curve(NamedTuple):

@@ -7,9 +7,9 @@ import jinja2
 import numpy as np
 
 from lm_human_preferences.evaluation import tables
+from lm_human_preferences.language.run_models import INITIAL
 from lm_human_preferences.reporting.charts import Line, line_chart, number, reliability_chart
-from lm_human_preferences.reporting.runs import Group, RunData, differing, group_by_seed
-from lm_human_preferences.run_folder import INITIAL
+from lm_human_preferences.reporting.run_data import Group, RunData, differing, group_by_seed
 
 FOLDER = os.path.dirname(os.path.abspath(__file__))
 COLORS = 8  # in the style sheet

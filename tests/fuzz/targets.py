@@ -5,8 +5,8 @@ import os
 
 import numpy as np
 
+from lm_human_preferences.datasets.labels import load_labels
 from lm_human_preferences.hyperparameters import ModelHParams, TrainPolicyHParams
-from lm_human_preferences.labels import load_labels
 from lm_human_preferences.language.encodings import Encoding, test_encoding
 
 SCHEMA = {

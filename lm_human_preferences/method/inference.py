@@ -1,0 +1,143 @@
+"""Trained models in use: policies that respond, the initial policy's view of a response, rewards.
+
+Each model has a graph and a session of its own, so that models of any number and size can be used one after the other.
+"""
+
+import abc
+from typing import Callable, Dict, Optional, Sequence
+
+import numpy as np
+
+from lm_human_preferences.graph.tf_versions import new_session, tf
+from lm_human_preferences.language.trained_models import TrainedModel
+from lm_human_preferences.method.lm_tasks import Task
+from lm_human_preferences.method.policy import Policy
+from lm_human_preferences.method.rewards import RewardModel
+from lm_human_preferences.mpi.collectives import initialize
+from lm_human_preferences.mpi.ranks import Ranks
+from lm_human_preferences.utils.gc_pause import collector_off
+from lm_human_preferences.utils.progress import progress
+
+
+class _ModelInUse(abc.ABC):
+    """A session with one trained model, run on batches of one size; a context manager, which frees its memory."""
+
+    @collector_off()
+    def __init__(self, trained: TrainedModel, task: Task, batch: int, ranks: Optional[Ranks] = None):
+        self.task = task
+        self.batch = batch
+        ranks = ranks or Ranks()
+        with tf.Graph().as_default() as graph:
+            self._session = new_session(graph, ranks.threads())
+            self._queries = tf.placeholder(tf.int32, [batch, task.hparams.query_length])
+            load = self._build(trained)
+            initialize(self._session, load() if ranks.is_first else [], ranks)
+            graph.finalize()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._session.close()
+
+    @abc.abstractmethod
+    def _build(self, trained: TrainedModel) -> Callable[[], Sequence[tf.Variable]]:
+        """Make the graph; returns what loads the model and tells which variables it set."""
+
+
+class Responder(_ModelInUse):
+    """A policy that responds to queries."""
+
+    def __init__(
+        self,
+        trained: TrainedModel,
+        task: Task,
+        batch: int,
+        ranks: Optional[Ranks] = None,
+        top_k: int = 0,
+        top_p: float = 1.0,
+    ):
+        self._limits = dict(top_k=top_k, top_p=top_p)
+        super().__init__(trained, task, batch, ranks)
+
+    def _build(self, trained):
+        policy = Policy(trained.hparams, self.task, scope='policy')
+        self._uniforms = tf.placeholder(tf.float32, [self.batch, self.task.hparams.response_length])
+        sampled = policy.respond(self._queries, self._uniforms, **self._limits)
+        truncated, valid = self.task.truncate(sampled['responses'])
+        self._outputs = dict(
+            responses=sampled['responses'], logprobs=sampled['logprobs'], truncated=truncated, valid=valid
+        )
+        return lambda: trained.load(self._session, policy.model)
+
+    def respond(
+        self, queries: np.ndarray, uniforms: np.ndarray, description: Optional[str] = None
+    ) -> Dict[str, np.ndarray]:
+        """Respond to queries [n, query_length] by the random numbers uniforms [n, response_length].
+
+        Returns:
+          responses and, as they are scored, truncated [n, response_length]; their logprobs, the same shape; valid [n],
+          whether they end in time.
+        """
+
+        def run(queries, uniforms):
+            return self._session.run(self._outputs, {self._queries: queries, self._uniforms: uniforms})
+
+        return in_batches(run, [queries, uniforms], self.batch, description)
+
+
+class Reference(_ModelInUse):
+    """The policy from which divergence is measured."""
+
+    def _build(self, trained):
+        policy = Policy(trained.hparams, self.task, scope='ref_policy')
+        self._responses = tf.placeholder(tf.int32, [self.batch, self.task.hparams.response_length])
+        self._logprobs = policy.analyze_responses(self._queries, self._responses)['logprobs']
+        return lambda: trained.load(self._session, policy.model)
+
+    def logprobs(self, queries: np.ndarray, responses: np.ndarray, description: Optional[str] = None) -> np.ndarray:
+        """Log-probabilities [n, response_length] of the tokens of responses to queries [n, query_length]."""
+
+        def run(queries, responses):
+            logprobs = self._session.run(self._logprobs, {self._queries: queries, self._responses: responses})
+            return dict(logprobs=logprobs)
+
+        return in_batches(run, [queries, responses], self.batch, description)['logprobs']
+
+
+class Scorer(_ModelInUse):
+    """A reward model that scores responses."""
+
+    def _build(self, trained):
+        model = RewardModel(trained.hparams, self.task)
+        self._responses = tf.placeholder(tf.int32, [self.batch, self.task.hparams.response_length])
+        self._rewards = model.rewards(self._queries, self._responses)
+        return lambda: model.load(self._session, trained)
+
+    def scores(self, queries: np.ndarray, responses: np.ndarray, description: Optional[str] = None) -> np.ndarray:
+        """Rewards [n] of responses [n, response_length], truncated and padded, to queries [n, query_length]."""
+
+        def run(queries, responses):
+            return dict(rewards=self._session.run(self._rewards, {self._queries: queries, self._responses: responses}))
+
+        return in_batches(run, [queries, responses], self.batch, description)['rewards']
+
+
+def in_batches(
+    run: Callable[..., Dict[str, np.ndarray]],
+    arrays: Sequence[np.ndarray],
+    batch: int,
+    description: Optional[str] = None,
+) -> Dict[str, np.ndarray]:
+    """Run a function of batches over all rows of arrays of one length; the last batch is filled up with rows again.
+
+    Args:
+      run: takes a batch of each array, gives named arrays with a row for each of theirs.
+      description: of a progress bar; None: without one.
+    """
+    count = len(arrays[0])
+    parts = []
+    for start in progress(range(0, count, batch), description or '', show=description is not None):
+        rows = np.arange(start, start + batch) % count
+        parts.append(run(*(array[rows] for array in arrays)))
+    return {name: np.concatenate([part[name] for part in parts])[:count] for name in parts[0]}

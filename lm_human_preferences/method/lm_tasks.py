@@ -1,0 +1,92 @@
+"""What a language task adds to queries and responses: the text around the query, and where a response ends."""
+
+from typing import Tuple
+
+import numpy as np
+
+from lm_human_preferences.datasets.query_stream import QueryStream
+from lm_human_preferences.graph.tf_versions import tf
+from lm_human_preferences.hyperparameters import TaskHParams
+from lm_human_preferences.language.encodings import Encoding
+from lm_human_preferences.mpi.ranks import Ranks
+
+
+class Task:
+    """A task's hyperparameters together with the encoding that turns them into tokens."""
+
+    def __init__(self, hparams: TaskHParams, encoding: Encoding):
+        self.hparams = hparams
+        self.encoding = encoding
+        self.padding_token = encoding.padding_token
+        self.prefix = encoding.encode(hparams.query_prefix)
+        self.suffix = encoding.encode(hparams.query_suffix)
+        if hparams.truncate_token is not None and hparams.truncate_token >= encoding.n_vocab:
+            raise ValueError(
+                f'task.truncate_token {hparams.truncate_token} is no token of the vocabulary of {encoding.n_vocab}'
+            )
+
+    def query_stream(self, mode: str, seed: int, ranks: Ranks, position: int = 0) -> QueryStream:
+        """This rank's endless stream of queries from the part `mode` (train, valid, test) of the task's data set.
+
+        One that goes on from the `position` that another had.
+        """
+        return QueryStream.of_task(self.hparams, mode, self.encoding, seed, ranks.rank, ranks.size, position)
+
+    @property
+    def context_length(self) -> int:
+        """Tokens before the response: prefix, query and suffix."""
+        return len(self.prefix) + self.hparams.query_length + len(self.suffix)
+
+    def context(self, queries: tf.Tensor) -> tf.Tensor:
+        """Queries [batch, query_length] with prefix and suffix: [batch, context_length]."""
+        batch = tf.shape(queries)[0]
+        parts = [self._repeat(self.prefix, batch), queries, self._repeat(self.suffix, batch)]
+        context = tf.concat(parts, axis=1)
+        context.set_shape([queries.shape[0], self.context_length])
+        return context
+
+    def check_fits(self, n_ctx: int, context_length: int, model: str = 'task.policy.initial_model') -> None:
+        """Refuse a model that reads fewer tokens than a context and a response have."""
+        length = context_length + self.hparams.response_length
+        if length > n_ctx:
+            raise ValueError(
+                f'a context of {context_length} tokens and a response of {self.hparams.response_length} '
+                f'are {length}, but the model of {model} reads at most {n_ctx} (n_ctx): '
+                'lower task.query_length or task.response_length'
+            )
+
+    @staticmethod
+    def _repeat(tokens, batch):
+        row = np.array(tokens, np.int32).reshape(1, -1)
+        return tf.tile(row, [batch, 1])
+
+    def truncate(self, responses: tf.Tensor) -> Tuple[tf.Tensor, tf.Tensor]:
+        """Responses [batch, length] as they are scored, and which of them are valid ([batch] bool)."""
+        if self.hparams.truncate_token is None:
+            return responses, tf.ones(tf.shape(responses)[:1], tf.bool)
+        return truncate_responses(
+            responses, self.hparams.truncate_token, self.hparams.truncate_after, self.padding_token
+        )
+
+    def penalize(self, scores: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
+        """Scores [batch], replaced by `penalty_reward_value` where the response is not valid."""
+        return tf.where(valid, scores, tf.fill(tf.shape(scores), float(self.hparams.penalty_reward_value)))
+
+
+def truncate_responses(
+    responses: tf.Tensor, truncate_token: int, truncate_after: int, padding_token: int
+) -> Tuple[tf.Tensor, tf.Tensor]:
+    """End each response at its first `truncate_token` at or after position `truncate_after`.
+
+    Args:
+      responses: [batch, length] int32.
+
+    Returns:
+      responses with everything after that token replaced by padding, and [batch] bool: whether there was such a token.
+      A response without one is left whole.
+    """
+    late_enough = tf.range(tf.shape(responses)[1]) >= truncate_after
+    ends = tf.cast(tf.logical_and(tf.equal(responses, truncate_token), late_enough), tf.int32)
+    ended_before = tf.cumsum(ends, axis=1, exclusive=True) > 0
+    truncated = tf.where(ended_before, tf.fill(tf.shape(responses), padding_token), responses)
+    return truncated, tf.reduce_sum(ends, axis=1) > 0

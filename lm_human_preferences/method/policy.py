@@ -1,0 +1,57 @@
+"""The policy π: a language model that responds to queries, with a value head for PPO (section 2 of the paper)."""
+
+from typing import Dict
+
+from lm_human_preferences.graph.tf_versions import tf
+from lm_human_preferences.hyperparameters import ModelHParams
+from lm_human_preferences.language.distributions import logprobs_and_entropies
+from lm_human_preferences.language.model import Model
+from lm_human_preferences.language.sampling import sample_sequence
+from lm_human_preferences.method.lm_tasks import Task
+
+
+class Policy:
+    """A GPT-2 with a value head under `scope`, applied to the queries of a task at the task's temperature."""
+
+    def __init__(self, model_hparams: ModelHParams, task: Task, scope: str = 'policy', dtype: str = 'float32'):
+        self.task = task
+        self.temperature = task.hparams.policy.temperature
+        self.model = Model(model_hparams, scope + '/model', heads=['value'], dtype=dtype)
+        task.check_fits(model_hparams.n_ctx, task.context_length)
+
+    def respond(
+        self, queries: tf.Tensor, uniforms: tf.Tensor, top_k: int = 0, top_p: float = 1.0
+    ) -> Dict[str, tf.Tensor]:
+        """Sample one response to each query.
+
+        Args:
+          queries: [batch, query_length] int32, padded on the right.
+          uniforms: [batch, length] in [0, 1): the random numbers that choose the tokens.
+
+        Returns:
+          responses [batch, length] int32; their logprobs and, from before each token, values: [batch, length].
+        """
+        samples = sample_sequence(
+            self.model,
+            self.task.context(queries),
+            uniforms,
+            padding_token=self.task.padding_token,
+            temperature=self.temperature,
+            top_k=top_k,
+            top_p=top_p,
+        )
+        values = self.model.scalar_head('value', samples.hidden)
+        return dict(responses=samples.tokens, logprobs=samples.logprobs, values=values)
+
+    def analyze_responses(self, queries: tf.Tensor, responses: tf.Tensor) -> Dict[str, tf.Tensor]:
+        """The policy's view of given responses [batch, length]: logprobs, entropies, values, each [batch, length]."""
+        context = self.task.context(queries)
+        first = self.task.context_length - 1  # the position before each token predicts it
+        hidden = self.model(
+            tf.concat([context, responses[:, :-1]], axis=1),  # what follows the last token, nobody asks
+            self.task.padding_token,
+            read=range(first, first + responses.shape.as_list()[1]),
+        ).hidden
+        logits = self.model.logits(hidden) / self.temperature
+        logprobs, entropies = logprobs_and_entropies(logits, responses)
+        return dict(logprobs=logprobs, entropies=entropies, values=self.model.scalar_head('value', hidden))

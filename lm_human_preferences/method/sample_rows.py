@@ -1,0 +1,43 @@
+"""A policy's responses, token by token, as the rows of a samples file (runs/samples.py)."""
+
+from typing import Dict, List, Sequence
+
+import numpy as np
+
+from lm_human_preferences.language.encodings import Encoding
+
+KEPT = 16
+
+
+def sample_rows(policy: str, rollout: Dict[str, np.ndarray], encoding: Encoding, count: int = KEPT) -> List[Dict]:
+    """The first `count` responses of a batch as lines of the file.
+
+    `rollout` has queries [n, query_length], scores [n], and responses, truncated, logprobs and ref_logprobs, each
+    [n, response_length].
+    """
+    rows = []
+    for i in range(min(count, len(rollout['queries']))):
+        row = dict(
+            policy=policy,
+            index=i,
+            query=encoding.decode(rollout['queries'][i]),
+            tokens=token_texts(encoding, rollout['responses'][i]),
+            score=round(float(rollout['scores'][i]), 4),
+            scored=int(np.sum(rollout['truncated'][i] != encoding.padding_token)),
+        )
+        for name in ('logprobs', 'ref_logprobs'):
+            row[name] = [round(float(value), 4) for value in rollout[name][i]]
+        rows.append(row)
+    return rows
+
+
+def token_texts(encoding: Encoding, tokens: Sequence[int]) -> List[str]:
+    """The text of each token; of a character that several tokens spell, the last of them has it all."""
+    texts, pending = [], []
+    for token in tokens:
+        pending.append(int(token))
+        text = encoding.decode(pending)
+        whole = not text.endswith('\ufffd') or len(pending) == 4  # UTF-8 has at most four bytes for one
+        texts.append(text if whole else '')
+        pending = [] if whole else pending
+    return texts

@@ -1,0 +1,1 @@
+"""Remote files: downloads, the cache, and run folders in buckets."""

@@ -1,0 +1,209 @@
+"""Run folders in gs://: written on this machine, and copied to their bucket while they grow.
+
+TensorFlow's own file system for gs:// is not used. It would serve the checkpoints alone, asks only one fixed server,
+and tries for minutes without a word. Here every file is whole on a disk first, and a checkpoint's files come to the
+bucket before the file that names it: what is there can be sampled, or gone on with, at any time.
+"""
+
+import contextlib
+import json
+import os
+import re
+import socket
+import threading
+import time
+from typing import Callable, Dict, Iterator, List, Optional, TypeVar
+
+from lm_human_preferences.remote import storage
+from lm_human_preferences.remote.cache import cache_dir
+from lm_human_preferences.remote.transports import Missing, Temporary, Unreachable, gs_client, gs_errors, gs_parts, once
+from lm_human_preferences.utils.errors import UserError
+from lm_human_preferences.utils.files import write_json
+from lm_human_preferences.utils.locks import locked
+from lm_human_preferences.utils.progress import say
+
+COPY_SECONDS = 60.0
+ATTEMPTS = 5
+FIRST_PAUSE = 1.0  # seconds, twice as many after each attempt
+
+# Hidden files, and those that get their names when they are whole.
+_UNFINISHED = re.compile(r'(\A|/)\.|\.tempstate\d|_temp_\w+/|\.tmp')
+_CHECKPOINT = re.compile(r'((?:.*/)?)(model\.ckpt-\d+)\.')
+_POINTER = 'checkpoint'  # TensorFlow's name for the file that names the checkpoints of a folder
+
+T = TypeVar('T')
+
+
+@contextlib.contextmanager
+def mirrored(folder: str) -> Iterator[str]:
+    """The local folder to write a run in: `folder` itself, or for gs://… one that is copied there.
+
+    What the bucket has comes first, so that a run can go on on another machine. Then the bucket follows every minute,
+    and at the end. OSError if it cannot be written; whatever was written here stays, and the same command copies it.
+    """
+    if not storage.is_remote(folder):
+        yield folder
+        return
+    mirror = Mirror(folder)
+    with mirror.owned():
+        mirror.open()
+        over = threading.Event()
+        thread = threading.Thread(target=mirror.follow, args=[over], daemon=True)
+        thread.start()
+        failed = True
+        try:
+            yield mirror.local
+            failed = False
+        finally:
+            over.set()
+            thread.join()
+            try:
+                mirror.copy()
+            except OSError as error:
+                if not failed:
+                    raise
+                say(str(error))  # and let the error of the run be the one that ends it
+
+
+def is_used(url: str) -> bool:
+    """Whether anything lies below gs://BUCKET/PATH."""
+    bucket, path = gs_parts(url.rstrip('/'))
+    listing = once(gs_client()[0].bucket(bucket).list_blobs)(prefix=path + '/', max_results=1)
+    return bool(_again(lambda: list(listing)))
+
+
+class Mirror:
+    """The folder `local` on this machine and its copy at gs://BUCKET/PATH."""
+
+    def __init__(self, url: str):
+        self.url = url.rstrip('/')
+        bucket, self._path = gs_parts(self.url)
+        self.local = os.path.join(cache_dir(), 'runs', bucket, *self._path.split('/'))
+        self._bucket = gs_client()[0].bucket(bucket)
+        # Of each file that is the same in both: its size and time here, and its version there.
+        self._record_file = os.path.join(self.local, '.copied.json')
+        self._record: Dict[str, List[int]] = {}
+        os.makedirs(self.local, exist_ok=True)
+        if os.path.exists(self._record_file):
+            with open(self._record_file, encoding='utf-8') as file:
+                self._record = json.load(file)
+
+    @contextlib.contextmanager
+    def owned(self) -> Iterator[None]:
+        """Keep other processes of this host from copying the same folder; UserError if one does."""
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(locked(self.local, wait=False))
+            except BlockingIOError:
+                raise UserError(f'{self.url}: this run is going on in another process: give another NAME') from None
+            yield
+
+    def open(self) -> None:
+        """Take over what is new in the bucket, of checkpoints only the last; OSError if it cannot be written."""
+        origin = json.dumps(dict(host=socket.gethostname(), folder=self.local))
+        try:
+            _again(lambda: once(self._blob('.origin.json').upload_from_string)(origin))
+            blobs = {blob.name[len(self._path) + 1 :]: blob for blob in _again(self._list)}
+        except OSError as error:
+            raise type(error)(f'cannot save to {self.url}: {error}') from error
+        for name in set(self._record) - set(blobs):  # removed there
+            del self._record[name]
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._local(name))
+        new = [name for name, blob in blobs.items() if self._record.get(name, [0])[-1] != blob.generation]
+        for name in sorted(new, key=_is_pointer, reverse=True):  # they tell which checkpoints we need
+            if name and not name.endswith('/') and not _UNFINISHED.search(name) and self._is_needed(name):
+                os.makedirs(os.path.dirname(self._local(name)), exist_ok=True)
+                os.replace(storage.local_file(f'{self.url}/{name}'), self._local(name))
+                self._record[name] = [*self._facts(name), blobs[name].generation]
+        write_json(self._record_file, self._record)
+
+    def follow(self, over: threading.Event) -> None:
+        """Copy every minute until `over`; a failure is told and the next minute tried again."""
+        while not over.wait(COPY_SECONDS):
+            try:
+                self.copy()
+            except OSError as error:
+                say(f'{error}; trying again')
+
+    def copy(self) -> None:
+        """Bring the bucket up to date; OSError if that fails."""
+        try:
+            files = {name: self._facts(name) for name in self._names()}
+            # What a pointer will say later may name files that are not whole yet: its contents are those of now.
+            pointers = {name: self._read(name) for name in files if _is_pointer(name)}
+            for name, facts in sorted(files.items(), key=lambda item: _is_pointer(item[0])):
+                if facts and self._record.get(name, [])[:-1] != facts:
+                    self._record[name] = [*facts, self._put(name, pointers.get(name))]
+            for name in [name for name in self._record if not os.path.exists(self._local(name))]:
+                with contextlib.suppress(Missing):
+                    _again(once(self._blob(name).delete))
+                del self._record[name]
+            write_json(self._record_file, self._record)
+        except OSError as error:
+            raise type(error)(f'cannot copy the run from {self.local} to {self.url}: {error}') from error
+
+    def _put(self, name: str, content: Optional[bytes]) -> int:
+        """Upload a file, or `content` in its place, and return its version in the bucket."""
+        blob = self._blob(name)
+        if content is not None:
+            _again(lambda: once(blob.upload_from_string)(content))
+        else:
+            _again(lambda: once(blob.upload_from_filename)(self._local(name)))
+        return blob.generation
+
+    def _names(self) -> List[str]:
+        """The finished files of the local folder."""
+        found = []
+        for parent, _, names in os.walk(self.local):
+            found += [os.path.relpath(os.path.join(parent, name), self.local) for name in names]
+        return [name for name in found if not _UNFINISHED.search(name)]
+
+    def _is_needed(self, name: str) -> bool:
+        """Whether a file is more than an old checkpoint's."""
+        checkpoint = _CHECKPOINT.match(name)
+        if checkpoint is None:
+            return True
+        folder, prefix = checkpoint.groups()
+        last = re.search(rb'^model_checkpoint_path: ".*?([^/"]*)"', self._read(folder + _POINTER), re.MULTILINE)
+        return last is not None and last.group(1).decode() == prefix
+
+    def _facts(self, name: str) -> List[int]:
+        """A file's size and time; nothing if it is no more."""
+        try:
+            status = os.stat(self._local(name))
+        except FileNotFoundError:
+            return []
+        return [status.st_size, status.st_mtime_ns]
+
+    def _read(self, name: str) -> bytes:
+        try:
+            with open(self._local(name), 'rb') as file:
+                return file.read()
+        except FileNotFoundError:
+            return b''
+
+    def _local(self, name: str) -> str:
+        return os.path.join(self.local, name)
+
+    def _blob(self, name: str):
+        return self._bucket.blob(f'{self._path}/{name}')
+
+    def _list(self):
+        return list(once(self._bucket.list_blobs)(prefix=self._path + '/'))
+
+
+def _again(action: Callable[[], T]) -> T:
+    """Do what asks the bucket, and do it again where that may help."""
+    for attempt in range(ATTEMPTS):
+        try:
+            with gs_errors():
+                return action()
+        except Temporary as problem:
+            last = problem
+            time.sleep(max(problem.pause, FIRST_PAUSE * 2**attempt))
+    raise Unreachable(str(last))
+
+
+def _is_pointer(name: str) -> bool:
+    return os.path.basename(name) == _POINTER

@@ -1,0 +1,178 @@
+"""Checkpoints of a run, and going on from them exactly."""
+
+import json
+import re
+import time
+from typing import Any, Dict, List, Optional, Sequence
+
+import numpy as np
+
+from lm_human_preferences.graph.tf_versions import tf, what_failed
+from lm_human_preferences.mpi.ranks import Ranks
+from lm_human_preferences.mpi.seeds import shared_seed
+from lm_human_preferences.remote.storage import is_remote
+from lm_human_preferences.runs import preemption
+from lm_human_preferences.runs.checkpoint_files import forget_after, last_state, latest_checkpoint, new_checkpoint
+from lm_human_preferences.runs.divergence import refuse_variable
+from lm_human_preferences.runs.resuming import check_same_ranks, check_same_run
+from lm_human_preferences.utils.errors import UserError
+from lm_human_preferences.utils.hyperparams import HParams
+from lm_human_preferences.utils.progress import say
+
+__all__ = ['CHECKPOINTS_KEPT', 'CheckpointWriter', 'Checkpoints', 'latest_checkpoint']
+
+CHECKPOINTS_KEPT = 20
+
+
+class CheckpointWriter:
+    """Saves `variables` under FOLDER/checkpoints, the last `keep` times kept; does nothing when folder is None."""
+
+    def __init__(self, folder: Optional[str], variables: Sequence[tf.Variable], keep: int = CHECKPOINTS_KEPT):
+        self._folder = folder
+        self._keep = keep
+        if folder:
+            # A variable that is no number any more must not take the place of the last good checkpoint.
+            graph = tf.get_default_graph()
+            floating = [variable for variable in variables if variable.dtype.base_dtype.is_floating]
+            self._checks = [tf.check_numerics(graph.as_graph_element(v), v.name).op for v in floating]
+            self._saver = tf.train.Saver(list(variables), max_to_keep=None)
+
+    def restore(self, session: tf.Session) -> None:
+        """Set the variables to those of the last checkpoint."""
+        path = latest_checkpoint(self._folder)
+        try:
+            self._saver.restore(session, path)
+        except tf.errors.OpError as error:
+            raise UserError(
+                f'{path}: damaged, or of another model: {what_failed(error)}; '
+                f'without its files ({path}.*) the same command goes on from the checkpoint before it, if there is one'
+            ) from error
+
+    def save(self, session: tf.Session, step: int, state: Optional[Dict[str, Any]] = None) -> None:
+        """Write one checkpoint, whole or not at all, with `state` (JSON) beside it.
+
+        UserError where a variable is not finite, or where it cannot be written; the last one is then as it was.
+        """
+        if not self._folder:
+            return
+        try:
+            session.run(self._checks)
+        except tf.errors.InvalidArgumentError as error:
+            refuse_variable(re.search(r'(\S+) : Tensor had', error.message).group(1), step)
+        try:
+            with new_checkpoint(self._folder, step, state or {}, self._keep) as path:
+                self._saver.save(session, path, write_meta_graph=False, write_state=False)
+        except (tf.errors.OpError, OSError) as error:
+            reason = error.strerror if isinstance(error, OSError) else what_failed(error)
+            raise UserError(
+                f'cannot save the checkpoint of step {step} in {self._folder}: {reason}; '
+                'make room, and the same command goes on from the checkpoint before'
+            ) from error
+
+
+class Checkpoints:
+    """Where a stage of a run begins or goes on, and what it saves on its way.
+
+    The variables are in TensorFlow's checkpoints, and all else on which the rest of a run depends in a little JSON
+    beside each: seed, step, every rank's position in the stream of queries, seconds, and what the stage adds of its
+    own. Random numbers are derived from seed, rank and step, so no generator has a state to keep.
+
+    Attributes:
+      seed: of the run; drawn when it began if the hyperparameters give none.
+      step: steps already done.
+      position: this rank's position in the stream of queries.
+      finished: whether the stage was finished.
+      state: everything saved, {} in a new run.
+    """
+
+    def __init__(self, folder: Optional[str], hparams: HParams, ranks: Ranks):
+        """`folder` is that of the model being trained on the first rank, None on others and in a run without files.
+
+        UserError for a folder that other hyperparameters or another number of ranks began.
+        """
+        if folder and is_remote(folder):
+            raise UserError(
+                f'{folder}: runs are written to local folders; launch.py --save_dir copies one to its bucket'
+            )
+        self._folder = folder
+        self._hparams = hparams
+        self._ranks = ranks
+        self.state = _from_first_rank(last_state(folder) if folder else None, ranks) or {}
+        if self.state:
+            check_same_run(self.state['hparams'], hparams)
+            check_same_ranks(self.state['ranks'], ranks.size, hparams.run.save_dir)
+        self.seed = self.state['seed'] if self.state else shared_seed(hparams.run.seed, ranks)
+        self.step = self.state.get('step', 0)
+        self.position = self.state['positions'][ranks.rank] if self.state else 0
+        self.finished = self.state.get('finished', False)
+        self._seconds_before = self.state.get('seconds', 0.0)
+
+    def restore(
+        self, session: tf.Session, variables: Sequence[tf.Variable], keep: int = CHECKPOINTS_KEPT
+    ) -> List[tf.Variable]:
+        """Set the variables to the last checkpoint's, and save these from now on; before the graph is finalized.
+
+        Returns the variables that were set or will be, by the first rank: none in a new run.
+        """
+        self._writer = CheckpointWriter(self._folder, variables, keep)
+        self._start = time.time()
+        if self._folder:
+            forget_after(self._folder, self.step)
+        if not self.state:
+            return []
+        say(f'{self._folder}: going on after step {self.step}', self._ranks.is_first)
+        if self._folder:
+            self._writer.restore(session)
+        return list(variables)
+
+    def seconds(self) -> float:
+        """Time spent since the start of the run, without the time between its processes."""
+        return self._seconds_before + time.time() - self._start
+
+    def after_step(self, session: tf.Session, step: int, position: int = 0, **own: Any) -> None:
+        """Save when `step` steps are done if it is time to; if the process is asked to end, save and end.
+
+        All ranks call this, with their own `position`; whatever else the stage needs to go on is given by name.
+        """
+        interval = self._hparams.run.save_interval
+        stop = self._ranks.mean(preemption.requested()) > 0
+        if stop or (interval and step % interval == 0):
+            self._save(session, step, position, finished=False, **own)
+        if stop:
+            say(f'saved after step {step} on being asked to end', self._ranks.is_first)
+            self._ranks.wait_for_all()  # the first to end may take the others along
+            raise preemption.Preempted()
+
+    def save(self, session: tf.Session, step: int, position: int = 0, **own: Any) -> None:
+        """Save at once, with what `after_step` takes; the run goes on."""
+        self._save(session, step, position, finished=False, **own)
+
+    def finish(self, session: tf.Session, step: int, position: int = 0, **own: Any) -> None:
+        """Save the outcome of the stage."""
+        self._save(session, step, position, finished=True, **own)
+
+    def _save(self, session, step, position, finished, **own):
+        state = dict(
+            own,
+            seed=self.seed,
+            positions=_from_all_ranks(position, self._ranks),
+            seconds=self.seconds(),
+            finished=finished,
+            ranks=self._ranks.size,
+            hparams=self._hparams.to_nested_dict(),
+        )
+        self._writer.save(session, step, state)
+
+
+def _from_first_rank(content: Any, ranks: Ranks) -> Any:
+    """The first rank's content (JSON), on all of them."""
+    text = np.frombuffer(json.dumps(content).encode(), np.uint8)
+    length = int(ranks.broadcast(np.array(len(text), np.int64)))
+    return json.loads(ranks.broadcast(np.resize(text, length)).tobytes().decode())
+
+
+def _from_all_ranks(number: int, ranks: Ranks) -> List[int]:
+    """Every rank's number, on all of them."""
+    mine = np.zeros(ranks.size)
+    mine[ranks.rank] = number
+    return np.rint(ranks.mean(mine) * ranks.size).astype(int).tolist()

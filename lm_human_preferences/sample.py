@@ -1,0 +1,132 @@
+"""Print what trained policies make of queries: of a data set's, or of a person's own prompts."""
+
+import contextlib
+import itertools
+import json
+import os
+import sys
+from typing import Dict, Iterator, List, Tuple
+
+import numpy as np
+
+from lm_human_preferences.datasets.text_files import parse_json_line
+from lm_human_preferences.hyperparameters import SampleHParams
+from lm_human_preferences.language.run_models import find_policies, run_reward_model
+from lm_human_preferences.method.inference import Responder, Scorer
+from lm_human_preferences.method.lm_tasks import Task
+from lm_human_preferences.mpi.ranks import Ranks
+from lm_human_preferences.mpi.seeds import shared_seed, uniforms_of_samples
+from lm_human_preferences.runs.run_folder import RunFolder
+from lm_human_preferences.utils.files import read_text
+
+
+def sample(hparams: SampleHParams) -> None:
+    """Print samples as `hparams` ask, for ever where `nsamples` is 0 and there is no prompt.
+
+    Query and random numbers of sample i depend on the seed and i alone, not on the batch size. (Where texts of a data
+    set give no query, each rank passes over them in its own share: the queries depend on the number of ranks, too.)
+    """
+    ranks = Ranks()
+    seed = shared_seed(hparams.seed, ranks)
+    names = hparams.policies or [hparams.save_dir]
+    run = RunFolder(hparams.save_dir or names[0])
+    task_hparams = run.task
+    task_hparams.policy.temperature = hparams.temperature
+    policies = find_policies(names, run, hparams.savescope)
+    task = Task(task_hparams, policies[0].trained.encoding())
+    batch = -(-hparams.batch_size // ranks.size)
+    with contextlib.ExitStack() as models:
+        limits = dict(top_k=hparams.top_k, top_p=hparams.top_p)
+        responders = [
+            models.enter_context(Responder(policy.trained, task, batch, ranks, **limits)) for policy in policies
+        ]
+        scorer = models.enter_context(Scorer(run_reward_model(run), task, batch, ranks)) if hparams.scores else None
+        for rows in _batches(_queries(hparams, task, seed, ranks), batch):
+            indices, queries = zip(*rows)
+            queries = np.array(queries, np.int32)
+            uniforms = uniforms_of_samples(seed, indices, task.hparams.response_length)
+            responses = [responder.respond(queries, uniforms)['truncated'] for responder in responders]
+            scores = [scorer.scores(queries, given) if scorer else None for given in responses]
+            for row, index in enumerate(indices):
+                answers = []
+                for policy, response, score in zip(policies, responses, scores):
+                    text = task.encoding.decode(response[row])
+                    figures = {} if score is None else dict(score=round(float(score[row]), 4))
+                    answers.append(dict(policy=policy.name, response=text, **figures))
+                _show(hparams, int(index), task.encoding.decode(queries[row]), answers)
+
+
+def _show(hparams: SampleHParams, index: int, query: str, answers: List[Dict]) -> None:
+    """Print one query with each policy's answer: as lines for a person, or one line of JSON for each answer."""
+    if hparams.jsonl:
+        for answer in answers:
+            print(json.dumps(dict(answer, index=index, query=query), sort_keys=True), flush=True)
+        return
+    width = max(len(answer['policy']) for answer in answers)
+    lines = [one_line(query)]
+    for answer in answers:
+        name = f'{answer["policy"]:{width}} ' if len(answers) > 1 else ''
+        score = f'   [score {answer["score"]:.2f}]' if 'score' in answer else ''
+        lines.append(f'  {name}▸ {one_line(answer["response"])}{score}')
+    print('\n'.join(lines), flush=True)
+
+
+def one_line(text: str) -> str:
+    """A text with its newlines shown as ⏎."""
+    return text.replace('\n', '⏎')
+
+
+def _queries(hparams: SampleHParams, task: Task, seed: int, ranks: Ranks) -> Iterator[Tuple[int, List[int]]]:
+    """This rank's samples: the index of each among those of all ranks, and the tokens of its query."""
+    prompts = [prompt_tokens(prompt, task, warn=ranks.is_first) for prompt in _prompts(hparams)]
+    total = hparams.nsamples or len(prompts)
+    mine = itertools.count(ranks.rank, ranks.size)
+    if total:
+        mine = itertools.takewhile(lambda index: index < total, mine)
+    if prompts:
+        return ((index, prompts[index % len(prompts)]) for index in mine)
+    stream = task.query_stream('test', seed, ranks)
+    return ((index, stream.next_batch(1)[0]) for index in mine)
+
+
+def _prompts(hparams: SampleHParams) -> List[str]:
+    """The prompts that were given; none: the queries are the data set's."""
+    if hparams.prompt is not None:
+        return [hparams.prompt]
+    if hparams.prompt_file is None:
+        return []
+    path = os.path.expanduser(hparams.prompt_file)
+    text = read_text(path)
+    if not path.endswith('.jsonl'):
+        return [text.rstrip('\n')]
+    prompts = []
+    for number, line in enumerate(text.split('\n'), start=1):
+        try:
+            prompts += [parse_json_line(line)] if line.strip() else []
+        except ValueError as error:
+            raise ValueError(f'{path}: line {number}: {error}') from None
+    if not prompts:
+        raise ValueError(f'{path}: no prompts there')
+    return prompts
+
+
+def prompt_tokens(prompt: str, task: Task, warn: bool = True) -> List[int]:
+    """A person's prompt as a query of the task: its last `query_length` tokens, padded on the right.
+
+    It ends as the task's queries do, with `end_text`. ValueError for an empty one. With `warn`, standard error tells
+    when tokens had to be left out.
+    """
+    if not prompt:
+        raise ValueError('the prompt is empty: give --prompt a text')
+    end, length = task.hparams.end_text or '', task.hparams.query_length
+    tokens = task.encoding.encode(prompt if prompt.endswith(end) else prompt + end)
+    if len(tokens) > length and warn:
+        note = f'note: a prompt of {len(tokens)} tokens is cut to its last {length}, the query_length of the task'
+        print(note, file=sys.stderr)
+    tokens = tokens[-length:]
+    return tokens + [task.padding_token] * (length - len(tokens))
+
+
+def _batches(items: Iterator, size: int) -> Iterator[List]:
+    """The items in lists of `size`; the last may be shorter."""
+    return iter(lambda: list(itertools.islice(items, size)), [])
