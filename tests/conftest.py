@@ -8,7 +8,8 @@ import pytest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
-sys.path.insert(0, os.path.dirname(__file__))
+for folder in ('support', 'runs', 'language', ''):
+    sys.path.insert(0, os.path.join(ROOT, 'tests', folder))
 sys.path.insert(0, os.path.join(ROOT, 'benchmarks'))
 
 import loopback  # noqa: E402

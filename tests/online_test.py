@@ -13,6 +13,7 @@ import time
 import numpy as np
 import pytest
 import requests
+from repository import LAUNCH
 
 from lm_human_preferences import label, train_policy
 from lm_human_preferences.graph.tf_versions import tf
@@ -25,8 +26,6 @@ from lm_human_preferences.method.lm_tasks import Task
 from lm_human_preferences.online import Schedule
 from lm_human_preferences.runs.checkpoints import latest_checkpoint
 from lm_human_preferences.utils.errors import UserError
-
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 SETTINGS = {
     'run': {'seed': 1},
@@ -238,7 +237,7 @@ train_policy:
 
 
 def launch(experiment, *flags):
-    command = [sys.executable, os.path.join(ROOT, 'launch.py'), 'train_policy', str(experiment), 'run']
+    command = [sys.executable, LAUNCH, 'train_policy', str(experiment), 'run']
     environment = dict(os.environ, PYTHONPATH=str(experiment.parent))
     return subprocess.Popen(
         [*command, f'--save_dir={experiment.parent}', *flags],

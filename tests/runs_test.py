@@ -7,11 +7,10 @@ import sys
 
 import numpy as np
 import pytest
+from repository import LAUNCH
 
 from lm_human_preferences.graph.tf_versions import tf
 from lm_human_preferences.runs.checkpoints import latest_checkpoint
-
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 DEFINITION = """
 description: tiny runs on the built-in names
@@ -29,7 +28,7 @@ train_policy:
 def launch(*arguments):
     """Run launch.py as a user does; (status, standard output, standard error)."""
     done = subprocess.run(
-        [sys.executable, os.path.join(ROOT, 'launch.py'), *map(str, arguments)],
+        [sys.executable, LAUNCH, *map(str, arguments)],
         capture_output=True,
     )
     return done.returncode, done.stdout.decode(), done.stderr.decode()

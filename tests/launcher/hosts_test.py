@@ -12,9 +12,10 @@ import subprocess
 import sys
 
 import pytest
+from repository import TESTS
 from running import Running, command
 
-SERVER = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'ssh_server.py')
+SERVER = os.path.join(TESTS, 'support', 'ssh_server.py')
 ADDRESSES = ('10.97.0.1', '10.97.0.2')
 # Open MPI's launcher puts ssh into a process group of its own, from both sides of the fork, and warns where the child,
 # which had done so already, was the faster one. Nothing is wrong then.

@@ -15,13 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 from refusals import EXPERIMENT, Case, arguments, assert_line, good_labels, refusal, write_files
+from repository import LAUNCH, ROOT
 
 from lm_human_preferences import experiments
 from lm_human_preferences.demo import snippets
 from lm_human_preferences.launcher import save_dirs
 from lm_human_preferences.utils.files import write_json, written_whole
-
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 MODULES = {
     'pickle',
@@ -55,7 +54,7 @@ TENSORS = ('functools', 'horovod', 'np', 'tf')  # whose functions of those names
 
 def sources():
     files = glob.glob(os.path.join(ROOT, 'lm_human_preferences', '**', '*.py'), recursive=True)
-    files += [os.path.join(ROOT, 'launch.py'), *glob.glob(os.path.join(ROOT, 'tools', '*.py'))]
+    files += [LAUNCH, *glob.glob(os.path.join(ROOT, 'tools', '*.py'))]
     return [os.path.relpath(file, ROOT) for file in files]
 
 
@@ -236,7 +235,7 @@ def test_files_of_a_run_are_not_open_to_everybody(ranks, tmp_path):
     write_files(folder, {'tiny.yaml': EXPERIMENT, 'labels.json': good_labels()})
     argv = [word for word in arguments(Case('', ''), folder) if word != '--mpi=1']
     process = subprocess.Popen(
-        [sys.executable, os.path.join(ROOT, 'launch.py'), *argv, f'--mpi={ranks}'],
+        [sys.executable, LAUNCH, *argv, f'--mpi={ranks}'],
         env=dict(os.environ, CUDA_VISIBLE_DEVICES='', TMPDIR=str(temporary)),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from repository import ROOT
 
 from lm_human_preferences.datasets import cnndm, line_index, tldr
 from lm_human_preferences.datasets.query_stream import QueryStream
@@ -13,7 +14,6 @@ from lm_human_preferences.datasets.registry import get_texts
 from lm_human_preferences.language import encodings
 from lm_human_preferences.language.queries import tokenize_query
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 LETTERS = encodings.test_encoding()
 PAD = 27
 

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 from refusals import EXPERIMENT, Case, arguments, assert_line, good_labels, labels_with, refusal, write_files
+from repository import LAUNCH
 
 from lm_human_preferences.graph.tf_versions import new_session, tf
 from lm_human_preferences.method.rewards import normalizing_gain_bias
@@ -16,7 +17,6 @@ from lm_human_preferences.runs.checkpoints import CheckpointWriter, latest_check
 from lm_human_preferences.runs.divergence import check_finite
 from lm_human_preferences.utils.errors import UserError
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 STOPPED = 'training diverged and stops; nothing of this step was saved: lower the learning rate'
 LOOK = ', or look for extreme labels or rewards'
 POLICY = ['--rewards.train_new_model=off', '--rewards.trained_model=test', '--run.save_interval=1']
@@ -158,7 +158,7 @@ def launched(folder, ranks, *flags, command='train_reward'):
     """The one line with which a run in processes of its own ends."""
     argv = [word for word in arguments(Case('', '', flags=flags, command=command), folder) if word != '--mpi=1']
     process = subprocess.Popen(
-        [sys.executable, os.path.join(ROOT, 'launch.py'), *argv, f'--mpi={ranks}'],
+        [sys.executable, LAUNCH, *argv, f'--mpi={ranks}'],
         env=dict(os.environ, CUDA_VISIBLE_DEVICES=''),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

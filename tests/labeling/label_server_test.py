@@ -15,6 +15,7 @@ import time
 import numpy as np
 import pytest
 import requests
+from repository import LAUNCH
 
 from lm_human_preferences.datasets.labels import load_labels
 from lm_human_preferences.labeling.collection import Collection
@@ -23,7 +24,6 @@ from lm_human_preferences.labeling.server import serving
 from lm_human_preferences.language.encodings import test_encoding as letters
 from lm_human_preferences.launcher import command_line
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BEST = get_form('best_of_4')
 
 
@@ -242,7 +242,7 @@ def label(tmp_path):
         (tmp_path / 'tiny.yaml').write_text(DEFINITION.replace('TYPE', label_type))
         words = ['label', 'test', '--experiment', str(tmp_path / 'tiny.yaml'), '--out', str(tmp_path / 'labels.json')]
         process = subprocess.Popen(
-            [sys.executable, os.path.join(ROOT, 'launch.py'), *words, *flags],
+            [sys.executable, LAUNCH, *words, *flags],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )

@@ -9,11 +9,10 @@ import sys
 
 import numpy as np
 import pytest
+from repository import ROOT
 
 from lm_human_preferences.graph.tf_versions import new_session, tf
 from lm_human_preferences.hyperparameters import ModelHParams
-
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def printed(script, *arguments):

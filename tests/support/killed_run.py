@@ -1,6 +1,6 @@
 """Runs launch.py again and again, killing it at random moments, until it has finished.
 
-    python tests/killed_run.py KILLS OUTPUT train_policy EXPERIMENT NAME …
+    python tests/support/killed_run.py KILLS OUTPUT train_policy EXPERIMENT NAME …
 
 A process that has TensorFlow loaded forks for each run, and saves only that of a start. Each run but the last gets
 SIGKILL at a random moment, most after it has saved a new checkpoint, some before. What they print goes to OUTPUT.
@@ -12,7 +12,8 @@ import signal
 import sys
 import time
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+from repository import ROOT
+
 sys.path.insert(0, ROOT)
 
 from lm_human_preferences import train_lm, train_policy  # noqa: E402, F401

@@ -8,11 +8,12 @@ import sys
 import numpy as np
 import pytest
 from rank_script import CASES, HOROVOD_CASES, episodes
+from repository import TESTS
 
 from lm_human_preferences.launcher import mpiexec
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec('mpi4py') is None, reason='mpi4py is not installed')
-SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'rank_script.py')
+SCRIPT = os.path.join(TESTS, 'support', 'rank_script.py')
 HAS_HOROVOD = importlib.util.find_spec('horovod') is not None
 BACKENDS = ['mpi4py', 'horovod'] if HAS_HOROVOD else ['mpi4py']
 NO_HOROVOD = pytest.mark.skipif(not HAS_HOROVOD, reason='Horovod is not installed: make horovod')

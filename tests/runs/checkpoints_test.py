@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from repository import ROOT, TESTS
 
 from lm_human_preferences.graph.tf_versions import new_session, tf
 from lm_human_preferences.hyperparameters import ModelHParams
@@ -15,7 +16,6 @@ from lm_human_preferences.language.model import Model
 from lm_human_preferences.language.trained_models import TrainedModel, save_model_folder
 from lm_human_preferences.runs.checkpoints import CheckpointWriter
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SMALL = ModelHParams(n_vocab=27, n_ctx=8, n_embd=6, n_head=2, n_layer=1)
 
 
@@ -85,7 +85,7 @@ with tf.Graph().as_default() as graph, new_session(graph) as session:
 
 SAVE = """
 import sys
-sys.path.insert(0, sys.argv[2])
+sys.path[:0] = sys.argv[2:]
 import checkpoints_test
 checkpoints_test.save_small(sys.argv[1])
 """
@@ -116,7 +116,8 @@ def test_checkpoints_pass_between_tensorflows(tmp_path):
     mine, theirs = str(tmp_path / 'mine'), str(tmp_path / 'theirs')
     save_small(mine)
     env = dict(os.environ, PYTHONPATH=ROOT)
-    subprocess.run([other, '-c', SAVE, theirs, os.path.dirname(__file__)], env=env, check=True)
+    folders = [os.path.dirname(__file__), os.path.join(TESTS, 'support')]
+    subprocess.run([other, '-c', SAVE, theirs, *folders], env=env, check=True)
     for folder in (mine, theirs):
         version, here = numbers_loaded_by(sys.executable, folder)
         other_version, there = numbers_loaded_by(other, folder)

@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from repository import TESTS
 
 from lm_human_preferences.formats import huggingface
 from lm_human_preferences.graph.tf_versions import new_session, tf
@@ -20,7 +21,7 @@ from lm_human_preferences.method.inference import Scorer
 from lm_human_preferences.method.lm_tasks import Task
 from lm_human_preferences.runs.run_folder import RunFolder
 
-SAVED = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'huggingface')  # by transformers, see its make.py
+SAVED = os.path.join(TESTS, 'huggingface')  # by transformers, see its make.py
 TOKENS = [[1, 256, 5, 9, 9, 100, 31, 2, 7], [80, 81, 82, 83, 84, 85, 86, 87, 88]]  # those of make.py
 
 

@@ -14,13 +14,13 @@ import sys
 import numpy as np
 import pytest
 from refusals import refusal
+from repository import TESTS
 from runs_test import launch
 
 from lm_human_preferences.graph.tf_versions import tf
 from lm_human_preferences.launcher.command_line import main
 from lm_human_preferences.runs.checkpoints import latest_checkpoint
 
-TESTS = os.path.dirname(os.path.abspath(__file__))
 KILLS = int(os.environ.get('RESUME_KILLS', 5))
 
 DEFINITION = """
@@ -71,7 +71,8 @@ def write_experiment(folder):
 def run_with_kills(kills, tmp_path, name, *arguments):
     """Do a run that is killed so often; what its processes printed."""
     output = str(tmp_path / f'{name}.txt')
-    command = [sys.executable, os.path.join(TESTS, 'killed_run.py'), str(kills), output, *map(str, arguments)]
+    script = os.path.join(TESTS, 'support', 'killed_run.py')
+    command = [sys.executable, script, str(kills), output, *map(str, arguments)]
     done = subprocess.run([*command, f'--save_dir={tmp_path / name}', '--threads=1', '--mpi=1'], stderr=subprocess.PIPE)
     with open(output) as file:
         printed = file.read()

@@ -2,13 +2,13 @@
 
 import collections
 import json
-import os
 import subprocess
 import sys
 import threading
 
 import numpy as np
 import pytest
+from repository import ROOT
 
 from lm_human_preferences.labeling.agreement import pairwise_agreement
 from lm_human_preferences.labeling.collection import LEASE_SECONDS, Collection, overlaps
@@ -16,7 +16,6 @@ from lm_human_preferences.labeling.forms import get_form, read_instructions
 from lm_human_preferences.runs.journal import Journal, journal_path
 from lm_human_preferences.utils.errors import UserError
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BEST = get_form('best_of_4')
 
 

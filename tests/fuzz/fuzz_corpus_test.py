@@ -5,8 +5,9 @@ import os
 import sys
 
 import pytest
+from repository import TESTS
 
-FUZZ = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'fuzz')
+FUZZ = os.path.join(TESTS, 'fuzz')
 sys.path.insert(0, FUZZ)
 
 import targets  # noqa: E402

@@ -14,10 +14,10 @@ import time
 import loopback
 import pytest
 import requests
+from repository import ROOT
 
 from lm_human_preferences.remote import storage, transports
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BODY = os.urandom(1000) * 3000  # 3 MB
 
 

@@ -5,7 +5,8 @@ import subprocess
 import sys
 import time
 
-LAUNCH = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'launch.py')
+from repository import LAUNCH
+
 RANK_VARIABLES = ('OMPI_COMM_WORLD_RANK', 'PMI_RANK')
 
 DEFINITION = """

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 from checkpoints_test import save_small, write_gpt2
+from repository import LAUNCH
 
 from lm_human_preferences.graph.tf_versions import new_session, tf
 from lm_human_preferences.language.bpe import train_bpe
@@ -16,7 +17,6 @@ from lm_human_preferences.language.encodings import Encoding
 from lm_human_preferences.language.model import Model
 from lm_human_preferences.language.trained_models import find_model, find_reward_model
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 RUN = """
 description: a tiny run
 run: {seed: 1, log_interval: 1}
@@ -32,7 +32,7 @@ train_policy:
 def launch(*arguments):
     """Run launch.py as a user does; (status, standard output, standard error)."""
     done = subprocess.run(
-        [sys.executable, os.path.join(ROOT, 'launch.py'), *map(str, arguments)],
+        [sys.executable, LAUNCH, *map(str, arguments)],
         capture_output=True,
     )
     return done.returncode, done.stdout.decode(), done.stderr.decode()

@@ -6,10 +6,10 @@ import subprocess
 import sys
 
 import pytest
+from repository import LAUNCH
 
 from lm_human_preferences.launcher import hosts
 
-LAUNCH = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'launch.py')
 EXPERIMENTS = ('sentiment', 'descriptiveness', 'cnndm', 'tldr', 'demo')
 
 
