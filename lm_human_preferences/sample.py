@@ -18,6 +18,7 @@ from lm_human_preferences.mpi.ranks import Ranks
 from lm_human_preferences.mpi.seeds import shared_seed, uniforms_of_samples
 from lm_human_preferences.runs.run_folder import RunFolder
 from lm_human_preferences.utils.files import read_text
+from lm_human_preferences.utils.text import one_line
 
 
 def sample(hparams: SampleHParams) -> None:
@@ -69,11 +70,6 @@ def _show(hparams: SampleHParams, index: int, query: str, answers: List[Dict]) -
         score = f'   [score {answer["score"]:.2f}]' if 'score' in answer else ''
         lines.append(f'  {name}▸ {one_line(answer["response"])}{score}')
     print('\n'.join(lines), flush=True)
-
-
-def one_line(text: str) -> str:
-    """A text with its newlines shown as ⏎."""
-    return text.replace('\n', '⏎')
 
 
 def _queries(hparams: SampleHParams, task: Task, seed: int, ranks: Ranks) -> Iterator[Tuple[int, List[int]]]:

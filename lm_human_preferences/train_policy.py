@@ -33,6 +33,7 @@ from lm_human_preferences.runs.samples import keep_samples
 from lm_human_preferences.runs.summaries import SummaryWriter, brief
 from lm_human_preferences.utils.gc_pause import collector_off
 from lm_human_preferences.utils.progress import progress, say
+from lm_human_preferences.utils.text import one_line
 
 SAMPLES_SHOWN = 4
 TEXTS_EVERY = 10  # log intervals
@@ -185,8 +186,8 @@ def sample_lines(rollout: Dict[str, np.ndarray], encoding) -> List[str]:
     """A few queries and responses with score and KL, one a line."""
     lines = []
     for i in range(min(SAMPLES_SHOWN, len(rollout['queries']))):
-        query = encoding.decode(rollout['queries'][i]).replace('\n', '⏎')
-        response = encoding.decode(rollout['truncated'][i]).replace('\n', '⏎')
+        query = one_line(encoding.decode(rollout['queries'][i]))
+        response = one_line(encoding.decode(rollout['truncated'][i]))
         kl = float((rollout['logprobs'][i] - rollout['ref_logprobs'][i]).sum())
         lines.append(f'{query} ▸ {response}   [score {rollout["scores"][i]:.2f}, KL {kl:.1f}]')
     return lines

@@ -10,6 +10,7 @@ from lm_human_preferences.evaluation import tables
 from lm_human_preferences.language.run_models import INITIAL
 from lm_human_preferences.reporting.charts import Line, line_chart, number, reliability_chart
 from lm_human_preferences.reporting.run_data import Group, RunData, differing, group_by_seed
+from lm_human_preferences.utils.text import one_line
 
 FOLDER = os.path.dirname(os.path.abspath(__file__))
 COLORS = 8  # in the style sheet
@@ -199,7 +200,7 @@ def _response(row: Dict[str, Any]) -> Dict[str, Any]:
     for place, (text, ratio) in enumerate(zip(row['tokens'], ratios)):
         tokens.append(
             dict(
-                text=text.replace('\n', '⏎'),
+                text=one_line(text),
                 strength=f'{min(abs(ratio) / KL_OF_FULL_COLOR, 1):.2f}',
                 side='up' if ratio >= 0 else 'down',
                 scored=place < row['scored'],
