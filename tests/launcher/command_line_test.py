@@ -178,7 +178,9 @@ def test_help():
     assert "  --save_dir: str = '/tmp/save/train_policy'" in lines
 
 
-@pytest.mark.parametrize('module', ['command_line', 'rank', 'mpiexec', 'labeling.collection'])
+@pytest.mark.parametrize(
+    'module', ['launcher.command_line', 'launcher.rank', 'launcher.mpiexec', 'labeling.collection']
+)
 def test_tensorflow_is_not_loaded_before_it_is_needed(module):
     code = f'import sys, lm_human_preferences.{module}; print("tensorflow" in sys.modules)'
     environment = dict(os.environ, PYTHONPATH=os.path.dirname(LAUNCH))
@@ -204,7 +206,8 @@ def test_ranks_without_mpi4py(tmp_path):
 def test_an_error_of_the_ranks_is_one_line(tmp_path):
     lines = [
         'import sys',
-        'from lm_human_preferences import hyperparameters, mpiexec',
+        'from lm_human_preferences import hyperparameters',
+        'from lm_human_preferences.launcher import mpiexec',
         'try:',
         '    mpiexec.start("sample", hyperparameters.SampleHParams(save_dir=sys.argv[1]), 2)',
         'except mpiexec.UserError as error:',
