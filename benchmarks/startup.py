@@ -38,7 +38,7 @@ def case(name: str) -> None:
     from lm_human_preferences.language.encodings import test_encoding
     from lm_human_preferences.language.trained_models import find_model
     from lm_human_preferences.method.lm_tasks import Task
-    from lm_human_preferences.mpi.collectives import initialize
+    from lm_human_preferences.mpi.collectives import initialize_variables
     from lm_human_preferences.mpi.ranks import Ranks
 
     hparams = TrainPolicyHParams(task=TaskHParams(query_length=64, response_length=24))
@@ -54,7 +54,7 @@ def case(name: str) -> None:
         loaded = []
         if demo:
             loaded += demo.load(session, trainer.policy.model) + demo.load(session, trainer.ref_policy.model)
-        initialize(session, loaded, ranks)
+        initialize_variables(session, loaded, ranks)
         done('set the weights')
         random = np.random.RandomState(0)
         queries = random.randint(0, model.n_vocab, [8, 64])

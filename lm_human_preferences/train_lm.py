@@ -18,14 +18,14 @@ from lm_human_preferences.language.distributions import token_logprobs
 from lm_human_preferences.language.encodings import Encoding
 from lm_human_preferences.language.model import Model
 from lm_human_preferences.language.trained_models import find_model, save_model_folder
-from lm_human_preferences.mpi.collectives import gradient_average, initialize
+from lm_human_preferences.mpi.collectives import gradient_average, initialize_variables
 from lm_human_preferences.mpi.ranks import Ranks
 from lm_human_preferences.runs.checkpoint_files import forget_after
 from lm_human_preferences.runs.checkpoints import Checkpoints, CheckpointWriter
 from lm_human_preferences.runs.divergence import GRADIENT_NORM, check_finite
 from lm_human_preferences.runs.resuming import save_hparams
 from lm_human_preferences.runs.summaries import SummaryWriter, brief
-from lm_human_preferences.utils.gc_pause import collector_off
+from lm_human_preferences.utils.gc_pause import gc_paused
 from lm_human_preferences.utils.progress import progress, say
 
 TRAINING_CHECKPOINTS_KEPT = 2
@@ -48,7 +48,7 @@ class Dropout:
 class LmTrainer:
     """The graph of supervised training: one step on a batch of token sequences, and the loss alone."""
 
-    @collector_off()
+    @gc_paused()
     def __init__(self, hparams: HParams, model_hparams, ranks: Ranks):
         self.batch = ranks.share(hparams.batch_size)
         self.model = Model(model_hparams, scope='model')
@@ -171,7 +171,7 @@ def train(hparams: HParams) -> None:
         loaded = checkpoints.restore(session, tf.global_variables(), keep=TRAINING_CHECKPOINTS_KEPT)
         if initial_model and ranks.is_first and checkpoints.step == 0:
             loaded += initial_model.load(session, trainer.model)
-        initialize(session, loaded, ranks)
+        initialize_variables(session, loaded, ranks)
         graph.finalize()
 
         mine = slice(ranks.rank, None, ranks.size)

@@ -22,7 +22,7 @@ from lm_human_preferences.method.policy import Policy
 from lm_human_preferences.method.ppo import Rollouts, Targets, adaptive_kl_coef, ppo_loss, ppo_targets, token_rewards
 from lm_human_preferences.method.rewards import RewardModel
 from lm_human_preferences.method.sample_rows import sample_rows
-from lm_human_preferences.mpi.collectives import gradient_average, initialize, mean_over_batch
+from lm_human_preferences.mpi.collectives import gradient_average, initialize_variables, mean_over_batch
 from lm_human_preferences.mpi.ranks import Ranks, shared_temporary_folder
 from lm_human_preferences.mpi.seeds import step_generator
 from lm_human_preferences.online import OnlineRewardModel
@@ -31,7 +31,7 @@ from lm_human_preferences.runs.divergence import GRADIENT_NORM, check_finite
 from lm_human_preferences.runs.resuming import save_hparams
 from lm_human_preferences.runs.samples import keep_samples
 from lm_human_preferences.runs.summaries import SummaryWriter, brief
-from lm_human_preferences.utils.gc_pause import collector_off
+from lm_human_preferences.utils.gc_pause import gc_paused
 from lm_human_preferences.utils.progress import progress, say
 from lm_human_preferences.utils.text import one_line
 
@@ -43,7 +43,7 @@ FIGURES_SHOWN = ('objective/score', 'objective/kl', 'objective/entropy')
 class PPOTrainer:
     """The graph of fine-tuning: roll out the policy on a batch of queries, and update it on a minibatch of episodes."""
 
-    @collector_off()
+    @gc_paused()
     def __init__(self, hparams: HParams, task: Task, model_hparams, reward_model_hparams, ranks: Ranks):
         self.hparams = hparams
         self.task = task
@@ -265,7 +265,7 @@ def fine_tune(
             loaded += initial_model.load(session, trainer.policy.model)
             loaded += initial_model.load(session, trainer.ref_policy.model)
             loaded += trainer.reward_model.load(session, reward_source)
-        initialize(session, loaded, ranks)
+        initialize_variables(session, loaded, ranks)
         graph.finalize()
 
         kl_coef = checkpoints.state.get('kl_coef', hparams.rewards.kl_coef)

@@ -18,21 +18,21 @@ from lm_human_preferences.method.label_types import get_label_type, label_schema
 from lm_human_preferences.method.lm_tasks import Task
 from lm_human_preferences.method.policy import Policy
 from lm_human_preferences.method.rewards import RewardModel, normalizing_gain_bias
-from lm_human_preferences.mpi.collectives import gradient_average, initialize, mean_over_batch
+from lm_human_preferences.mpi.collectives import gradient_average, initialize_variables, mean_over_batch
 from lm_human_preferences.mpi.ranks import Ranks
 from lm_human_preferences.mpi.seeds import step_generator
 from lm_human_preferences.runs.checkpoints import Checkpoints
 from lm_human_preferences.runs.divergence import GRADIENT_NORM, check_finite
 from lm_human_preferences.runs.resuming import save_hparams
 from lm_human_preferences.runs.summaries import SummaryWriter, brief
-from lm_human_preferences.utils.gc_pause import collector_off
+from lm_human_preferences.utils.gc_pause import gc_paused
 from lm_human_preferences.utils.progress import progress, say
 
 
 class RewardTrainer:
     """The graph of reward training: one step on a batch of labels, and rewards of the initial policy's samples."""
 
-    @collector_off()
+    @gc_paused()
     def __init__(self, hparams: HParams, task: Task, model_hparams, ranks: Ranks):
         self.hparams = hparams
         self.label_type = get_label_type(hparams.labels.type)
@@ -164,7 +164,7 @@ def train(hparams: HParams) -> None:
         )
         if ranks.is_first and checkpoints.step == 0:
             loaded += initial_model.load(session, trainer.reward_model.model)
-        initialize(session, loaded, ranks)
+        initialize_variables(session, loaded, ranks)
         graph.finalize()
 
         normalizer = Normalizer(trainer, session, queries, seed, ranks)

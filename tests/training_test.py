@@ -11,7 +11,7 @@ from lm_human_preferences.graph.tf_versions import new_session, tf
 from lm_human_preferences.hyperparameters import SampleHParams
 from lm_human_preferences.language.trained_models import find_model, find_reward_model
 from lm_human_preferences.method.lm_tasks import Task
-from lm_human_preferences.mpi.collectives import initialize
+from lm_human_preferences.mpi.collectives import initialize_variables
 from lm_human_preferences.mpi.ranks import Ranks
 from lm_human_preferences.mpi.seeds import step_generator
 from lm_human_preferences.runs.checkpoints import latest_checkpoint
@@ -77,7 +77,7 @@ def test_rewards_far_from_zero_are_normalized():
     task = Task(hparams.task, model.encoding())
     with tf.Graph().as_default() as graph, new_session(graph) as session:
         trainer = train_reward.RewardTrainer(hparams, task, model.hparams, ranks)
-        initialize(session, [], ranks)
+        initialize_variables(session, [], ranks)
         trainer.reward_model.model.variables['heads/reward/b'].load(3000.0, session)
         queries = task.query_stream('train', 1, ranks)
         train_reward.Normalizer(trainer, session, queries, 1, ranks).normalize(0.0, 1.0, 'normalize', step=0)

@@ -10,7 +10,7 @@ import os
 import warnings
 from typing import Iterator, Sequence, Tuple, Union
 
-from lm_human_preferences.utils.gc_pause import collector_off
+from lm_human_preferences.utils.gc_pause import gc_paused
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')  # its errors reach us as exceptions
 # On a CPU without AVX-512, too, where TensorFlow 2 leaves oneDNN out: a step of training takes 4/5 of the time with it.
@@ -30,7 +30,7 @@ def _without_remarks() -> Iterator[None]:
         os.close(nowhere)
 
 
-with warnings.catch_warnings(), _without_remarks(), collector_off():
+with warnings.catch_warnings(), _without_remarks(), gc_paused():
     warnings.simplefilter('ignore')  # TensorFlow 1.13 spells numpy types in a way newer numpys announce to drop
     import tensorflow.compat.v1 as tf
 

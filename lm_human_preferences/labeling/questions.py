@@ -65,7 +65,7 @@ def responding(source: TrainedModel, task: Task, batch: int) -> Iterator[Respond
         queries = tf.placeholder(tf.int32, [batch, hparams.query_length])
         uniforms = tf.placeholder(tf.float32, [batch, hparams.response_length])
         responses, _ = task.truncate(policy.respond(queries, uniforms)['responses'])
-        # Not `initialize`, which would wait for other ranks: only the first asks.
+        # Not `initialize_variables`, which would wait for other ranks: only the first asks.
         session.run(tf.global_variables_initializer())
         source.load(session, policy.model)
         graph.finalize()

@@ -13,16 +13,16 @@ from lm_human_preferences.language.trained_models import TrainedModel
 from lm_human_preferences.method.lm_tasks import Task
 from lm_human_preferences.method.policy import Policy
 from lm_human_preferences.method.rewards import RewardModel
-from lm_human_preferences.mpi.collectives import initialize
+from lm_human_preferences.mpi.collectives import initialize_variables
 from lm_human_preferences.mpi.ranks import Ranks
-from lm_human_preferences.utils.gc_pause import collector_off
+from lm_human_preferences.utils.gc_pause import gc_paused
 from lm_human_preferences.utils.progress import progress
 
 
 class _ModelInUse(abc.ABC):
     """A session with one trained model, run on batches of one size; a context manager, which frees its memory."""
 
-    @collector_off()
+    @gc_paused()
     def __init__(self, trained: TrainedModel, task: Task, batch: int, ranks: Optional[Ranks] = None):
         self.task = task
         self.batch = batch
@@ -31,7 +31,7 @@ class _ModelInUse(abc.ABC):
             self._session = new_session(graph, ranks.threads())
             self._queries = tf.placeholder(tf.int32, [batch, task.hparams.query_length])
             load = self._build(trained)
-            initialize(self._session, load() if ranks.is_first else [], ranks)
+            initialize_variables(self._session, load() if ranks.is_first else [], ranks)
             graph.finalize()
 
     def __enter__(self):

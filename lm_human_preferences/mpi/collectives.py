@@ -1,8 +1,8 @@
-"""What ranks exchange within a step of training: means over the whole batch, and averaged gradients.
+"""MPI collectives inside the TensorFlow graph: means over the whole batch, and averaged gradients.
 
-Through mpi4py, TensorFlow hands its buffers to MPI. All ranks must come to these exchanges in one order, or they would
-wait for each other for ever, so each exchange of a graph waits for the one that was made before it. Horovod finds an
-order of its own; where it is installed, gradients go its way.
+With mpi4py, TensorFlow passes its buffers to MPI. All ranks must run these collectives in the same order, or they
+deadlock. So each collective of a graph waits for the one that was created before it. Horovod needs no such order;
+where it is installed, it averages the gradients.
 """
 
 import functools
@@ -15,30 +15,33 @@ from lm_human_preferences.mpi.ranks import Ranks
 from lm_human_preferences.utils.errors import UserError
 
 CHOICE_VARIABLE = 'LM_HUMAN_PREFERENCES_GRADIENTS'
-_EXCHANGES = 'exchanges'  # the graph collection of those made so far
+_COLLECTIVES = 'collectives'  # the graph collection of the collectives created so far
 
 
 def mean_over_batch(ranks: Ranks) -> Callable[[tf.Tensor], tf.Tensor]:
-    """A function like `tf.reduce_mean` of a whole tensor, but over all ranks' tensors, which are of one shape."""
+    """Return a function that averages a whole tensor over all ranks, as `tf.reduce_mean` does on one rank.
+
+    The tensor has the same shape on every rank.
+    """
     if ranks.size == 1:
         return tf.reduce_mean
     return lambda share: _mean_over_ranks(tf.reduce_mean(share), ranks)
 
 
 def gradient_average(ranks: Ranks) -> Callable[[Sequence[tf.Tensor]], List[tf.Tensor]]:
-    """The function that averages gradients over these ranks."""
+    """Return the function that averages gradients over these ranks."""
     return functools.partial(average_gradients, ranks=ranks)
 
 
 def average_gradients(gradients: Sequence[tf.Tensor], ranks: Ranks) -> List[tf.Tensor]:
-    """Dense float gradients averaged over ranks, in chunks: many small tensors as one, a large one by itself."""
+    """Average dense float gradients over ranks, in chunks: many small tensors together, a large one alone."""
     if ranks.size == 1:
         return list(gradients)
     horovod = find_horovod(ranks)
     if horovod is not None:
-        return [horovod.allreduce(gradient) for gradient in gradients]  # it fuses what is ready
+        return [horovod.allreduce(gradient) for gradient in gradients]  # Horovod itself joins small tensors
     averaged = []
-    last_first = list(gradients)[::-1]  # the order in which backpropagation makes them
+    last_first = list(gradients)[::-1]  # the order in which backpropagation computes them
     for chunk in chunks([gradient.shape.num_elements() * gradient.dtype.size for gradient in last_first]):
         members = [last_first[i] for i in chunk]
         mean = _mean_over_ranks(tf.concat([tf.reshape(member, [-1]) for member in members], axis=0), ranks)
@@ -47,10 +50,10 @@ def average_gradients(gradients: Sequence[tf.Tensor], ranks: Ranks) -> List[tf.T
     return averaged[::-1]
 
 
-def initialize(session: tf.Session, loaded: Sequence[tf.Variable], ranks: Ranks) -> None:
-    """Give every variable of the session's graph that was not loaded its initial value, and all ranks the first's.
+def initialize_variables(session: tf.Session, loaded: Sequence[tf.Variable], ranks: Ranks) -> None:
+    """Initialize variables that were not loaded, then broadcast all from rank 0.
 
-    So only the first rank needs to load any.
+    Only rank 0 needs to load variables.
     """
     with session.graph.as_default():
         variables = tf.global_variables()
@@ -61,9 +64,10 @@ def initialize(session: tf.Session, loaded: Sequence[tf.Variable], ranks: Ranks)
 
 
 def find_horovod(ranks: Ranks):
-    """Horovod's module for TensorFlow, started; None where gradients travel through mpi4py.
+    """Start Horovod and return its module for TensorFlow; return None if mpi4py averages the gradients.
 
-    LM_HUMAN_PREFERENCES_GRADIENTS may name one of the two; else it is Horovod if every rank has it.
+    LM_HUMAN_PREFERENCES_GRADIENTS selects `horovod` or `mpi4py`. Without it, Horovod is used if every rank has it.
+    UserError for another value, for `horovod` on a rank without it, and for a Horovod built for another MPI.
     """
     choice = os.environ.get(CHOICE_VARIABLE, '')
     if choice not in ('', 'horovod', 'mpi4py'):
@@ -74,8 +78,8 @@ def find_horovod(ranks: Ranks):
         if horovod.size() == ranks.size:
             return horovod
         raise UserError(
-            f'Horovod sees {horovod.size()} ranks where mpi4py sees {ranks.size}: they are built for different MPIs; '
-            f'build Horovod anew (make horovod), or set {CHOICE_VARIABLE}=mpi4py'
+            f'Horovod sees {horovod.size()} ranks but mpi4py sees {ranks.size}: they are built for different MPIs; '
+            f'build Horovod again (make horovod), or set {CHOICE_VARIABLE}=mpi4py'
         )
     if choice == 'horovod':
         raise UserError(
@@ -85,7 +89,7 @@ def find_horovod(ranks: Ranks):
 
 
 def describe(ranks: Ranks) -> str:
-    """How many ranks there are, and by what their gradients are averaged."""
+    """Say in one line how many ranks there are, and which package averages their gradients."""
     if find_horovod(ranks) is not None:
         import horovod as package
     else:
@@ -105,10 +109,10 @@ def _import_horovod() -> Optional[object]:
 
 
 def _mean_over_ranks(tensor: tf.Tensor, ranks: Ranks) -> tf.Tensor:
-    """The mean over ranks of a float tensor of one shape on all of them."""
-    exchanges = tf.get_collection_ref(_EXCHANGES)
-    with tf.control_dependencies(exchanges[-1:]):
+    """Average a float tensor over ranks. It has the same shape on every rank."""
+    collectives = tf.get_collection_ref(_COLLECTIVES)
+    with tf.control_dependencies(collectives[-1:]):
         mean = tf.py_func(ranks.mean_buffer, [tensor], tensor.dtype)
     mean.set_shape(tensor.shape)
-    exchanges.append(mean)
+    collectives.append(mean)
     return mean

@@ -1,4 +1,4 @@
-"""Python's collector of unreachable cycles, kept from searching what is only growing."""
+"""Pause garbage collection while many long-lived objects are created."""
 
 import contextlib
 import gc
@@ -6,11 +6,12 @@ from typing import Iterator
 
 
 @contextlib.contextmanager
-def collector_off() -> Iterator[None]:
-    """Make objects without the collector looking through all of them, again and again, for cycles to free.
+def gc_paused() -> Iterator[None]:
+    """Pause Python's garbage collector inside the block; also a decorator.
 
-    Modules that load and graphs that are built leave hundreds of thousands of objects, none of which is garbage: the
-    search takes a seventh of the time until a run's first step. Also a decorator.
+    Loading modules and building a graph create hundreds of thousands of objects, and none of them is garbage. Without
+    the pause, the collector searches all of them again and again. That takes 11 % of a demo run's start
+    (benchmarks/README.md, "What was tried").
     """
     was_on = gc.isenabled()
     gc.disable()

@@ -16,7 +16,7 @@ from lm_human_preferences.method.label_types import label_schema
 from lm_human_preferences.method.lm_tasks import Task
 from lm_human_preferences.method.ppo import Rollouts
 from lm_human_preferences.mpi import collectives, ranks
-from lm_human_preferences.mpi.collectives import initialize
+from lm_human_preferences.mpi.collectives import initialize_variables
 from lm_human_preferences.train_policy import PPOTrainer
 from lm_human_preferences.train_reward import RewardTrainer
 
@@ -80,7 +80,7 @@ def ppo(whiten_rewards):
         task = Task(hparams.task, source.encoding())
         trainer = PPOTrainer(hparams, task, source.hparams, source.hparams, me)
         loaded = trainer.reward_model.load(session, find_reward_model('test')) if me.is_first else []
-        initialize(session, loaded, me)
+        initialize_variables(session, loaded, me)
         share = Rollouts(*(array[me.rank :: me.size] for array in episodes()))
         return trainer.policy.model.variables, lambda: trainer.update(session, share, 1e-3)
 
@@ -95,7 +95,7 @@ def reward(label_type):
         hparams.validate(num_ranks=me.size)
         source = find_model('test')
         trainer = RewardTrainer(hparams, Task(hparams.task, source.encoding()), source.hparams, me)
-        initialize(session, source.load(session, trainer.reward_model.model) if me.is_first else [], me)
+        initialize_variables(session, source.load(session, trainer.reward_model.model) if me.is_first else [], me)
         random = np.random.RandomState(0)
         labels = {}
         for name, (dtype, shape) in sorted(label_schema(trainer.label_type, 2, 3).items()):

@@ -1,24 +1,24 @@
-"""Where Python's collector of cycles is off, and that it is on again."""
+"""Garbage collection is paused inside the block, and on again after it."""
 
 import gc
 
 import pytest
 
-from lm_human_preferences.utils.gc_pause import collector_off
+from lm_human_preferences.utils.gc_pause import gc_paused
 
 
-def test_the_collector_is_off_within_and_as_it_was_after():
+def test_collection_is_paused_inside_and_restored_after():
     assert gc.isenabled()
-    with collector_off():
+    with gc_paused():
         assert not gc.isenabled()
-        with collector_off():
+        with gc_paused():
             pass
         assert not gc.isenabled()
     assert gc.isenabled()
 
 
-def test_an_error_leaves_the_collector_on():
-    @collector_off()
+def test_an_error_restores_collection():
+    @gc_paused()
     def build():
         assert not gc.isenabled()
         raise ValueError('no graph')
