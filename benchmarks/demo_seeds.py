@@ -75,8 +75,8 @@ def words_accuracy() -> float:
     (trial,) = experiments.load('demo').trials('train_reward', {})
     task, encoding = trial.hparams.task, find_model('demo').encoding()
 
-    def choices(mode, num, seed):
-        labels = data_set.best_of_4_labels(mode, num, encoding, task.query_length, task.response_length, seed)
+    def choices(split, num, seed):
+        labels = data_set.best_of_4_labels(split, num, encoding, task.query_length, task.response_length, seed)
         return word_choice.choices_of(labels, encoding)
 
     train = choices('train', trial.hparams.labels.num_train, 0)

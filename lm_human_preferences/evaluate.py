@@ -7,8 +7,8 @@ those of a remote run, which is only read, to the folder that `out` names.
 import os
 from typing import Any, Dict, List, Optional
 
-from lm_human_preferences.datasets.labels import find, load_labels, read_entries
-from lm_human_preferences.datasets.registry import find_labels, get_judges
+from lm_human_preferences.datasets.labels import find_label_file, load_labels, read_entries
+from lm_human_preferences.datasets.registry import find_label_function, get_judges
 from lm_human_preferences.evaluation import policies as policy_evaluation
 from lm_human_preferences.evaluation import reward_models, tables
 from lm_human_preferences.hyperparameters import EvaluateHParams
@@ -51,8 +51,8 @@ def measure_reward_model(run: RunFolder, reward_model: TrainedModel, hparams: Ev
     label_type = get_label_type(type_name)
     task = Task(run.task, reward_model.encoding())
     schema = label_schema(label_type, task.hparams.query_length, task.hparams.response_length)
-    of_data_set = find_labels(hparams.labels) is not None
-    source = hparams.labels if of_data_set else find(hparams.labels)
+    of_data_set = find_label_function(hparams.labels) is not None
+    source = hparams.labels if of_data_set else find_label_file(hparams.labels)
     labels = load_labels(source, schema, hparams.num_labels or None, task.encoding, hparams.seed, hparams.part)
     rewards = reward_models.label_rewards(reward_model, task, label_type.sample_names, labels, hparams.batch_size)
     shown = f'{hparams.labels}, held out' if of_data_set else hparams.labels

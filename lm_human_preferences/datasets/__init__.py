@@ -1,1 +1,1 @@
-"""The published text data sets, and text files of the user."""
+"""Texts, labels and queries: the published data sets, files of the user, and random letters for trials."""

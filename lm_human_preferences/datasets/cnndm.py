@@ -1,4 +1,4 @@
-"""News stories of CNN and the Daily Mail (Hermann et al. 2015), for summaries."""
+"""News stories of CNN and the Daily Mail (Hermann et al. 2015), the texts of the task `cnndm`."""
 
 import hashlib
 import re
@@ -11,19 +11,30 @@ from lm_human_preferences.remote import storage
 
 FOLDER = storage.join(storage.LABELS_AND_TEXTS, 'datasets', 'cnndm')
 
-# What may come before a story: "By .", the author on a line of its own; times of publication; a place.
+# What may stand before a story: "By ." and the author's line; times of publication; the place of the news.
 _BYLINE = re.compile(r"\ABy(?:[ .]*\n+[^\n]*|(?: [A-Z][\w'’-]+){2,4}[ .]*)\n+(?:and [^\n]{1,60}\n+)?")
 _STAMP = re.compile(r'\A.{0,500}?UPDATED:\s+[ .]*\s*\d\d:\d\d[^\n]*?\b20\d\d\b[ .]*', re.DOTALL)
 _DATELINE = re.compile(r'\A(?:.{0,1000}?\(CNN\) +--|[^\n]{0,100}?\(CNN\))', re.DOTALL)
 
 
-class Stories(Sequence):
-    """The stories of a list of URLs, each read (and fetched, if it is not in the cache) when asked for."""
+def texts(split: str) -> Sequence[str]:
+    """Return the stories of a split, in datasets/cnndm of the cache folder."""
+    return Stories(split)
 
-    def __init__(self, mode: str):
-        part = {'valid': 'val'}.get(mode, mode)
-        self._urls = LineFile(storage.local_file(storage.join(FOLDER, 'url_lists', f'all_{part}.txt')), str.strip)
-        self._folder = storage.join(FOLDER, f'cache_{part}')
+
+def references(split: str) -> Sequence[str]:
+    """Return the highlights of the stories of a split."""
+    return Highlights(split)
+
+
+class Stories(Sequence):
+    """The stories of a list of URLs. Each is read when it is indexed, and fetched if it is not in the cache."""
+
+    def __init__(self, split: str):
+        published_name = {'valid': 'val'}.get(split, split)
+        url_list = storage.join(FOLDER, 'url_lists', f'all_{published_name}.txt')
+        self._urls = LineFile(storage.local_file(url_list), str.strip)
+        self._folder = storage.join(FOLDER, f'cache_{published_name}')
 
     def __len__(self) -> int:
         return len(self._urls)
@@ -35,7 +46,7 @@ class Stories(Sequence):
     def _read(self, index: int) -> str:
         url = self._urls[index]
         name = hashlib.sha1(url.encode('utf-8')).hexdigest() + '.story'
-        # Some stories of a newspaper have the address of another site.
+        # A few stories are in the other newspaper's folder.
         sites = ('dailymail', 'cnn') if 'dailymail.co.uk' in url else ('cnn', 'dailymail')
         failures = []
         for site in sites:
@@ -50,25 +61,15 @@ class Stories(Sequence):
 
 
 class Highlights(Stories):
-    """What the editors put beside the stories as their summaries, one a line."""
+    """The editors' summaries of the stories, one sentence a line."""
 
     def __getitem__(self, index: int) -> str:
         """Return a story's highlights. FileNotFoundError if its file is missing."""
-        return '\n'.join(ftfy.fix_text(part).strip() for part in self._read(index).split('@highlight')[1:])
-
-
-def texts(mode: str) -> Sequence[str]:
-    """Return the stories of `mode`; they lie in datasets/cnndm of the cache folder."""
-    return Stories(mode)
-
-
-def references(mode: str) -> Sequence[str]:
-    """Return the highlights of the stories of `mode`."""
-    return Highlights(mode)
+        return '\n'.join(ftfy.fix_text(sentence).strip() for sentence in self._read(index).split('@highlight')[1:])
 
 
 def clean(story: str) -> str:
-    """Return the article alone: no highlights, by-line, dateline or "UPDATED" stamp; straight quotes."""
+    """Return the article without highlights, by-line, dateline and "UPDATED" stamp, and with straight quotes."""
     text = ftfy.fix_text(story.split('@highlight')[0])
     text = re.sub(r'\n{3,}', '\n\n', text).strip()
     for heading in (_BYLINE, _STAMP, _DATELINE):

@@ -1,36 +1,40 @@
-"""Human labels: what people were asked and answered, as arrays."""
+"""Read human labels from files: the queries, the samples, and people's choices or ratings, as arrays."""
 
 import os
 from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 
-from lm_human_preferences.datasets.registry import find_labels
+from lm_human_preferences.datasets.registry import find_label_function
 from lm_human_preferences.language.encodings import Encoding
 from lm_human_preferences.remote import storage
 from lm_human_preferences.remote.cache import cache_dir
 from lm_human_preferences.utils.errors import short
 from lm_human_preferences.utils.json_files import read_json
 
-# Of each field the type and the shape of one label.
-Schema = Dict[str, Tuple[Any, Tuple[int, ...]]]
+Schema = Dict[str, Tuple[Any, Tuple[int, ...]]]  # {field: (type, shape of one label)}
 
 
 def load_labels(
-    source: str, schema: Schema, num: Optional[int], encoding: Encoding, seed: int = 0, mode: str = 'train'
+    source: str, schema: Schema, num: Optional[int], encoding: Encoding, seed: int = 0, split: str = 'train'
 ) -> Dict[str, np.ndarray]:
     """Return the first `num` labels (None: all) of a source: {field: [num, …]}.
 
-    `source` is a JSON list of objects in a file (a path, gs://… or https://…, or the name of a published file, below
-    labels/), or a folder of such files (*.json, taken in the order of their names); either may lie in the cache folder.
-    It may also be the name of a data set with labels, such as 'demo' or 'test': `mode` and `seed` are for these alone.
-    FileNotFoundError if there is no such file; ValueError naming file, entry and field for labels that do
-    not fit the schema.
+    Args:
+      source: a label file, which is a JSON list of objects, or a local folder of label files (*.json), read in the
+        order of their names. A file is a path, gs://…, https://…, or the name of a published file, such as
+        labels/tldr/online_45k.json. A path may be relative to the cache folder. `source` may also be the name of a data
+        set that has labels, such as 'demo' or 'test'.
+      seed, split: used only for the labels of a data set.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: labels do not fit the schema. The message names file, entry and field.
     """
-    of_data_set = find_labels(source)
-    if of_data_set is not None:
-        return of_data_set(mode, num, schema, encoding, seed)
-    path = find(source)
+    labels_of_data_set = find_label_function(source)
+    if labels_of_data_set is not None:
+        return labels_of_data_set(split, num, schema, encoding, seed)
+    path = find_label_file(source)
     entries = read_entries(path)
     if not entries:
         raise ValueError(f'{path}: no labels')
@@ -41,20 +45,20 @@ def load_labels(
     labels = {}
     for field, (dtype, shape) in schema.items():
         column = np.zeros((num,) + shape, dtype)
-        for i, (place, entry) in enumerate(entries):
+        for i, (location, entry) in enumerate(entries):
             try:
                 column[i] = _value(entry, field, column.dtype, shape)
             except ValueError as e:
-                raise ValueError(f'{place}: field {field!r}: {e}') from None
+                raise ValueError(f'{location}: field {field!r}: {e}') from None
         labels[field] = column
-    _check_ranges([place for place, _ in entries], labels, encoding)
+    _check_ranges([location for location, _ in entries], labels, encoding)
     return labels
 
 
 def read_entries(path: str) -> List[Tuple[str, Any]]:
-    """The entries of a label file, or of all label files (*.json) of a folder in the order of their names.
+    """Return the entries of a label file, or of a folder's label files (*.json) in the order of their names.
 
-    Each comes with its place, for messages.
+    Before each entry stands its location, a text for messages.
     """
     if os.path.isdir(path):
         files = sorted(name for name in os.listdir(path) if name.endswith('.json') and not name.startswith('.'))
@@ -67,21 +71,21 @@ def read_entries(path: str) -> List[Tuple[str, Any]]:
     return [(f'{path}: entry {i}', entry) for i, entry in enumerate(entries)]
 
 
-def find(source: str) -> str:
-    """Return the path of a label file (fetched if it is remote or published), or of a local folder of them."""
+def find_label_file(source: str) -> str:
+    """Return the local path of a label file, or of a folder of label files. A remote or published file is fetched."""
     if storage.is_remote(source):
         return storage.local_file(source)
-    places = [os.path.expanduser(source), os.path.join(cache_dir(), source)]
-    for path in places:
+    paths = [os.path.expanduser(source), os.path.join(cache_dir(), source)]
+    for path in paths:
         if os.path.exists(path):
             return path
     if source.startswith('labels/'):
         return storage.local_file(storage.join(storage.LABELS_AND_TEXTS, source))
-    raise FileNotFoundError(f'--labels.source: no label file {" or ".join(dict.fromkeys(places))}')
+    raise FileNotFoundError(f'--labels.source: no label file {" or ".join(dict.fromkeys(paths))}')
 
 
 def _value(entry: Any, field: str, dtype: np.dtype, shape: Tuple[int, ...]) -> np.ndarray:
-    """Return a field of an entry as an array; ValueError without the place for what does not fit."""
+    """Return a field of an entry as an array. ValueError, without the location, if it does not fit."""
     if not isinstance(entry, dict):
         raise ValueError('the entry is not an object')
     if field not in entry:
@@ -102,8 +106,8 @@ def _value(entry: Any, field: str, dtype: np.dtype, shape: Tuple[int, ...]) -> n
     return np.array(value, dtype)
 
 
-def _check_ranges(places: List[str], labels: Dict[str, np.ndarray], encoding: Encoding) -> None:
-    """ValueError for a token outside the vocabulary or a choice of a sample that is not there."""
+def _check_ranges(locations: List[str], labels: Dict[str, np.ndarray], encoding: Encoding) -> None:
+    """Raise ValueError for a token outside of the vocabulary, or for a choice of a sample that does not exist."""
     samples = [field for field in labels if field.startswith('sample')]
     for field, values in labels.items():
         if field in samples or field == 'query':
@@ -116,4 +120,4 @@ def _check_ranges(places: List[str], labels: Dict[str, np.ndarray], encoding: En
             continue
         if wrong.any():
             first = tuple(np.argwhere(wrong)[0])
-            raise ValueError(f'{places[first[0]]}: field {field!r}: {values[first]} {reason}')
+            raise ValueError(f'{locations[first[0]]}: field {field!r}: {values[first]} {reason}')

@@ -1,4 +1,8 @@
-"""Where the items of a text file lie, found once per host: reading one takes neither memory nor a look at the rest."""
+"""The line index of a text file: where each of its items starts and ends.
+
+With the index, reading one item takes neither memory for the file nor a look at its other items. Each host indexes a
+large file once.
+"""
 
 import array
 import hashlib
@@ -13,40 +17,41 @@ from lm_human_preferences.remote.cache import cache_dir
 from lm_human_preferences.utils.files import written_whole
 from lm_human_preferences.utils.locks import locked
 
-SMALL_FILE = 1 << 22  # bytes; gone through anew each time
+SMALL_FILE = 1 << 22  # bytes; a file of at most this size is indexed anew by each process
 CHUNK_BYTES = 1 << 20
-LONGEST_ITEM = 1 << 26  # bytes of JSON
+LONGEST_ITEM = 1 << 26  # bytes of one item of a JSON list
 
 _SPACE = re.compile(r'[ \t\n\r]*')
 
-Place = Tuple[int, int]  # of an item's first byte and of the byte after its last
+Span = Tuple[int, int]  # the offset of an item's first byte, and of the byte after its last
 
 
-def places(path: str, find: Callable[[str], Iterable[Place]]) -> np.ndarray:
-    """Return the places `find(path)` gives, int64 [items, 2].
+def line_index(path: str, find_spans: Callable[[str], Iterable[Span]]) -> np.ndarray:
+    """Return the spans that `find_spans(path)` yields, int64 [items, 2].
 
-    Those of a large file are kept in the cache folder for all processes of the host and mapped into memory.
+    The index of a large file is kept in the cache folder. All processes of the host map that one file into memory.
     """
     status = os.stat(path)
     if status.st_size <= SMALL_FILE:
-        return np.array(list(find(path)), np.int64).reshape(-1, 2)
-    key = f'{os.path.realpath(path)}\0{status.st_size}\0{status.st_mtime_ns}\0{find.__name__}'
-    kept = os.path.join(cache_dir(), 'places', hashlib.sha256(key.encode()).hexdigest()[:32])
-    os.makedirs(os.path.dirname(kept), exist_ok=True)
-    with locked(kept):
-        if not os.path.exists(kept):
-            with written_whole(kept, 'wb') as file:
-                for start, end in find(path):
+        return np.array(list(find_spans(path)), np.int64).reshape(-1, 2)
+    key = f'{os.path.realpath(path)}\0{status.st_size}\0{status.st_mtime_ns}\0{find_spans.__name__}'
+    index_file = os.path.join(cache_dir(), 'places', hashlib.sha256(key.encode()).hexdigest()[:32])
+    os.makedirs(os.path.dirname(index_file), exist_ok=True)
+    with locked(index_file):
+        if not os.path.exists(index_file):
+            with written_whole(index_file, 'wb') as file:
+                for start, end in find_spans(path):
                     array.array('q', (start, end)).tofile(file)
-    if not os.path.getsize(kept):
+    if not os.path.getsize(index_file):
         return np.zeros([0, 2], np.int64)
-    return np.memmap(kept, np.int64, mode='r').reshape(-1, 2)
+    return np.memmap(index_file, np.int64, mode='r').reshape(-1, 2)
 
 
-def lines(path: str) -> Iterator[Place]:
-    """The lines of a file that are not blank; ValueError naming the line for text that is not UTF-8.
+# The names of the following two functions are part of the key above: a new name indexes all large files anew.
+def lines(path: str) -> Iterator[Span]:
+    """Yield the spans of the lines that are not blank.
 
-    Now, that is, and not when a run comes to that line after days.
+    ValueError naming the line if the file is not UTF-8. So a run fails at its start, not when it reads that line.
     """
     end = 0
     with open(path, 'rb') as f:
@@ -60,12 +65,12 @@ def lines(path: str) -> Iterator[Place]:
                 yield start, end
 
 
-def json_list(path: str) -> Iterator[Place]:
-    """The items of a JSON list; ValueError if the file holds none."""
+def json_list(path: str) -> Iterator[Span]:
+    """Yield the spans of the items of a JSON list. ValueError if the file does not hold one."""
     decoder = json.JSONDecoder()
-    # Bytes as characters one for one: all that has a meaning to JSON outside its strings is ASCII.
+    # Latin-1 reads each byte as one character. Outside of strings, JSON gives a meaning to ASCII characters only.
     with open(path, encoding='latin-1', newline='') as f:
-        text, offset = f.read(CHUNK_BYTES), 0  # what is in memory, and the byte of the file at which it begins
+        text, offset = f.read(CHUNK_BYTES), 0  # the part of the file in memory, and the offset of its first byte
         at = _skip_space(text, 0) + 1
         if text[at - 1 : at] != '[':
             raise ValueError(f'{path}: not a JSON list')
@@ -78,11 +83,11 @@ def json_list(path: str) -> Iterator[Place]:
                 end = decoder.raw_decode(text, at)[1]
                 after = _skip_space(text, end)
                 separator = text[after]
-                if separator not in ',]':  # as in 1.5 after its point
+                if separator not in ',]':  # for example if the part in memory ends at the point of 1.5
                     raise ValueError
             except RecursionError:
-                raise ValueError(f'{path}: not a JSON list of ours: nested too deeply at byte {offset + at}') from None
-            except (ValueError, IndexError):  # the item goes on behind what is in memory, or is none
+                raise ValueError(f'{path}: the JSON list is nested too deeply at byte {offset + at}') from None
+            except (ValueError, IndexError):  # the item continues after the part in memory, or is no JSON
                 more = f.read(CHUNK_BYTES)
                 if not more or len(text) - at > LONGEST_ITEM:
                     raise ValueError(f'{path}: not a JSON list: no item at byte {offset + at}') from None
@@ -93,4 +98,5 @@ def json_list(path: str) -> Iterator[Place]:
 
 
 def _skip_space(text: str, at: int) -> int:
+    """Return the index of the first character from `at` on that is no white space."""
     return _SPACE.match(text, at).end()

@@ -1,4 +1,4 @@
-"""Endless streams of queries cut from the texts of a data set."""
+"""An endless stream of queries made from the texts of a data set."""
 
 import copy
 from typing import List, Optional, Tuple
@@ -10,22 +10,22 @@ from lm_human_preferences.hyperparameters import TaskHParams
 from lm_human_preferences.language.encodings import Encoding
 from lm_human_preferences.language.queries import single_token, tokenize_query
 
-# A text stream in which so many texts in a row have no query will not get better.
+# After this many texts in a row without a query, the stream gives up.
 MAX_TEXTS_WITHOUT_QUERY = 10000
 
 
 class QueryStream:
-    """Queries of a data set without end, in an order shuffled anew for each pass over it.
+    """Queries from one split of a data set, without end. Each pass over the texts shuffles them anew.
 
-    The order of texts depends on the seed alone: of `num_ranks` ranks, rank r takes the texts at places
-    r, r + num_ranks, … and reads and tokenises no other. `position` counts the texts this rank has looked at
-    (with or without a query): a stream made with it goes on from there at no cost.
+    The order of the texts depends on the seed alone. Rank r of `num_ranks` takes the texts number r, r + num_ranks, …
+    of that order, and reads and tokenizes no others. `position` counts the texts that this rank has read, with or
+    without a query. A new stream with that `position` continues there, at no cost.
     """
 
     def __init__(
         self,
         dataset: str,
-        mode: str,
+        split: str,
         encoding: Encoding,
         query_length: int,
         start_text: Optional[str] = None,
@@ -39,10 +39,10 @@ class QueryStream:
         self._dataset = dataset
         for field, text in (('start_text', start_text), ('end_text', end_text)):
             if text is not None:
-                single_token(encoding, text, field)  # now, and not at the first query
-        self._texts = get_texts(dataset, mode)
+                single_token(encoding, text, field)  # fails here, before the first query
+        self._texts = get_texts(dataset, split)
         if not len(self._texts):
-            raise ValueError(f'the data set {dataset!r} has no text for {mode!r}')
+            raise ValueError(f'the data set {dataset!r} has no text in the split {split!r}')
         self._encoding = encoding
         self._query_length = query_length
         self._start_text = start_text
@@ -50,14 +50,14 @@ class QueryStream:
         self._seed = seed % (1 << 32)
         self._rank = rank
         self._num_ranks = num_ranks
-        self._pass = None
+        self._pass = None  # number of the pass that `_order` belongs to
         self._order = None
 
     @classmethod
     def of_task(
         cls,
         task: TaskHParams,
-        mode: str,
+        split: str,
         encoding: Encoding,
         seed: int = 0,
         rank: int = 0,
@@ -66,17 +66,17 @@ class QueryStream:
     ) -> 'QueryStream':
         """Return the stream of a task's queries."""
         fields = (task.query_length, task.start_text, task.end_text)
-        return cls(task.query_dataset, mode, encoding, *fields, seed, rank, num_ranks, position)
+        return cls(task.query_dataset, split, encoding, *fields, seed, rank, num_ranks, position)
 
     def next_batch(self, n: int) -> np.ndarray:
-        """Return the next `n` queries, int32 [n, query_length].
-
-        ValueError if the texts have none, saying which token they lack.
-        """
+        """Return the next `n` queries, int32 [n, query_length]. ValueError as for `next_query`."""
         return np.array([self.next_query()[1] for _ in range(n)], np.int32).reshape(n, self._query_length)
 
     def next_query(self) -> Tuple[int, List[int]]:
-        """Return the next query and, first, the place of its text in the data set."""
+        """Return the index of the next text that has a query, and that query.
+
+        ValueError if too many texts in a row have no query. The message says which token they lack.
+        """
         tried = min(len(self._texts), MAX_TEXTS_WITHOUT_QUERY)
         for _ in range(tried):
             index = self._next_index()
@@ -87,21 +87,22 @@ class QueryStream:
         raise ValueError(f'{tried} texts in a row of the data set {self._dataset!r} have no query: {self._fault(text)}')
 
     def check(self) -> None:
-        """Raise what the next query would raise: before a model is loaded in vain."""
+        """Raise what the next query would raise, so that a run fails before it loads a model."""
         copy.copy(self).next_query()
 
     def _next_index(self) -> int:
-        place = self._rank + self.position * self._num_ranks
+        """Return the index of this rank's next text, and advance the position."""
+        passes, index = divmod(self._rank + self.position * self._num_ranks, len(self._texts))
         self.position += 1
-        passes, index = divmod(place, len(self._texts))
         if passes != self._pass:
             self._pass = passes
-            texts = np.arange(len(self._texts), dtype=np.int32)  # 4 bytes a text are all that grows with the data set
+            # int32: these 4 bytes for each text are all the memory that grows with the data set.
+            texts = np.arange(len(self._texts), dtype=np.int32)
             self._order = np.random.RandomState([self._seed, passes]).permutation(texts)
         return int(self._order[index])
 
     def _fault(self, text: str) -> str:
-        """Say why `text` has no query."""
+        """Return the reason why `text` has no query."""
         if tokenize_query(text, self._encoding, self._query_length) is None:
             return 'they are empty'
         if tokenize_query(text, self._encoding, self._query_length, self._start_text) is None:

@@ -1,4 +1,4 @@
-"""The built-in data set `test`, for trials without files: random letters, and labels of zeros."""
+"""The built-in data set `test` for trials without files: sentences of random letters, and labels that are all zero."""
 
 import string
 from typing import Dict, Sequence
@@ -7,32 +7,32 @@ import numpy as np
 
 from lm_human_preferences.language.encodings import Encoding
 
-MODES = ('train', 'valid', 'test')
+NUM_TEXTS = 2000
+_SEEDS = {'train': 0, 'valid': 1, 'test': 2}
+
+
+def texts(split: str) -> Sequence[str]:
+    """Return the texts of a split."""
+    return RandomLetters(_SEEDS[split])
 
 
 class RandomLetters(Sequence):
-    """Short sentences of random letters, each ending in '.': texts for trials without files."""
+    """Texts of eight short words of random letters, each word ending in '.'."""
 
-    def __init__(self, seed: int, size: int = 2000):
+    def __init__(self, seed: int):
         self._seed = seed
-        self._size = size
 
     def __len__(self) -> int:
-        return self._size
+        return NUM_TEXTS
 
     def __getitem__(self, index: int) -> str:
-        if not 0 <= index < self._size:
+        if not 0 <= index < NUM_TEXTS:
             raise IndexError(index)
         random = np.random.RandomState([self._seed, index])
         lengths = random.randint(1, 5, size=8)
         return ''.join(''.join(random.choice(list(string.ascii_lowercase), n)) + '.' for n in lengths)
 
 
-def texts(mode: str) -> Sequence[str]:
-    """The texts of `mode`."""
-    return RandomLetters(MODES.index(mode))
-
-
-def labels(mode: str, num: int, schema: Dict, encoding: Encoding, seed: int = 0) -> Dict[str, np.ndarray]:
-    """`num` labels of any schema, all zeros: {field: [num, …]}."""
+def labels(split: str, num: int, schema: Dict, encoding: Encoding, seed: int = 0) -> Dict[str, np.ndarray]:
+    """Return `num` labels of any schema, all zero: {field: [num, …]}."""
     return {field: np.zeros((num,) + shape, dtype) for field, (dtype, shape) in schema.items()}

@@ -1,12 +1,12 @@
-"""Data sets by name.
+"""Find a data set by its name.
 
-A data set is a module (or, for a user's files, an object) with `texts(mode)`, where `mode` is train, valid or test.
-It may also have:
+A data set is a module, or an object for files of the user. It has the function `texts(split)`, where `split` is
+'train', 'valid' or 'test'. It may also have these functions:
 
-  references(mode)  what people responded to the texts, in the same order
-  labels(mode, num, schema, encoding, seed)  human labels
-  lm_texts(mode)    texts to train a language model on, where these are not the texts of the queries
-  judges()          who else can score a response: name -> function of a list of texts to scores [n]
+  references(split)  people's own responses to the texts, in the same order
+  labels(split, num, schema, encoding, seed)  human labels
+  lm_texts(split)    the texts to train a language model on, if they differ from `texts(split)`
+  judges()           further scores of responses: {name: function from a list of texts to scores [n]}
 """
 
 import importlib
@@ -14,9 +14,9 @@ from typing import Any, Callable, Dict, List, Optional, Sequence
 
 import numpy as np
 
-from lm_human_preferences.datasets.random_letters import MODES
 from lm_human_preferences.datasets.text_files import JsonTexts, PlainTexts
 
+SPLITS = ('train', 'valid', 'test')
 _MODULES = {
     'books': 'lm_human_preferences.datasets.books',
     'cnndm': 'lm_human_preferences.datasets.cnndm',
@@ -31,7 +31,7 @@ Judge = Callable[[List[str]], np.ndarray]  # scores [n] of n responses
 
 
 def find_data_set(name: str) -> Any:
-    """The data set called `name`: one of NAMES. ValueError for another name."""
+    """Return the data set called `name`. ValueError if `name` is none of NAMES."""
     if name in _MODULES:
         return importlib.import_module(_MODULES[name])
     kind, _, path = name.partition(':')
@@ -40,37 +40,40 @@ def find_data_set(name: str) -> Any:
     raise ValueError(f'unknown data set {name!r}: must be one of {", ".join(NAMES)}')
 
 
-def get_texts(name: str, mode: str) -> Sequence[str]:
-    """The texts of a data set in the order of its files, each read when asked for.
+def get_texts(name: str, split: str) -> Sequence[str]:
+    """Return the texts of a split in the order of the files. A text is read when it is indexed.
 
-    ValueError for another name or mode, FileNotFoundError for missing files.
+    ValueError for an unknown name or split, FileNotFoundError for missing files.
     """
-    if mode not in MODES:
-        raise ValueError(f'unknown part {mode!r} of a data set: must be one of {", ".join(MODES)}')
-    return find_data_set(name).texts(mode)
+    if split not in SPLITS:
+        raise ValueError(f'unknown split {split!r} of a data set: must be one of {", ".join(SPLITS)}')
+    return find_data_set(name).texts(split)
 
 
-def get_references(name: str, mode: str) -> Optional[Sequence[Optional[str]]]:
-    """What people responded to the texts of a data set, in the order of `get_texts`.
+def get_references(name: str, split: str) -> Optional[Sequence[Optional[str]]]:
+    """Return people's own responses to the texts, in the order of `get_texts`.
 
-    None for a data set without such responses; an item is None for a text without.
+    The result is None if the data set has no references. An item is None if its text has no reference.
     """
     references = getattr(find_data_set(name), 'references', None)
-    return None if references is None else references(mode)
+    return None if references is None else references(split)
 
 
-def get_lm_texts(name: str, mode: str) -> Sequence[str]:
-    """The texts of a data set for training a language model."""
+def get_lm_texts(name: str, split: str) -> Sequence[str]:
+    """Return the texts of a split for training a language model."""
     lm_texts = getattr(find_data_set(name), 'lm_texts', None)
-    return get_texts(name, mode) if lm_texts is None else lm_texts(mode)
+    return get_texts(name, split) if lm_texts is None else lm_texts(split)
 
 
 def get_judges(name: str) -> Dict[str, Judge]:
-    """The judges of responses that a data set brings along, by name; {} for one without."""
+    """Return the data set's judges of responses by name, or {} if it has none."""
     judges = getattr(find_data_set(name), 'judges', None)
     return {} if judges is None else judges()
 
 
-def find_labels(name: str) -> Optional[Callable[..., Dict[str, np.ndarray]]]:
-    """The `labels` function of the data set called `name`; None where there is no such data set, or it has none."""
+def find_label_function(name: str) -> Optional[Callable[..., Dict[str, np.ndarray]]]:
+    """Return the function `labels` of the data set called `name`.
+
+    None if no data set has that name, or if the data set has no labels.
+    """
     return getattr(find_data_set(name), 'labels', None) if name in _MODULES else None

@@ -1,75 +1,29 @@
-"""Texts of the user, one a line of a file; the file may be remote."""
+"""Text files of the user, one text on each line: the data sets text:PATH and jsonl:PATH.
+
+PATH is a file, or a folder with one file for each split. It may be local or remote.
+"""
 
 import json
 import os
 from typing import Any, Callable, Optional, Sequence
 from urllib.parse import urlsplit
 
-from lm_human_preferences.datasets.line_index import lines, places
+from lm_human_preferences.datasets.line_index import line_index, lines
 from lm_human_preferences.remote import storage
 
-# Of a single file, one line in twenty is held out as `valid` and another one as `test`.
+# Of every 20 lines of a single file, one belongs to the split `valid` and one to `test`.
 HELD_OUT_EVERY = 20
 
 
-class LineFile(Sequence):
-    """The lines of a file that are not blank, read when asked for."""
-
-    def __init__(self, path: str, parse: Callable[[str], Optional[str]] = str):
-        """`parse` turns a line without its end into a text; its ValueError is reported with the place."""
-        self.path = path
-        self._parse = parse
-        self._places = places(path, lines)
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def __getitem__(self, index: int) -> str:
-        """Return a text. ValueError naming file and place for a line that holds none."""
-        start, end = self._places[index]
-        with open(self.path, 'rb') as f:
-            f.seek(start)
-            line = f.read(end - start).decode('utf-8').rstrip('\r\n')
-        try:
-            return self._parse(line)
-        except ValueError as e:
-            raise ValueError(f'{self.path}: line at byte {start}: {e}') from None
-
-
-class Part(Sequence):
-    """A part of some texts: of every HELD_OUT_EVERY, `test` has the middle one, `valid` the last, `train` the others.
-
-    So a short file has some of each.
-    """
-
-    def __init__(self, texts: Sequence[str], mode: str):
-        first = {'valid': HELD_OUT_EVERY - 1, 'test': HELD_OUT_EVERY // 2 - 1}
-        held_out = {part: range(start, len(texts), HELD_OUT_EVERY) for part, start in first.items()}
-        self._texts = texts
-        self._held_out = held_out.get(mode)
-        self._size = len(texts) - sum(map(len, held_out.values())) if mode == 'train' else len(held_out[mode])
-
-    def __len__(self) -> int:
-        return self._size
-
-    def __getitem__(self, index: int) -> str:
-        if not 0 <= index < self._size:
-            raise IndexError(index)
-        if self._held_out is not None:
-            return self._texts[self._held_out[index]]
-        block, place = divmod(index, HELD_OUT_EVERY - 2)
-        return self._texts[block * HELD_OUT_EVERY + place + (place >= HELD_OUT_EVERY // 2 - 1)]
-
-
 class PlainTexts:
-    """The data set text:PATH: each line of a file, or of the files in a folder, is a text."""
+    """The data set text:PATH: each line is a text."""
 
     def __init__(self, path: str):
         self._path = path
 
-    def texts(self, mode: str) -> Sequence[str]:
-        """The lines of `mode`; see `_part` for how the path and `mode` name them."""
-        return _part(self._path, mode, '.txt', str)
+    def texts(self, split: str) -> Sequence[str]:
+        """Return the texts of a split."""
+        return _items_of_split(self._path, split, '.txt', str)
 
 
 class JsonTexts:
@@ -78,21 +32,13 @@ class JsonTexts:
     def __init__(self, path: str):
         self._path = path
 
-    def texts(self, mode: str) -> Sequence[str]:
-        """The texts of `mode`."""
-        return _part(self._path, mode, '.jsonl', parse_json_line)
+    def texts(self, split: str) -> Sequence[str]:
+        """Return the texts of a split."""
+        return _items_of_split(self._path, split, '.jsonl', parse_json_line)
 
-    def references(self, mode: str) -> Sequence[Optional[str]]:
-        """For each text the string `reference` beside it; None where there is none."""
-        return _part(self._path, mode, '.jsonl', _parse_reference)
-
-
-def _parse_reference(line: str) -> Optional[str]:
-    item = _json(line)
-    reference = item.get('reference') if isinstance(item, dict) else None
-    if not isinstance(reference, (str, type(None))):
-        raise ValueError('"reference" is not a string')
-    return reference
+    def references(self, split: str) -> Sequence[Optional[str]]:
+        """Return the string `reference` of each text's object, or None for a text without one."""
+        return _items_of_split(self._path, split, '.jsonl', _parse_reference)
 
 
 def parse_json_line(line: str) -> str:
@@ -105,6 +51,14 @@ def parse_json_line(line: str) -> str:
     return item
 
 
+def _parse_reference(line: str) -> Optional[str]:
+    item = _json(line)
+    reference = item.get('reference') if isinstance(item, dict) else None
+    if not isinstance(reference, (str, type(None))):
+        raise ValueError('"reference" is not a string')
+    return reference
+
+
 def _json(line: str) -> Any:
     try:
         return json.loads(line)
@@ -112,26 +66,79 @@ def _json(line: str) -> Any:
         raise ValueError('not JSON') from None
 
 
-def _part(path: str, mode: str, suffix: str, parse: Callable[[str], Optional[str]]) -> Sequence[str]:
-    """Return the texts of `mode`: of the folder's file MODE.suffix, or those of one file set apart for it."""
+class LineFile(Sequence):
+    """The lines of a file that are not blank. Each is read when it is indexed."""
+
+    def __init__(self, path: str, parse: Callable[[str], Optional[str]] = str):
+        """`parse` turns a line without its line end into an item, or raises ValueError."""
+        self.path = path
+        self._parse = parse
+        self._index = line_index(path, lines)
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitem__(self, index: int) -> Optional[str]:
+        """Return the item of a line. ValueError naming file and byte if `parse` refuses the line."""
+        start, end = self._index[index]
+        with open(self.path, 'rb') as f:
+            f.seek(start)
+            line = f.read(end - start).decode('utf-8').rstrip('\r\n')
+        try:
+            return self._parse(line)
+        except ValueError as e:
+            raise ValueError(f'{self.path}: line at byte {start}: {e}') from None
+
+
+class Split(Sequence):
+    """One split of the items of a single file.
+
+    Of every HELD_OUT_EVERY items, the middle one belongs to `test`, the last one to `valid`, and the others to `train`.
+    So even a short file has items in each split.
+    """
+
+    def __init__(self, items: Sequence[str], split: str):
+        first = {'valid': HELD_OUT_EVERY - 1, 'test': HELD_OUT_EVERY // 2 - 1}
+        held_out = {name: range(start, len(items), HELD_OUT_EVERY) for name, start in first.items()}
+        self._items = items
+        self._held_out = held_out.get(split)
+        self._size = len(items) - sum(map(len, held_out.values())) if split == 'train' else len(held_out[split])
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, index: int) -> str:
+        if not 0 <= index < self._size:
+            raise IndexError(index)
+        if self._held_out is not None:
+            return self._items[self._held_out[index]]
+        block, offset = divmod(index, HELD_OUT_EVERY - 2)
+        return self._items[block * HELD_OUT_EVERY + offset + (offset >= HELD_OUT_EVERY // 2 - 1)]
+
+
+def _items_of_split(
+    path: str, split: str, suffix: str, parse: Callable[[str], Optional[str]]
+) -> Sequence[Optional[str]]:
+    """Return a split of the user's items: from the folder's file for it, or the split's share of a single file."""
     if _is_folder(path):
         try:
-            return LineFile(storage.local_file(storage.join(path, mode + suffix)), parse)
+            return LineFile(storage.local_file(storage.join(path, split + suffix)), parse)
         except FileNotFoundError as error:
             raise FileNotFoundError(f'{error}: the folder needs train, valid and test{suffix}') from None
     try:
-        texts = LineFile(storage.local_file(path), parse)
+        items = LineFile(storage.local_file(path), parse)
     except FileNotFoundError as error:
-        hint = 'give a file of one text a line, or a folder of such files'
+        hint = 'give a file with one text on each line, or a folder of such files'
         raise FileNotFoundError(f'{error}: {hint}') from None
-    part = Part(texts, mode)
-    if not len(part):
-        raise ValueError(f'{path} has {len(texts)} texts, too few for a part {mode!r}: give {HELD_OUT_EVERY} or more')
-    return part
+    items_of_split = Split(items, split)
+    if not len(items_of_split):
+        few = f'{len(items)} texts, too few for the split {split!r}'
+        raise ValueError(f'{path} has {few}: give {HELD_OUT_EVERY} or more')
+    return items_of_split
 
 
 def _is_folder(path: str) -> bool:
-    """Whether `path` names a folder; of what is remote, a name without an extension does."""
+    """Return whether `path` names a folder. A remote path is taken for a folder if its name has no extension."""
     if storage.is_remote(path):
         return not os.path.splitext(urlsplit(path).path)[1]
     return os.path.isdir(os.path.expanduser(path))

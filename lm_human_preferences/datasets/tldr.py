@@ -1,4 +1,4 @@
-"""Reddit posts whose authors wrote a summary (Völske et al. 2017), for summaries."""
+"""Reddit posts with summaries by their authors (Völske et al. 2017), the texts of the task `tldr`."""
 
 import json
 import re
@@ -6,27 +6,37 @@ from typing import Dict, Optional, Sequence
 
 import ftfy
 
-from lm_human_preferences.datasets.line_index import json_list, places
+from lm_human_preferences.datasets.line_index import json_list, line_index
 from lm_human_preferences.remote import storage
 
 
-class Posts(Sequence):
-    """Posts, read and cleaned when asked for."""
+def texts(split: str) -> Sequence[str]:
+    """Return the posts of a split, in tldr/ of the cache folder. The splits `valid` and `test` are the same posts."""
+    return Posts(split)
 
-    def __init__(self, mode: str):
-        name = '{}-subset.json'.format('train' if mode == 'train' else 'valid')
+
+def references(split: str) -> Sequence[Optional[str]]:
+    """Return the authors' own summaries of the posts of a split."""
+    return Summaries(split)
+
+
+class Posts(Sequence):
+    """Posts. Each is read and cleaned when it is indexed."""
+
+    def __init__(self, split: str):
+        name = 'train-subset.json' if split == 'train' else 'valid-subset.json'
         self._path = storage.local_file(storage.join(storage.LABELS_AND_TEXTS, 'tldr', name))
-        self._places = places(self._path, json_list)
+        self._index = line_index(self._path, json_list)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._index)
 
     def __getitem__(self, index: int) -> str:
-        """Return a cleaned post. ValueError naming file and place for an item that is none."""
+        """Return a cleaned post. ValueError naming file and byte if the item is no post."""
         return clean(self._read(index)['content'])
 
     def _read(self, index: int) -> Dict:
-        start, end = self._places[index]
+        start, end = self._index[index]
         with open(self._path, 'rb') as f:
             f.seek(start)
             try:
@@ -42,20 +52,10 @@ class Summaries(Posts):
     """The authors' own summaries of their posts."""
 
     def __getitem__(self, index: int) -> Optional[str]:
-        """Return the summary of a post, None where the file has none."""
+        """Return the summary of a post, or None if the file has none."""
         return self._read(index).get('summary')
 
 
-def texts(mode: str) -> Sequence[str]:
-    """Return the posts of `mode`; they lie in tldr/ of the cache folder. `test` has those of `valid`."""
-    return Posts(mode)
-
-
-def references(mode: str) -> Sequence[Optional[str]]:
-    """Return the authors' summaries of the posts of `mode`."""
-    return Summaries(mode)
-
-
 def clean(post: str) -> str:
-    """Return a post without broken characters and with at most one empty line in a row."""
+    """Repair broken characters, and leave at most one empty line in a row."""
     return re.sub(r'\n{3,}', '\n\n', ftfy.fix_text(post)).strip()

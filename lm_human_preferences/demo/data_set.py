@@ -9,63 +9,69 @@ from lm_human_preferences.demo.snippets import SOURCES, snippets
 from lm_human_preferences.language.encodings import Encoding
 from lm_human_preferences.language.queries import tokenize_query
 
-# How many snippets in a row make one text of the query stream.
-SNIPPETS_PER_TEXT = 4
-# How many of one file make one text for the language model.
-SNIPPETS_PER_LM_TEXT = 8
+SNIPPETS_PER_TEXT = 4  # consecutive snippets that make one text for queries
+SNIPPETS_PER_LM_TEXT = 8  # snippets of one file that make one text for the language model
 
 
-def texts(mode: str) -> List[str]:
-    """Return the text stream for queries: each text is a few movie snippets in a row, one a line."""
-    lines = [s.text for s in snippets(mode)]
+def texts(split: str) -> List[str]:
+    """Return the texts for queries. Each text has a few consecutive movie snippets, one a line."""
+    lines = [s.text for s in snippets(split)]
     lines += lines[: SNIPPETS_PER_TEXT - 1]
     return [_lines(lines[i : i + SNIPPETS_PER_TEXT]) for i in range(len(lines) - SNIPPETS_PER_TEXT + 1)]
 
 
-def lm_texts(mode: str) -> List[str]:
-    """Return the snippets of all four files for training a language model, a few of one file together, one a line.
+def lm_texts(split: str) -> List[str]:
+    """Return the texts for training a language model: snippets of all four files, one a line.
 
-    Together, so that the model learns to go on in the same vein: a review is followed by a review.
+    Each text has a few snippets of one file, so that the model learns to continue with text of the same kind: a film
+    review after film reviews.
     """
     texts = []
     for source in SOURCES:
-        lines = [s.text for s in snippets(mode, [source])]
+        lines = [s.text for s in snippets(split, [source])]
         texts += [_lines(lines[i : i + SNIPPETS_PER_LM_TEXT]) for i in range(0, len(lines), SNIPPETS_PER_LM_TEXT)]
     return texts
 
 
-def labels(mode: str, num: int, schema: Dict, encoding: Encoding, seed: int = 0) -> Dict[str, np.ndarray]:
-    """People's choices between four snippets: labels of type best_of_4, see `best_of_4_labels`."""
-    if set(schema) != {'query', 'sample0', 'sample1', 'sample2', 'sample3', 'best'}:
-        raise ValueError('the labels of --labels.source=demo are of --labels.type=best_of_4')
-    (query_length,), (response_length,) = schema['query'][1], schema['sample0'][1]
-    return best_of_4_labels(mode, num, encoding, query_length, response_length, seed)
+def _lines(texts: Sequence[str]) -> str:
+    return ''.join(text + '\n' for text in texts)
 
 
 def judges() -> Dict[str, Callable[[List[str]], np.ndarray]]:
-    """The judges of sentiment that took no part in training."""
+    """Return the judges of sentiment that take no part in training."""
     return independent_judges()
 
 
-def best_of_4_labels(
-    mode: str, num: int, encoding: Encoding, query_length: int, response_length: int, seed: int = 0
-) -> Dict[str, np.ndarray]:
-    """Return human choices: which of four snippets people rated most positive.
+def labels(split: str, num: int, schema: Dict, encoding: Encoding, seed: int = 0) -> Dict[str, np.ndarray]:
+    """Return people's choices between four snippets: labels of type best_of_4, see `best_of_4_labels`."""
+    if set(schema) != {'query', 'sample0', 'sample1', 'sample2', 'sample3', 'best'}:
+        raise ValueError('the labels of --labels.source=demo are of --labels.type=best_of_4')
+    (query_length,), (response_length,) = schema['query'][1], schema['sample0'][1]
+    return best_of_4_labels(split, num, encoding, query_length, response_length, seed)
 
-    `query` int32 [num, query_length]: the snippets before; `sample0` … `sample3` int32
-    [num, response_length]: a snippet and its newline, then padding; `best` int32 [num]. Snippets longer
-    than a response are left out, and choices whose highest rating is shared. Every snippet is used once
-    before any is used again.
+
+def best_of_4_labels(
+    split: str, num: int, encoding: Encoding, query_length: int, response_length: int, seed: int = 0
+) -> Dict[str, np.ndarray]:
+    """Return human choices: which of four snippets did people rate most positive?
+
+    A snippet that does not fit into a response is left out, and so is a group of four whose highest rating is shared.
+    Every snippet is used once before any snippet is used again.
+
+    Returns:
+      `query` int32 [num, query_length]: the snippets before the four.
+      `sample0` … `sample3` int32 [num, response_length]: a snippet and its newline, then padding.
+      `best` int32 [num]: the index of the sample with the highest rating.
     """
     rated = []
-    for snippet in snippets(mode):
+    for snippet in snippets(split):
         tokens = encoding.encode(snippet.text + '\n')
         if len(tokens) <= response_length:
             padding = [encoding.padding_token] * (response_length - len(tokens))
             rated.append((snippet, tokens + padding))
     if len(rated) < 8:
         raise ValueError(f'only {len(rated)} snippets fit into response_length {response_length}')
-    queries, samples, best, passed_over = [], [], [], 0
+    queries, samples, best, num_skipped = [], [], [], 0
     for before, group in _groups(len(rated), np.random.RandomState(seed)):
         ratings = [rated[i][0].rating for i in group]
         query_text = _lines([rated[i][0].text for i in before])
@@ -74,12 +80,12 @@ def best_of_4_labels(
             queries.append(query)
             samples.append([rated[i][1] for i in group])
             best.append(ratings.index(max(ratings)))
-            passed_over = 0
+            num_skipped = 0
         else:
-            passed_over += 1
+            num_skipped += 1
         if len(best) >= num:
             break
-        if passed_over > len(rated):
+        if num_skipped > len(rated):
             raise ValueError(f'no snippet fits into query_length {query_length}')
     labels = {f'sample{k}': np.array([sample[k] for sample in samples], np.int32) for k in range(4)}
     labels['query'] = np.array(queries, np.int32)
@@ -88,13 +94,12 @@ def best_of_4_labels(
 
 
 def _groups(count: int, random: np.random.RandomState) -> Iterator[Sequence[np.ndarray]]:
-    """Yield (the four before, four) of 0 … count-1 without end: random orders cut into fours."""
+    """Yield pairs of groups without end: four indices for the query, and the four that follow them for the samples.
+
+    Each pass cuts a new random order of 0 … count − 1 into groups of four.
+    """
     while True:
         order = random.permutation(count)
         fours = [order[i : i + 4] for i in range(0, count - 3, 4)]
         for i, four in enumerate(fours):
             yield fours[i - 1], four
-
-
-def _lines(texts: Sequence[str]) -> str:
-    return ''.join(text + '\n' for text in texts)

@@ -38,11 +38,11 @@ class Answers(NamedTuple):
     scores: Dict[str, np.ndarray]  # [n] of each judge, `score` the reward model's
 
 
-def held_out_queries(task: Task, part: str, count: int, seed: int) -> HeldOut:
-    """`count` queries from a part of the task's data set, with references where it has them."""
-    stream = task.query_stream(part, seed, Ranks())
+def held_out_queries(task: Task, split: str, count: int, seed: int) -> HeldOut:
+    """Return `count` queries from a split of the task's data set, with references if the data set has them."""
+    stream = task.query_stream(split, seed, Ranks())
     drawn = [stream.next_query() for _ in range(count)]
-    known = get_references(task.hparams.query_dataset, part)
+    known = get_references(task.hparams.query_dataset, split)
     references = [known[index] if known is not None else None for index, _ in drawn]
     queries = np.array([tokens for _, tokens in drawn], np.int32)
     return HeldOut(queries, [task.encoding.decode(tokens) for tokens in queries], references)

@@ -19,9 +19,9 @@ QuestionEntry = Dict[str, Any]
 class QuestionDraws:
     """Queries and random numbers for questions, each fixed by the seed and the query's place in its data set."""
 
-    def __init__(self, task: Task, mode: str, num_samples: int, seed: int, place: int = 0):
+    def __init__(self, task: Task, split: str, num_samples: int, seed: int, place: int = 0):
         """`place`: where to go on, as the last question had it."""
-        self._stream = QueryStream.of_task(task.hparams, mode, task.encoding, seed, position=place)
+        self._stream = QueryStream.of_task(task.hparams, split, task.encoding, seed, position=place)
         self._shape = (num_samples, task.hparams.response_length)
         self._seed = seed
 

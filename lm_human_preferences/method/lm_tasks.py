@@ -25,12 +25,12 @@ class Task:
                 f'task.truncate_token {hparams.truncate_token} is no token of the vocabulary of {encoding.n_vocab}'
             )
 
-    def query_stream(self, mode: str, seed: int, ranks: Ranks, position: int = 0) -> QueryStream:
-        """This rank's endless stream of queries from the part `mode` (train, valid, test) of the task's data set.
+    def query_stream(self, split: str, seed: int, ranks: Ranks, position: int = 0) -> QueryStream:
+        """Return this rank's endless stream of queries from a split (train, valid, test) of the task's data set.
 
-        One that goes on from the `position` that another had.
+        The stream resumes at the `position` of an earlier stream.
         """
-        return QueryStream.of_task(self.hparams, mode, self.encoding, seed, ranks.rank, ranks.size, position)
+        return QueryStream.of_task(self.hparams, split, self.encoding, seed, ranks.rank, ranks.size, position)
 
     @property
     def context_length(self) -> int:

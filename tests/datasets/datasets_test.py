@@ -58,11 +58,11 @@ def lines(tmp_path):
     return path
 
 
-def test_parts_of_a_text_file_are_disjoint(lines):
-    parts = {mode: list(get_texts(f'text:{lines}', mode)) for mode in ('train', 'valid', 'test')}
-    assert [len(parts[mode]) for mode in ('train', 'valid', 'test')] == [90, 5, 5]
-    assert len(set().union(*parts.values())) == 100
-    assert parts['valid'][0] == 'bj' and parts['test'][0] == 'aj'
+def test_splits_of_a_text_file_are_disjoint(lines):
+    splits = {split: list(get_texts(f'text:{lines}', split)) for split in ('train', 'valid', 'test')}
+    assert [len(splits[split]) for split in ('train', 'valid', 'test')] == [90, 5, 5]
+    assert len(set().union(*splits.values())) == 100
+    assert splits['valid'][0] == 'bj' and splits['test'][0] == 'aj'
 
 
 def test_folder_of_jsonl(tmp_path):
@@ -91,12 +91,12 @@ def test_remote_files_of_texts(cache, web, cloud):
         get_texts('jsonl:gs://bucket/texts', 'train')
 
 
-def texts_of(places, content):
-    return [content[start:end].decode() for start, end in places]
+def texts_of(spans, content):
+    return [content[start:end].decode() for start, end in spans]
 
 
 @pytest.mark.parametrize('chunk', [3, 7, 1 << 20])
-def test_places_in_a_json_list(tmp_path, monkeypatch, chunk):
+def test_spans_in_a_json_list(tmp_path, monkeypatch, chunk):
     monkeypatch.setattr(line_index, 'CHUNK_BYTES', chunk)
     items = [{'content': 'é]\u2028 "[', 'n': [1, {'a': None}]}, 12, 'x', -1.5e3, [], {}, '日本 😀\\']
     for separators in ((',', ':'), (' ,\r\n\t', ' : ')):
@@ -116,7 +116,7 @@ def test_what_is_no_json_list(tmp_path, content):
         list(line_index.json_list(str(tmp_path / 'list.json')))
 
 
-def test_places_of_a_large_file_are_found_once(lines, cache, monkeypatch):
+def test_a_large_file_is_indexed_once(lines, cache, monkeypatch):
     small = list(get_texts(f'text:{lines}', 'train'))
     monkeypatch.setattr(line_index, 'SMALL_FILE', 10)
     looks = []
@@ -126,12 +126,12 @@ def test_places_of_a_large_file_are_found_once(lines, cache, monkeypatch):
         return line_index.lines(path)
 
     for _ in range(2):
-        found = line_index.places(str(lines), find)
+        found = line_index.line_index(str(lines), find)
         assert isinstance(found, np.memmap) and len(found) == 100
     assert looks == [str(lines)]
     assert list(get_texts(f'text:{lines}', 'train')) == small
     lines.write_text(' \n' * 20)
-    assert len(line_index.places(str(lines), find)) == 0
+    assert len(line_index.line_index(str(lines), find)) == 0
 
 
 MEASURE = """
@@ -169,7 +169,7 @@ def test_memory_does_not_grow_with_the_data_set(tmp_path, monkeypatch, kind):
 def test_unknown_names():
     with pytest.raises(ValueError, match="unknown data set 'bookz'.*books"):
         get_texts('bookz', 'train')
-    with pytest.raises(ValueError, match="unknown part 'val'"):
+    with pytest.raises(ValueError, match="unknown split 'val'"):
         get_texts('test', 'val')
     with pytest.raises(FileNotFoundError, match='no/such.txt not found'):
         get_texts('text:no/such.txt', 'train')
@@ -178,7 +178,7 @@ def test_unknown_names():
 def test_small_file_cannot_be_split(tmp_path):
     (tmp_path / 'few.txt').write_text('a\nb\n')
     assert list(get_texts(f'text:{tmp_path}/few.txt', 'train')) == ['a', 'b']
-    with pytest.raises(ValueError, match="2 texts, too few for a part 'valid'"):
+    with pytest.raises(ValueError, match="2 texts, too few for the split 'valid'"):
         get_texts(f'text:{tmp_path}/few.txt', 'valid')
 
 
