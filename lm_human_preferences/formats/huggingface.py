@@ -35,7 +35,7 @@ _FIXED = {
     'add_cross_attention': [False],
     'tie_word_embeddings': [True],
 }
-_RATES = ['embd_pdrop', 'attn_pdrop', 'resid_pdrop', 'head_pdrop']
+_RATES = ['embd_pdrop', 'attn_pdrop', 'resid_pdrop']
 
 
 class PortableModel(NamedTuple):

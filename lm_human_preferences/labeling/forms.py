@@ -6,6 +6,7 @@ Every form shows the samples of a question in an order of its own and offers up 
 import re
 from typing import List, NamedTuple, Sequence, Union
 
+from lm_human_preferences.hyperparameters import best_of
 from lm_human_preferences.utils import files
 
 Value = Union[int, float]
@@ -53,10 +54,10 @@ def get_form(label_type: str, scale: int = 5) -> Form:
     if label_type == 'scalar_compare':
         answers = ['A is much better', 'A is better', 'about the same', 'B is better', 'B is much better']
         return Form(label_type, 'difference', ['sample0', 'sample1'], 'Which is better?', answers, False)
-    match = re.match(r'best_of_([2-9])\Z', label_type)
-    if not match:
+    samples = best_of(label_type)
+    if samples is None or samples > 9:
         raise ValueError(f'type must be best_of_N (N from 2 to 9), scalar_rating or scalar_compare, not {label_type!r}')
-    names = [f'sample{i}' for i in range(int(match.group(1)))]
+    names = [f'sample{i}' for i in range(samples)]
     return Form(label_type, 'best', names, 'Which is best?', [str(i + 1) for i in range(len(names))], True)
 
 

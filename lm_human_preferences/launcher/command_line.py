@@ -25,7 +25,7 @@ from lm_human_preferences.remote.mirror import mirrored
 from lm_human_preferences.runs import resuming
 from lm_human_preferences.runs.results import RESULTS_FILE
 from lm_human_preferences.utils.errors import UserError, did_you_mean, user_message
-from lm_human_preferences.utils.hyperparams import LIST_SEPARATOR, HParams
+from lm_human_preferences.utils.hyperparams import LIST_SEPARATOR, HParams, hparam
 from lm_human_preferences.utils.progress import say
 
 TRAIN_USAGE = 'launch.py {command} EXPERIMENT NAME [--save_dir=DIR] [--mpi=N] [--dry_run] [--any.hparam=value ...]'
@@ -51,16 +51,16 @@ _NO_VALUE = '\0'  # the value of a flag given without one; no argument of a proc
 class Flags(HParams):
     """Flags of every command beside its hyperparameters."""
 
-    traceback: bool = False  # show where an error comes from
+    traceback: bool = hparam(False, 'Show the traceback of an error, too.')
 
 
 @dataclass
 class RankFlags(Flags):
     """Flags of the commands that run on several ranks."""
 
-    mpi: Optional[int] = None  # number of ranks; None: one for each slot of the hosts, or each GPU
-    hosts: Optional[str] = None  # host1:8,host2:8; None: this host
-    hostfile: Optional[str] = None  # the same, one a line
+    mpi: Optional[int] = hparam(None, 'Number of ranks. None: one per slot of the hosts, else one per GPU, else 1.')
+    hosts: Optional[str] = hparam(None, 'Hosts of the ranks with their slots, as host1:8,host2:8. None: this host.')
+    hostfile: Optional[str] = hparam(None, 'File with these hosts, one on each line, as host1:8 or host1 slots=8.')
 
     def validate(self, prefix: str = '') -> None:
         super().validate(prefix)
@@ -97,12 +97,19 @@ class Placement(NamedTuple):
 class TrainFlags(RankFlags):
     """Flags of the train commands beside their hyperparameters."""
 
-    save_dir: str = None
-    mode: str = 'local'
-    dry_run: bool = False
-    labeler: Optional[str] = None  # of train_policy: rewards.train_new_model.labels.schedule.labeler
-    resume: str = 'on'  # off: begin in a new folder, NAME-2 where NAME has a run; overwrite: remove that one first
-    threads: Optional[int] = None  # of each rank, on CPUs; with 1, equal runs are equal to the last bit
+    save_dir: str = hparam(None, 'Folder for runs, local or gs://BUCKET/PATH. The run is saved in SAVE_DIR/NAME.')
+    mode: str = hparam('local', 'Where the run executes; only local.')
+    dry_run: bool = hparam(False, 'Print the trials with their hyperparameters and run nothing.')
+    labeler: Optional[str] = hparam(
+        None, 'Short for --rewards.train_new_model.labels.schedule.labeler of train_policy: page or MODULE:FUNCTION.'
+    )
+    resume: str = hparam(
+        'on',
+        'on: resume the run in the folder. off: start in a new folder (NAME-2, …). overwrite: remove it, start anew.',
+    )
+    threads: Optional[int] = hparam(
+        None, 'CPU threads of each rank. With 1, two equal runs have bit-identical parameters. None: all cores.'
+    )
 
     def validate(self, prefix: str = '') -> None:
         super().validate(prefix)
@@ -437,4 +444,6 @@ def _flag_lines(hparams: HParams) -> List[str]:
             lines.append(f'  --{name}: {field}' + ('' if default is None else f' = {default!r}'))
         elif field.optional:
             lines.append(f'  --{name}: on or off')
+        if field.optional or not field.is_group:
+            lines.append(f'      {field.description}')
     return lines

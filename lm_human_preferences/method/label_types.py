@@ -1,12 +1,12 @@
 """What people were asked, and the loss that teaches a reward model their answers (section 2.1 of the paper)."""
 
-import re
 from typing import Dict, Optional, Tuple
 
 import numpy as np
 
 from lm_human_preferences.datasets.labels import Schema
 from lm_human_preferences.graph.tf_versions import tf
+from lm_human_preferences.hyperparameters import best_of
 from lm_human_preferences.method.moments import Mean, moments
 
 
@@ -95,12 +95,12 @@ def get_label_type(name: str):
     scalars (`loss` and `error` among them; `mean` as for `scalar_rating_loss`), and `target_moments(labels)`: mean and
     std that rewards should start with, where the labels tell.
     """
-    match = re.match(r'best_of_([1-9]\d*)$', name)
-    if match:
-        return BestOfN(int(match.group(1)))
+    samples = best_of(name)
+    if samples:
+        return BestOfN(samples)
     types = dict(scalar_rating=ScalarRating, scalar_compare=ScalarCompare)
     if name not in types:
-        raise ValueError(f'labels.type: {name!r} is not best_of_N, scalar_rating or scalar_compare')
+        raise ValueError(f'labels.type: {name!r} is not best_of_N (N at least 2), scalar_rating or scalar_compare')
     return types[name]()
 
 

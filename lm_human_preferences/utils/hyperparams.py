@@ -1,7 +1,11 @@
 """A tree of hyperparameters: nested dataclasses whose fields are set, checked and printed by dotted name.
 
-A field whose type is an HParams class is a group, set through names like 'ppo.lr'; an Optional one can be off
-(None). A field without a sensible default is declared `steps: int = None`, and `validate` asks for it.
+`lr: float = hparam(1e-4, 'Learning rate.')` declares a field with its default and its description. A field whose type
+is an HParams class is a group, set through names such as 'ppo.lr'. An Optional group can be off (None). A field without
+a sensible default has the default None, and `validate` asks for a value.
+
+A field may have aliases: older names that still set it, as flags and in files. `RETIRED` names fields that a class had
+once. Files may still hold them; they have no effect.
 """
 
 import dataclasses
@@ -11,23 +15,37 @@ import re
 import sys
 import typing
 from dataclasses import dataclass
-from typing import Any, Dict, NamedTuple, Optional, TextIO
+from typing import Any, ClassVar, Dict, FrozenSet, Iterator, List, NamedTuple, Optional, Sequence, TextIO, Tuple
 
 from lm_human_preferences.utils.errors import did_you_mean, short
 from lm_human_preferences.utils.json_files import read_json
 
 _BOOLS = {'t': True, 'true': True, 'True': True, 'f': False, 'false': False, 'False': False}
 _SWITCHES = dict(_BOOLS, on=True, off=False)
-LIST_SEPARATOR = '\1'  # before each item of a list that was given as words of their own; a comma else
-_LARGEST_INT = 2**63 - 1  # what arrays and TensorFlow can hold
+LIST_SEPARATOR = '\1'  # before each item of a list whose items were separate words; otherwise commas separate them
+_LARGEST_INT = 2**63 - 1  # the largest integer of arrays and of TensorFlow
+
+
+def hparam(default: Any, description: str, aliases: Sequence[str] = ()) -> Any:
+    """Return a dataclass field with a description and aliases.
+
+    A default that is a class (a group, or `list`) is called for each new tree.
+    """
+    metadata = {'description': description, 'aliases': tuple(aliases)}
+    if isinstance(default, type):
+        return dataclasses.field(default_factory=default, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 class Field(NamedTuple):
     """What a dotted name may hold."""
 
     kind: type  # bool, int, float, str, or the class of a group
-    optional: bool  # whether it may be None: a scalar without a value, a group that is off
+    optional: bool  # whether it may be None: a scalar without a value, or a group that is off
     many: bool = False  # whether it holds a list of such values
+    default: Any = None  # None for a group
+    description: str = ''
+    aliases: Tuple[str, ...] = ()  # the older names of the field in its own group
 
     @property
     def is_group(self) -> bool:
@@ -44,21 +62,46 @@ class Field(NamedTuple):
 class HParams:
     """Base class of groups. Fields are bool, int, float, str, another group, Optional of these, or a List of str."""
 
+    RETIRED: ClassVar[Tuple[str, ...]] = ()
+
     @classmethod
     def tree(cls) -> Dict[str, Field]:
-        """Every field below this class by its dotted name; groups are entries too."""
+        """Return every field below this class by its dotted name; groups are entries too."""
         return dict(_tree(cls))
 
-    def override_from_dict(self, values: Dict[str, Any]) -> None:
-        """Set fields from typed values by dotted name; nothing is set when any of them is refused.
+    @classmethod
+    def renamed(cls, values: Dict[str, Any]) -> Dict[str, Any]:
+        """Return values by dotted name with every alias replaced by the field's current name.
 
-        An optional group takes True/'on' and False/'off'/None; a child of it switches it on, in any order.
-        Raises AttributeError for an unknown name, ValueError for a group set to something else, or switched
-        off and given a child at once. The types of other values are checked by `validate`.
+        Unknown names stay. Raises ValueError if a field is set by two names.
+        """
+        names, renamed, given = _names(cls), {}, {}
+        for name, value in values.items():
+            current = names.get(name, name)
+            if current in renamed:
+                raise ValueError(f'{current} is set twice: as {given[current]} and as {name}')
+            renamed[current], given[current] = value, name
+        return renamed
+
+    @classmethod
+    def flattened(cls, nested: Dict[str, Any]) -> Dict[str, Any]:
+        """Return values by dotted name from nested dictionaries; a group that has a dictionary becomes True.
+
+        Aliases become current names, and retired fields are left out. Raises ValueError for a field that is set twice.
+        """
+        return _flatten(nested, cls)
+
+    def override_from_dict(self, values: Dict[str, Any]) -> None:
+        """Set fields from typed values by dotted name. If one value is refused, none is set.
+
+        An optional group takes True/'on' and False/'off'/None. A child of it switches it on, in any order.
+        Raises AttributeError for an unknown name. Raises ValueError for a group set to something else, for a group
+        that is switched off and given a child at once, and for a field that is set by two names. `validate` checks the
+        types of other values.
         """
         tree = _tree(type(self))
         settings = {}
-        for name, value in values.items():
+        for name, value in self.renamed(values).items():
             if name not in tree:
                 near = did_you_mean(str(name), tree)
                 raise AttributeError(f'no hyperparameter {_shown(name)}: did you mean {near}?')
@@ -73,14 +116,15 @@ class HParams:
             self._set(name, settings[name])
 
     def override_from_str_dict(self, texts: Dict[str, str]) -> None:
-        """Set fields from text by dotted name. Raises ValueError too for text that does not parse."""
+        """Set fields from text by dotted name. Raises ValueError also for text that does not parse."""
         tree = _tree(type(self))
+        texts = self.renamed(texts)
         self.override_from_dict(
             {name: _parse(name, tree[name], text) if name in tree else text for name, text in texts.items()}
         )
 
     def override_from_str(self, text: str) -> None:
-        """Set fields from one line of text, 'a.b=1,c=on'; a value cannot hold a comma."""
+        """Set fields from one line of text such as 'a.b=1,c=on'; a value cannot hold a comma."""
         texts = {}
         for item in text.split(',') if text else []:
             name, equals, value = item.partition('=')
@@ -92,11 +136,11 @@ class HParams:
         self.override_from_str_dict(texts)
 
     def override_from_nested_dict(self, nested: Dict[str, Any]) -> None:
-        """Set fields from dictionaries nested as the groups are; one switches its group on, None off."""
-        self.override_from_dict(_flatten(nested, _tree(type(self))))
+        """Set fields from dictionaries nested like the groups; a dictionary switches its group on, None off."""
+        self.override_from_dict(self.flattened(nested))
 
     def override_from_json_file(self, path: str) -> None:
-        """Set fields from a JSON file that holds what `to_nested_dict` gave; errors name the file."""
+        """Set fields from a JSON file that holds a result of `to_nested_dict`; errors name the file."""
         nested = read_json(path)
         if not isinstance(nested, dict):
             raise ValueError(f'{path} should hold a JSON object, not {type(nested).__name__}')
@@ -109,14 +153,16 @@ class HParams:
     def from_json_file(
         cls,
         path: str,
-        required: typing.Sequence[str] = (),
+        required: Sequence[str] = (),
         amend: typing.Callable[['HParams'], None] = lambda hparams: None,
     ) -> 'HParams':
-        """The validated tree that a JSON file holds, in which the `required` fields may not be left to defaults.
+        """Return the validated tree that a JSON file holds.
 
-        `amend` may change what was read before it is validated.
+        Args:
+          required: fields that the file must set, even if they have defaults.
+          amend: may change the tree after it is read and before it is validated.
 
-        OSError for a file that cannot be read, ValueError naming file and field for anything wrong in it.
+        Raises OSError for a file that cannot be read, and ValueError naming file and field for a mistake in it.
         """
         hparams = cls()
         for name in required:
@@ -133,20 +179,20 @@ class HParams:
         return hparams
 
     def to_nested_dict(self) -> Dict[str, Any]:
-        """The values as nested dictionaries; a group that is off is None."""
+        """Return the values as nested dictionaries; a group that is off is None."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {k: v.to_nested_dict() if isinstance(v, HParams) else v for k, v in values.items()}
 
-    def differences(self, other: 'HParams') -> typing.List[str]:
-        """The dotted names whose values differ between two trees of one class, sorted."""
+    def differences(self, other: 'HParams') -> List[str]:
+        """Return the dotted names whose values differ between two trees of one class, sorted."""
         mine, others = self._values(), other._values()
         return sorted(name for name in set(mine) | set(others) if mine.get(name) != others.get(name))
 
     def validate(self, prefix: str = '') -> None:
-        """Check the type of every field below; `prefix` ('ppo.') comes before the names in messages.
+        """Check the type of every field below; messages put `prefix` (such as 'ppo.') before the names.
 
-        Raises TypeError for a field that is unset or of the wrong type, ValueError for not-a-number. An int
-        in a float field becomes a float. Groups with rules of their own extend this.
+        Raises TypeError for a field that is unset or of the wrong type, and ValueError for not-a-number. An int in a
+        float field becomes a float. Groups with rules of their own extend this method.
         """
         self.check_types(prefix)
         for name, field in _tree(type(self)).items():
@@ -161,7 +207,7 @@ class HParams:
                 setattr(self, name, float(value))
 
     def check_types(self, prefix: str = '') -> None:
-        """Check the type of every field below that is set, as `validate` does."""
+        """Check the type of every field below that is set, like `validate`; unset fields pass."""
         for name, field in _tree(type(self)).items():
             value, full_name = getattr(self, name, None), prefix + name
             if '.' in name or value is None:
@@ -182,7 +228,7 @@ class HParams:
             print(f'  {field_name} = {value}', file=out)
 
     def _values(self) -> Dict[str, str]:
-        """Every field below by dotted name, as text; a group that is off is one entry."""
+        """Return every field below by dotted name, as text; a group that is off is one entry."""
         texts = {}
         for name, field in _tree(type(self)).items():
             if '.' in name:
@@ -217,30 +263,61 @@ def _tree(cls: type) -> Dict[str, Field]:
         if getattr(kind, '__origin__', None) is typing.Union:
             (kind,), optional = [arg for arg in kind.__args__ if arg is not type(None)], True
         many = getattr(kind, '__origin__', None) is list
-        tree[field.name] = Field(kind.__args__[0] if many else kind, optional, many)
-        if tree[field.name].is_group:
+        kind = kind.__args__[0] if many else kind
+        is_group = issubclass(kind, HParams)
+        default = None if is_group or field.default is dataclasses.MISSING else field.default
+        if many and field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        about, aliases = field.metadata.get('description', ''), field.metadata.get('aliases', ())
+        tree[field.name] = Field(kind, optional, many, default, about, aliases)
+        if is_group:
             tree.update({f'{field.name}.{child}': below for child, below in _tree(kind).items()})
     return tree
 
 
+@functools.lru_cache(maxsize=None)
+def _names(cls: type) -> Dict[str, str]:
+    """Return every name that sets a field below a class, aliases included, with the field's current dotted name."""
+    names = {}
+    for name, field in _tree(cls).items():
+        if '.' in name:
+            continue
+        for spelling in (name, *field.aliases):
+            names[spelling] = name
+            if field.is_group:
+                children = _names(field.kind).items()
+                names.update({f'{spelling}.{child}': f'{name}.{current}' for child, current in children})
+    return names
+
+
+@functools.lru_cache(maxsize=None)
+def _retired(cls: type) -> FrozenSet[str]:
+    """Return the dotted names of the retired fields below a class."""
+    groups = {name: field.kind for name, field in _tree(cls).items() if field.is_group}
+    below = (f'{name}.{retired}' for name, kind in groups.items() for retired in kind.RETIRED)
+    return frozenset([*cls.RETIRED, *below])
+
+
 def _shown(name: Any) -> str:
-    """A name as it was given, if that is a word."""
+    """Return a name as it was given if it is a word, otherwise its shortened repr."""
     return name if isinstance(name, str) and re.match(r'[\w.-]{1,100}\Z', name) else short(name)
 
 
-def _groups_around(name: str) -> typing.Iterator[str]:
-    """'a.b.c' → 'a', 'a.b'."""
+def _groups_around(name: str) -> Iterator[str]:
+    """Yield the names of the groups that hold a field: 'a.b.c' → 'a', 'a.b'."""
     parts = name.split('.')
     return ('.'.join(parts[:end]) for end in range(1, len(parts)))
 
 
-def _flatten(nested: Dict[str, Any], tree: Dict[str, Field], prefix: str = '') -> Dict[str, Any]:
-    flat = {}
+def _flatten(nested: Dict[str, Any], cls: type, prefix: str = '') -> Dict[str, Any]:
+    tree, names, flat = _tree(cls), _names(cls), {}
     for key, value in nested.items():
-        name = f'{prefix}{key}'
+        name = names.get(f'{prefix}{key}', f'{prefix}{key}')
+        if name in _retired(cls):
+            continue
         items = {name: value}
         if isinstance(value, dict) and name in tree and tree[name].is_group:
-            items = {name: True, **_flatten(value, tree, prefix=name + '.')}
+            items = {name: True, **_flatten(value, cls, prefix=name + '.')}
         for item in items:
             if item in flat and not (item in tree and tree[item].is_group):
                 raise ValueError(f'{_shown(item)} is set twice')
@@ -267,7 +344,7 @@ def _switch(name: str, field: Field, value: Any) -> bool:
 
 
 def _parse(name: str, field: Field, text: str) -> Any:
-    """Text → the value of a field; a group's text is left to `_switch`."""
+    """Return the value of a field from text; the text of a group is for `_switch`."""
     if field.is_group:
         return text
     if field.optional and text in ('None', 'null'):
@@ -291,7 +368,7 @@ def _parse(name: str, field: Field, text: str) -> Any:
 
 
 def _check_usable(name: str, kind: type, value: Any) -> None:
-    """ValueError for a scalar of the right type that nothing can be done with."""
+    """Raise ValueError for a scalar that has the right type and still cannot be used."""
     if kind is float and math.isnan(_to_float(name, value)):
         raise ValueError(f'{name} is not a number')
     if kind is int and abs(value) > _LARGEST_INT:

@@ -1,8 +1,11 @@
 """The project's hyperparameters: defaults and the rules between them."""
 
+import json
+
 import pytest
 
 from lm_human_preferences.hyperparameters import (
+    TREES,
     ModelHParams,
     PpoHParams,
     RewardHParams,
@@ -12,7 +15,10 @@ from lm_human_preferences.hyperparameters import (
     TrainLmHParams,
     TrainPolicyHParams,
     TrainRewardHParams,
+    best_of,
 )
+from lm_human_preferences.labeling.forms import get_form
+from lm_human_preferences.method.label_types import get_label_type
 
 TASK = {
     'task.query_length': 3,
@@ -206,3 +212,30 @@ def test_model_and_lm_rules():
     lm.validate()
     with pytest.raises(ValueError, match='temperature'):
         SampleHParams(save_dir='x', temperature=0.0).validate()
+
+
+@pytest.mark.parametrize('command', sorted(TREES))
+def test_every_hyperparameter_has_a_one_line_description(command):
+    for name, hparam in TREES[command].tree().items():
+        assert hparam.description.endswith('.') and '\n' not in hparam.description, name
+        assert len(hparam.description) <= 112, name
+
+
+def test_a_models_file_may_hold_the_retired_dropout_rate_of_the_head(tmp_path):
+    sizes = {'n_vocab': 27, 'n_ctx': 8, 'n_embd': 7, 'n_head': 1, 'n_layer': 2}
+    path = tmp_path / 'hparams.json'
+    path.write_text(json.dumps(dict(sizes, head_pdrop=0.3)))
+    assert ModelHParams.from_json_file(str(path)) == ModelHParams(**sizes)
+    lm = TrainLmHParams()
+    lm.override_from_nested_dict({'model': dict(sizes, head_pdrop=0.3)})
+    assert lm.model == ModelHParams(**sizes)
+
+
+def test_best_of():
+    assert [best_of(name) for name in ('best_of_2', 'best_of_12')] == [2, 12]
+    for name in ('best_of_1', 'best_of_0', 'best_of_04', 'best_of_', 'best_of_4\n', 'xbest_of_4', 'scalar_rating'):
+        assert best_of(name) is None
+        for ask in (get_form, get_label_type):
+            if not name.startswith('scalar'):
+                with pytest.raises(ValueError, match='best_of_N'):
+                    ask(name)

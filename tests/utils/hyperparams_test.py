@@ -3,11 +3,11 @@
 import io
 import json
 from dataclasses import dataclass, field
-from typing import Optional
+from typing import List, Optional
 
 import pytest
 
-from lm_human_preferences.utils.hyperparams import HParams
+from lm_human_preferences.utils.hyperparams import HParams, hparam
 
 
 @dataclass
@@ -222,3 +222,63 @@ def test_differences():
     first, second = overridden({'inner.count': '1'}), overridden({'inner.count': '2', 'middle': 'on'})
     assert first.differences(second) == ['inner.count', 'middle', 'middle.flag', 'middle.inner']
     assert first.differences(overridden({'inner.count': '1'})) == []
+
+
+@dataclass
+class Renamed(HParams):
+    RETIRED = ('gone',)
+
+    num_steps: int = hparam(3, 'Number of steps.', aliases=['steps', 'n'])
+
+
+@dataclass
+class Holder(HParams):
+    group: Optional[Renamed] = hparam(None, 'A group.', aliases=['old'])
+    names: List[str] = hparam(list, 'A list.')
+
+
+def test_fields_have_their_descriptions_as_data():
+    tree = Holder.tree()
+    assert {name: field.description for name, field in tree.items()} == {
+        'group': 'A group.',
+        'group.num_steps': 'Number of steps.',
+        'names': 'A list.',
+    }
+    assert (tree['group.num_steps'].default, tree['names'].default) == (3, [])
+    assert Holder().names is not Holder().names
+
+
+@pytest.mark.parametrize('name', ['group.num_steps', 'group.steps', 'group.n', 'old.num_steps', 'old.steps'])
+def test_an_alias_sets_the_field(name, tmp_path):
+    outer, field_name = name.split('.')
+    path = tmp_path / 'hparams.json'
+    path.write_text(json.dumps({outer: {field_name: 5}}))
+    ways = [
+        lambda hparams: hparams.override_from_dict({name: 5}),
+        lambda hparams: hparams.override_from_str(f'{name}=5'),
+        lambda hparams: hparams.override_from_nested_dict({outer: {field_name: 5}}),
+        lambda hparams: hparams.override_from_nested_dict({name: 5}),
+        lambda hparams: hparams.override_from_json_file(str(path)),
+    ]
+    for way in ways:
+        hparams = Holder()
+        way(hparams)
+        assert hparams.to_nested_dict() == {'group': {'num_steps': 5}, 'names': []}
+
+
+def test_a_field_and_its_alias_are_the_field_set_twice():
+    message = 'group.num_steps is set twice'
+    for texts in ('group.num_steps=1,group.n=1', 'group.steps=1,old.n=2'):
+        with pytest.raises(ValueError, match=f'{message}: as .* and as '):
+            Holder().override_from_str(texts)
+    for nested in ({'group': {'steps': 1, 'num_steps': 1}}, {'group': {'n': 1}, 'old.steps': 1}):
+        with pytest.raises(ValueError, match=message):
+            Holder().override_from_nested_dict(nested)
+
+
+def test_files_may_hold_retired_fields():
+    hparams = Holder()
+    hparams.override_from_nested_dict({'group': {'gone': 'anything', 'n': 1}})
+    assert hparams.group == Renamed(1)
+    with pytest.raises(AttributeError, match='no hyperparameter group.gone'):
+        hparams.override_from_str('group.gone=1')

@@ -1,0 +1,43 @@
+"""Rules that values of hyperparameters must satisfy."""
+
+import math
+import re
+from typing import Any, Callable, Optional, Tuple
+
+from lm_human_preferences.utils.hyperparams import HParams
+
+Rule = Tuple[Callable[[Any], bool], str]  # whether a value satisfies it, and what the value must be
+POSITIVE: Rule = (lambda value: 0 < value < math.inf, 'above 0')
+NOT_NEGATIVE: Rule = (lambda value: 0 <= value < math.inf, '0 or above')
+UNIT_INTERVAL: Rule = (lambda value: 0 <= value <= 1, 'between 0 and 1')
+DROPOUT_RATE: Rule = (lambda value: 0 <= value < 1, '0 or above and below 1')
+TWO_OR_MORE: Rule = (lambda value: value >= 2, '2 or more')
+NOT_EMPTY: Rule = (lambda value: bool(value.strip()), 'a name or path')
+PORT: Rule = (lambda value: 0 <= value < 65536, 'between 0 and 65535')
+SPLIT: Rule = (('train', 'valid', 'test').__contains__, 'train, valid or test')
+SEED: Rule = (lambda value: 0 <= value < 2**31, 'between 0 and 2147483647')
+
+
+def check(group: HParams, prefix: str, names: str, rule: Rule) -> None:
+    """Raise ValueError if a field of a group breaks a rule. Spaces separate the names; a field that is None passes."""
+    holds, wanted = rule
+    for name in names.split():
+        value = getattr(group, name)
+        if value is not None and not holds(value):
+            raise ValueError(f'{prefix}{name} must be {wanted}, not {value!r}')
+
+
+def check_divides(name: str, value: int, divisor_name: str, divisor: int) -> None:
+    """Raise ValueError if a value is no multiple of a divisor; the message names the nearest multiples."""
+    if value % divisor:
+        below = value // divisor * divisor
+        nearest = f'{below} and {below + divisor}' if below else str(divisor)
+        by = f'{divisor_name} ({divisor})'
+        raise ValueError(f'{name} ({value}) does not divide by {by}: nearest would be {nearest}')
+
+
+def best_of(label_type: str) -> Optional[int]:
+    """Return the N of a label type `best_of_N`, which is at least 2; None for any other name."""
+    match = re.match(r'best_of_([1-9][0-9]{0,8})\Z', label_type)
+    number = int(match.group(1)) if match else 0
+    return number if number >= 2 else None
