@@ -32,8 +32,8 @@ from lm_human_preferences.hyperparameters import TaskHParams, TrainPolicyHParams
 from lm_human_preferences.language.encodings import test_encoding
 from lm_human_preferences.method.lm_tasks import Task
 from lm_human_preferences.method.ppo import Rollouts, token_rewards
+from lm_human_preferences.method.ppo_trainer import PPOTrainer
 from lm_human_preferences.mpi.ranks import Ranks
-from lm_human_preferences.train_policy import PPOTrainer
 
 
 def hyperparameters(flags) -> TrainPolicyHParams:
@@ -71,7 +71,7 @@ class Bench:
         random = np.random.RandomState(ranks.rank)
         self.queries = random.randint(0, model.n_vocab, [self.trainer.batch, flags.query]).astype(np.int32)
         self.uniforms = random.random_sample([self.trainer.batch, flags.response]).astype(np.float32)
-        self.rollout = self.trainer.rollout(session, self.queries, self.uniforms)
+        self.rollout = self.trainer.rollout(self.queries, self.uniforms)
         rewards, _ = token_rewards(
             self.rollout['logprobs'], self.rollout['ref_logprobs'], self.rollout['scores'], kl_coef=0.1
         )
@@ -90,7 +90,7 @@ class Bench:
         self._fetch(['scores'], self._given('responses'))
 
     def train(self):
-        self.trainer.train_on(self.session, self.episodes, 1e-6, np.random.RandomState(0))
+        self.trainer.train_on(self.episodes, 1e-6, np.random.RandomState(0))
 
     def _given(self, name):
         return {self.trainer._rollout[name]: self.rollout[name]}
@@ -101,7 +101,7 @@ class Bench:
         self.session.run(outputs, feed)
 
     def step(self):
-        self.trainer.rollout(self.session, self.queries, self.uniforms)
+        self.trainer.rollout(self.queries, self.uniforms)
         self.train()
 
 

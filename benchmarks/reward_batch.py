@@ -15,9 +15,9 @@ from lm_human_preferences.graph.tf_versions import new_session, tf
 from lm_human_preferences.hyperparameters import TaskHParams, TrainRewardHParams
 from lm_human_preferences.language.encodings import test_encoding
 from lm_human_preferences.method.lm_tasks import Task
+from lm_human_preferences.method.reward_trainer import RewardTrainer
 from lm_human_preferences.method.rewards import RewardModel
 from lm_human_preferences.mpi.ranks import Ranks
-from lm_human_preferences.train_reward import RewardTrainer
 
 
 def rewards_naively(self: RewardModel, queries: tf.Tensor, samples: tf.Tensor) -> tf.Tensor:
@@ -63,7 +63,8 @@ class Bench:
         self.labels['best'] = random.randint(0, flags.samples, [share]).astype(np.int32)
 
     def step(self):
-        return self.trainer.step(self.session, self.labels, 1e-6)
+        with self.session.as_default():
+            return self.trainer.step(self.labels, 1e-6)
 
 
 def main() -> None:

@@ -99,9 +99,9 @@ def measure_here(size: str, batch: int, repeats: int) -> None:
     from lm_human_preferences.language.encodings import test_encoding
     from lm_human_preferences.method.lm_tasks import Task
     from lm_human_preferences.method.ppo import Rollouts
+    from lm_human_preferences.method.ppo_trainer import PPOTrainer
     from lm_human_preferences.mpi import collectives
     from lm_human_preferences.mpi.ranks import Ranks
-    from lm_human_preferences.train_policy import PPOTrainer
 
     exchanged = []
 
@@ -130,10 +130,10 @@ def measure_here(size: str, batch: int, repeats: int) -> None:
             exchanged.clear()
             start = time.perf_counter()
             queries = random.randint(0, model.n_vocab, [trainer.batch, 64])
-            rollout = trainer.rollout(session, queries, random.random_sample([trainer.batch, 24]))
+            rollout = trainer.rollout(queries, random.random_sample([trainer.batch, 24]))
             names = ('queries', 'responses', 'logprobs', 'values', 'logprobs')
             middle = time.perf_counter()
-            trainer.update(session, Rollouts(*(rollout[name] for name in names)), 1e-6)
+            trainer.update(Rollouts(*(rollout[name] for name in names)), 1e-6)
             times.append((middle - start, time.perf_counter() - middle))
     payload = sum(exchanged)
     if 'Horovod' in backend:  # the gradients go past us

@@ -21,6 +21,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
 from lm_human_preferences import train_policy  # noqa: E402
+from lm_human_preferences.graph.tf_versions import tf  # noqa: E402
 from lm_human_preferences.launcher import mpiexec  # noqa: E402
 from lm_human_preferences.mpi.ranks import Ranks  # noqa: E402
 
@@ -54,11 +55,11 @@ class WatchedTrainer(train_policy.PPOTrainer):
 
     measured = []  # of each step: seconds on the clock, bytes of memory, open files, nodes of the graph
 
-    def train_on(self, session, *arguments):
+    def train_on(self, *arguments):
         with open('/proc/self/statm') as file:
             memory = int(file.read().split()[1]) * os.sysconf('SC_PAGE_SIZE')
-        self.measured.append((time.time(), memory, len(os.listdir('/proc/self/fd')), session.graph.version))
-        return super().train_on(session, *arguments)
+        self.measured.append((time.time(), memory, len(os.listdir('/proc/self/fd')), tf.get_default_graph().version))
+        return super().train_on(*arguments)
 
 
 def be_rank(steps: int, folder: str) -> None:

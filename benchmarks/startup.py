@@ -33,11 +33,12 @@ def case(name: str) -> None:
     done('import tensorflow')
     import numpy as np
 
-    from lm_human_preferences import train_policy
     from lm_human_preferences.hyperparameters import ModelHParams, TaskHParams, TrainPolicyHParams
     from lm_human_preferences.language.encodings import test_encoding
     from lm_human_preferences.language.trained_models import find_model
     from lm_human_preferences.method.lm_tasks import Task
+    from lm_human_preferences.method.ppo import Rollouts
+    from lm_human_preferences.method.ppo_trainer import PPOTrainer
     from lm_human_preferences.mpi.collectives import initialize_variables
     from lm_human_preferences.mpi.ranks import Ranks
 
@@ -49,7 +50,7 @@ def case(name: str) -> None:
     done('import and read the rest')
     ranks = Ranks()
     with tf.Graph().as_default() as graph, new_session(graph) as session:
-        trainer = train_policy.PPOTrainer(hparams, task, model, model, ranks)
+        trainer = PPOTrainer(hparams, task, model, model, ranks)
         done('build the graph')
         loaded = []
         if demo:
@@ -58,10 +59,10 @@ def case(name: str) -> None:
         done('set the weights')
         random = np.random.RandomState(0)
         queries = random.randint(0, model.n_vocab, [8, 64])
-        rollout = trainer.rollout(session, queries, random.random_sample([8, 24]))
+        rollout = trainer.rollout(queries, random.random_sample([8, 24]))
         done('first rollout')
         episodes = [rollout[key] for key in ('queries', 'responses', 'logprobs', 'values', 'ref_logprobs')]
-        trainer.train_on(session, train_policy.Rollouts(*episodes), 1e-6, random)
+        trainer.train_on(Rollouts(*episodes), 1e-6, random)
         done('first updates')
     parts['total'] = time.time() - START
     print(json.dumps(parts))

@@ -10,6 +10,7 @@ from lm_human_preferences import sample, train_lm, train_policy, train_reward
 from lm_human_preferences.graph.tf_versions import new_session, tf
 from lm_human_preferences.hyperparameters import SampleHParams
 from lm_human_preferences.language.trained_models import find_model, find_reward_model
+from lm_human_preferences.method import reward_trainer
 from lm_human_preferences.method.lm_tasks import Task
 from lm_human_preferences.mpi.collectives import initialize_variables
 from lm_human_preferences.mpi.ranks import Ranks
@@ -76,13 +77,12 @@ def test_rewards_far_from_zero_are_normalized():
     hparams, ranks, model = reward_hparams(**NORMALIZE), Ranks(), find_model('test')
     task = Task(hparams.task, model.encoding())
     with tf.Graph().as_default() as graph, new_session(graph) as session:
-        trainer = train_reward.RewardTrainer(hparams, task, model.hparams, ranks)
+        trainer = reward_trainer.RewardTrainer(hparams, task, model.hparams, ranks)
         initialize_variables(session, [], ranks)
         trainer.reward_model.model.variables['heads/reward/b'].load(3000.0, session)
         queries = task.query_stream('train', 1, ranks)
-        train_reward.Normalizer(trainer, session, queries, 1, ranks).normalize(0.0, 1.0, 'normalize', step=0)
+        reward_trainer.Normalizer(trainer, queries, 1, ranks).normalize(0.0, 1.0, 'normalize', step=0)
         rewards = trainer.sample_rewards(
-            session,
             task.query_stream('train', 1, ranks).next_batch(64),
             step_generator(1, ranks, step=0).random_sample([64, hparams.task.response_length]),
         )

@@ -21,10 +21,10 @@ from lm_human_preferences.method.label_types import get_label_type
 from lm_human_preferences.method.lm_tasks import Task, truncate_responses
 from lm_human_preferences.method.policy import Policy
 from lm_human_preferences.method.ppo import Rollouts, adaptive_kl_coef, token_rewards
+from lm_human_preferences.method.ppo_trainer import PPOTrainer
+from lm_human_preferences.method.reward_trainer import RewardTrainer
 from lm_human_preferences.method.rewards import RewardModel, normalizing_gain_bias
 from lm_human_preferences.mpi.ranks import Ranks
-from lm_human_preferences.train_policy import PPOTrainer
-from lm_human_preferences.train_reward import RewardTrainer
 
 
 def assert_close(actual, expected, name=''):
@@ -158,7 +158,7 @@ def test_two_steps_of_reward_training(golden, session, label_type):
     labels = recorded(numbers, 'label/')
     for step, lr in enumerate(numbers['lrs']):
         rows = slice(step * batch, (step + 1) * batch)
-        trainer.step(session, {name: values[rows] for name, values in labels.items()}, lr)
+        trainer.step({name: values[rows] for name, values in labels.items()}, lr)
     variables = {v.name[:-2]: v for v in trainer.trained_variables}
     after = recorded(numbers, 'after/')
     assert set(variables) == set(after)
@@ -197,7 +197,7 @@ def test_two_epochs_of_ppo(golden, session, kind):
     assert_close(rewards, rollout['rewards'])
     rollouts = Rollouts(**rollout)
     for epoch in range(config['noptepochs']):
-        stats = trainer.update(session, rollouts, config['lr'])
+        stats = trainer.update(rollouts, config['lr'])
         for name, expected in recorded(numbers, 'stat/').items():
             assert_close(stats[name.replace('.', '/')], expected[epoch], f'{name}, epoch {epoch}')
     after = recorded(numbers, 'after/')

@@ -12,9 +12,9 @@ from lm_human_preferences.language.trained_models import find_model
 from lm_human_preferences.method.lm_tasks import Task
 from lm_human_preferences.method.policy import Policy
 from lm_human_preferences.method.ppo import Rollouts
+from lm_human_preferences.method.ppo_trainer import PPOTrainer
+from lm_human_preferences.method.reward_trainer import RewardTrainer
 from lm_human_preferences.mpi.ranks import Ranks
-from lm_human_preferences.train_policy import PPOTrainer
-from lm_human_preferences.train_reward import RewardTrainer
 
 MODEL = ModelHParams(n_vocab=27, n_ctx=20, n_embd=32, n_head=4, n_layer=1)
 BATCH, QUERY, RESPONSE = 12, 5, 7
@@ -44,14 +44,16 @@ class Trained:
     def rollout(self):
         random = np.random.RandomState(1)
         queries = random.randint(0, 27, [BATCH, QUERY])
-        return self.trainer.rollout(self.session, queries, random.random_sample([BATCH, RESPONSE]))
+        with self.session.as_default():
+            return self.trainer.rollout(queries, random.random_sample([BATCH, RESPONSE]))
 
     def update(self):
         random = np.random.RandomState(2)
         tokens = random.randint(0, 27, [BATCH, QUERY + RESPONSE])
         logprobs, values, rewards = random.randn(3, BATCH, RESPONSE)
         episodes = Rollouts(tokens[:, :QUERY], tokens[:, QUERY:], logprobs * 0.1 - 3.3, values, rewards)
-        stats = [self.trainer.update(self.session, episodes, 1e-3) for _ in range(2)]
+        with self.session.as_default():
+            stats = [self.trainer.update(episodes, 1e-3) for _ in range(2)]
         return stats, self.session.run({v.name: v for v in self.variables if v.name.startswith('policy')})
 
 

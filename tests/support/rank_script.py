@@ -15,10 +15,10 @@ from lm_human_preferences.language.trained_models import find_model, find_reward
 from lm_human_preferences.method.label_types import label_schema
 from lm_human_preferences.method.lm_tasks import Task
 from lm_human_preferences.method.ppo import Rollouts
+from lm_human_preferences.method.ppo_trainer import PPOTrainer
+from lm_human_preferences.method.reward_trainer import RewardTrainer
 from lm_human_preferences.mpi import collectives, ranks
 from lm_human_preferences.mpi.collectives import initialize_variables
-from lm_human_preferences.train_policy import PPOTrainer
-from lm_human_preferences.train_reward import RewardTrainer
 
 TASK = {
     'task.query_length': 2,
@@ -82,7 +82,7 @@ def ppo(whiten_rewards):
         loaded = trainer.reward_model.load(session, find_reward_model('test')) if me.is_first else []
         initialize_variables(session, loaded, me)
         share = Rollouts(*(array[me.rank :: me.size] for array in episodes()))
-        return trainer.policy.model.variables, lambda: trainer.update(session, share, 1e-3)
+        return trainer.policy.model.variables, lambda: trainer.update(share, 1e-3)
 
     return build
 
@@ -104,7 +104,7 @@ def reward(label_type):
             labels[name] = random.randn(*shape) if dtype == np.float32 else random.randint(0, tokens, shape)
         share = {name: values[me.rank :: me.size] for name, values in labels.items()}
         trained = {variable.name: variable for variable in trainer.trained_variables}
-        return trained, lambda: trainer.step(session, share, 1e-3)
+        return trained, lambda: trainer.step(share, 1e-3)
 
     return build
 

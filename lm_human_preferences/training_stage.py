@@ -1,0 +1,135 @@
+"""One stage of a run: it trains one model, and it saves that model so that the stage can resume.
+
+A run has one or two stages: `train_reward` trains `reward_model`, `train_policy` trains `reward_model` and then
+`policy`, and `train_lm` trains `training`. `Stage` holds all that a training loop needs and that is not the algorithm:
+ranks, folder, checkpoints, graph, session and statistics.
+"""
+
+import contextlib
+import os
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, TypeVar
+
+import tqdm
+
+from lm_human_preferences.graph.tf_versions import new_session, tf
+from lm_human_preferences.hyperparameters import ModelHParams
+from lm_human_preferences.language.encodings import Encoding
+from lm_human_preferences.language.trained_models import save_model_folder
+from lm_human_preferences.mpi.collectives import initialize_variables
+from lm_human_preferences.mpi.ranks import Ranks
+from lm_human_preferences.runs.checkpoints import CHECKPOINTS_KEPT, Checkpoints
+from lm_human_preferences.runs.resuming import save_hparams
+from lm_human_preferences.runs.summaries import SummaryWriter, brief
+from lm_human_preferences.utils.hyperparams import HParams
+from lm_human_preferences.utils.progress import progress, say
+
+Trainer = TypeVar('Trainer')
+
+
+class Stage:
+    """A stage of a run on all its ranks.
+
+    Attributes:
+      ranks: the processes of the run. The first one reads checkpoints, writes files and prints.
+      run_folder, folder: the folders of the run and of the model in training; None where this rank writes nothing.
+      checkpoints: where the stage starts or resumes (`seed`, `step`, `position`, `state`), and what it saves.
+      summaries: the statistics for TensorBoard, in tb/EVENTS. They exist within `session`.
+    """
+
+    def __init__(self, hparams: HParams, model: str, events: str):
+        """Check `hparams`, and find the last checkpoint of the folder `model` in the run's folder.
+
+        Raises UserError for a folder that other hyperparameters or another number of ranks began.
+        """
+        self.ranks = Ranks()
+        hparams.validate(num_ranks=self.ranks.size)
+        self.hparams = hparams
+        self.run_folder: Optional[str] = hparams.run.save_dir if self.ranks.is_first else None
+        self.folder = os.path.join(self.run_folder, model) if self.run_folder else None
+        self.checkpoints = Checkpoints(self.folder, hparams, self.ranks)
+        self._events = events
+
+    @property
+    def seed(self) -> int:
+        """The seed of the run."""
+        return self.checkpoints.seed
+
+    @property
+    def step(self) -> int:
+        """The number of steps done."""
+        return self.checkpoints.step
+
+    @property
+    def is_new(self) -> bool:
+        """Whether no step was saved yet, so that models start from their initial weights."""
+        return self.checkpoints.step == 0
+
+    def say(self, line: str) -> None:
+        """Print a line, once for all ranks."""
+        say(line, self.ranks.is_first)
+
+    @contextlib.contextmanager
+    def session(
+        self,
+        build: Callable[[], Trainer],
+        load: Callable[[Trainer], List[tf.Variable]],
+        model_hparams: ModelHParams,
+        encoding: Encoding,
+        saved: Callable[[tf.Variable], bool] = lambda variable: True,
+        keep: int = CHECKPOINTS_KEPT,
+        model_folder: Optional[str] = None,
+    ) -> Iterator[Trainer]:
+        """Open the stage's session: build the graph, set all variables, and give the trainer.
+
+        Args:
+          build: makes the trainer, and with it the graph.
+          load: sets variables from trained models and returns them. The first rank calls it; the others receive its
+            values. On a resumed stage, the checkpoint has been restored before.
+          model_hparams, encoding: are written into the model's folder.
+          saved: whether a checkpoint holds a variable.
+          keep: how many checkpoints are kept.
+          model_folder: the folder of the finished model, where that is not the folder of the checkpoints.
+        """
+        with tf.Graph().as_default() as graph, new_session(graph, self.ranks.threads()) as session:
+            tf.set_random_seed(self.seed)
+            trainer = build()
+            if self.run_folder:
+                save_model_folder(model_folder or self.folder, model_hparams, encoding)
+                save_hparams(self.run_folder, self.hparams)
+            events = os.path.join(self.run_folder, 'tb', self._events) if self.run_folder else None
+            self.summaries = SummaryWriter(events, self.step)
+            variables = [variable for variable in tf.global_variables() if saved(variable)]
+            loaded = self.checkpoints.restore(session, variables, keep)
+            if self.ranks.is_first:
+                loaded += load(trainer)
+            initialize_variables(session, loaded, self.ranks)
+            graph.finalize()
+            yield trainer
+            self.summaries.close()
+
+    def steps(self, num_steps: int, description: str) -> tqdm.tqdm:
+        """Count the steps that are still to do, with a progress bar."""
+        self._bar = progress(range(self.step, num_steps), description, self.ranks.is_first)
+        return self._bar
+
+    def show(self, stats: Dict[str, float], tags: Sequence[str]) -> str:
+        """Show some statistics beside the progress bar; return them as one line."""
+        line = brief(stats, tags)
+        self._bar.set_postfix_str(line)
+        return line
+
+    def is_logged(self, step: int, num_steps: int) -> bool:
+        """Whether the statistics of a step are reported: every `run.log_interval` steps, and at the end."""
+        return step % self.hparams.run.log_interval == 0 or step == num_steps - 1
+
+    def after_step(self, step: int, position: int = 0, **state: Any) -> None:
+        """Save after `step` steps if it is time to, or if the process was asked to end (it ends then)."""
+        self.checkpoints.after_step(tf.get_default_session(), step, position, **state)
+
+    def save(self, step: int, position: int = 0, **state: Any) -> None:
+        """Save at once; training continues."""
+        self.checkpoints.save(tf.get_default_session(), step, position, **state)
+
+    def finish(self, step: int, position: int = 0, **state: Any) -> None:
+        """Save the finished model of the stage."""
+        self.checkpoints.finish(tf.get_default_session(), step, position, **state)
