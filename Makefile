@@ -38,7 +38,7 @@ HOROVOD_3.10 = $(HOROVOD_3.9)
 HOROVOD_3.11 = $(HOROVOD_3.9)
 HOROVOD = $(HOROVOD_$(PYTHON_VERSION))
 
-.PHONY: demo test lint format audit install environment horovod lock clean
+.PHONY: demo test lint format docs audit install environment horovod lock clean
 
 demo: install
 	$(BIN)/python launch.py train_policy demo demo-run --save_dir=$(SAVE_DIR)
@@ -53,6 +53,10 @@ lint: environment
 format: environment
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The pages of docs/ as a site in build/docs, which needs no network. A broken link is an error.
+docs: environment
+	$(BIN)/mkdocs build --strict --quiet
 
 # Known vulnerabilities of the locked packages, for information: it prints what it finds, or why it could not look.
 audit: environment
