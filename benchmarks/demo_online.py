@@ -53,7 +53,7 @@ def budget() -> int:
     (trial,) = experiments.load('demo_online').trials('train_policy', {})
     labels = trial.hparams.rewards.train_new_model.labels
     episodes = trial.hparams.ppo.total_episodes
-    return Schedule(labels.schedule.initial, labels.num_train, labels.schedule.retrainings, episodes).budget
+    return Schedule(labels.schedule.num_initial, labels.num_train, labels.schedule.num_retrainings, episodes).budget
 
 
 def run(save_dir: str, kind: str, seed: int, labels: int) -> str:
@@ -63,7 +63,7 @@ def run(save_dir: str, kind: str, seed: int, labels: int) -> str:
         command = [sys.executable, os.path.join(ROOT, 'launch.py'), 'train_policy', 'demo_online', f'{kind}-{seed}']
         command += [f'--save_dir={save_dir}', f'--run.seed={seed}', f'{NEW_MODEL}.run.seed={seed}']
         if kind == 'offline':
-            command += [f'{NEW_MODEL}.labels.num_train={labels}', f'{NEW_MODEL}.labels.schedule.initial={labels}']
+            command += [f'{NEW_MODEL}.labels.num_train={labels}', f'{NEW_MODEL}.labels.schedule.num_initial={labels}']
         subprocess.run(command, check=True)
     return folder
 

@@ -53,7 +53,7 @@ def measure_reward_model(run: RunFolder, reward_model: TrainedModel, hparams: Ev
     schema = label_schema(label_type, task.hparams.query_length, task.hparams.response_length)
     of_data_set = find_label_function(hparams.labels) is not None
     source = hparams.labels if of_data_set else find_label_file(hparams.labels)
-    labels = load_labels(source, schema, hparams.num_labels or None, task.encoding, hparams.seed, hparams.part)
+    labels = load_labels(source, schema, hparams.num_labels or None, task.encoding, hparams.seed, hparams.split)
     rewards = reward_models.label_rewards(reward_model, task, label_type.sample_names, labels, hparams.batch_size)
     shown = f'{hparams.labels}, held out' if of_data_set else hparams.labels
     result = dict(reward_models.figures(rewards, labels), source=shown)
@@ -64,7 +64,7 @@ def measure_reward_model(run: RunFolder, reward_model: TrainedModel, hparams: Ev
         result['judges'] = reward_models.judges_accuracy(judges, labels, task.encoding)
     if trained_on is not None and hparams.reward_model is None:
         result['by_labels'] = []
-        for step, trained in reward_models.kept_checkpoints(reward_model, hparams.checkpoints):
+        for step, trained in reward_models.kept_checkpoints(reward_model, hparams.num_checkpoints):
             rewards = reward_models.label_rewards(trained, task, label_type.sample_names, labels, hparams.batch_size)
             figures = reward_models.figures(rewards, labels)
             figures.pop('calibration', None)
@@ -88,7 +88,7 @@ def measure_policies(
     task = Task(task_hparams, policies[0].trained.encoding())
     if not reward_model.encoding().same_tokens(task.encoding):
         raise ValueError(f'the reward model and {policies[0].name} have different vocabularies')
-    held_out = policy_evaluation.held_out_queries(task, hparams.part, hparams.queries, hparams.seed)
+    held_out = policy_evaluation.held_out_queries(task, hparams.split, hparams.num_queries, hparams.seed)
     reference = next((p.trained for p in policies if p.name == INITIAL), None) or run_policy(run, 'ref_policy')
     judges = get_judges(task_hparams.query_dataset)
     answers = policy_evaluation.answers_of(

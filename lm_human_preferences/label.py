@@ -31,7 +31,7 @@ def label(hparams: LabelPageHParams) -> None:
     out = os.path.abspath(os.path.expanduser(hparams.out))
     os.makedirs(os.path.dirname(out), exist_ok=True)
     settings = task_settings(task_hparams, task.encoding)
-    collection = Collection(out, form, settings, hparams.num, hparams.overlap, hparams.people)
+    collection = Collection(out, form, settings, hparams.num_questions, hparams.overlap, hparams.num_people)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         with serving(collection, task.encoding, instructions, hparams.port) as address:
@@ -53,13 +53,13 @@ def add_questions(collection: Collection, hparams: LabelPageHParams, policy: Tra
     if collection.all_asked():
         return
     num_samples = len(collection.form.sample_names)
-    draws = QuestionDraws(task, hparams.mode, num_samples, hparams.seed, collection.place)
+    draws = QuestionDraws(task, hparams.split, num_samples, hparams.seed, collection.place)
     with responding(policy, task, hparams.batch_size * num_samples) as respond:
         while not collection.all_asked():
             more = ask_policy(
                 respond, draws, num_samples, hparams.batch_size, policy=f'{hparams.policy} {hparams.savescope}'
             )
-            collection.add(more[: hparams.num - len(collection.questions)])
+            collection.add(more[: hparams.num_questions - len(collection.questions)])
 
 
 def write_until_stopped(collection: Collection) -> None:
@@ -85,8 +85,8 @@ def find_task(hparams: LabelPageHParams) -> Tuple[TaskHParams, str]:
         except FileNotFoundError as error:
             raise UserError(f'{error}, which would tell the task: give --experiment=NAME too') from error
         task, label_type = run.task, _label_type(run)
-    if hparams.queries:
-        task.query_dataset = hparams.queries
+    if hparams.query_dataset:
+        task.query_dataset = hparams.query_dataset
     if hparams.temperature:
         task.policy.temperature = hparams.temperature
     return task, hparams.type or label_type or 'best_of_4'

@@ -71,7 +71,7 @@ class OnlineRewardModel:
         self._ranks = ranks
         schedule = self._new.labels.schedule
         self._schedule = Schedule(
-            schedule.initial, self._new.labels.num_train, schedule.retrainings, hparams.ppo.total_episodes
+            schedule.num_initial, self._new.labels.num_train, schedule.num_retrainings, hparams.ppo.total_episodes
         )
         self._seed = hparams.run.seed
         self._buyer: Optional[LabelBuyer] = None

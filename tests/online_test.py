@@ -43,7 +43,7 @@ REWARD = {
     'normalize_before': True,
     'normalize_after': True,
 }
-SCHEDULE = {'initial': 16, 'labeler': 'online_labeler:most_es', 'retrainings': 2}
+SCHEDULE = {'num_initial': 16, 'labeler': 'online_labeler:most_es', 'num_retrainings': 2}
 LABELER = """
 judged, limit = 0, None
 
@@ -142,10 +142,12 @@ def test_labels_are_bought_as_the_policy_trains(uninterrupted):
 
 
 def test_the_policy_of_a_run_is_asked_about_in_the_runs_task(uninterrupted, tmp_path):
-    hparams = LabelPageHParams(policy=str(uninterrupted), out=str(tmp_path / 'labels.json'), num=5, temperature=0.5)
+    hparams = LabelPageHParams(
+        policy=str(uninterrupted), out=str(tmp_path / 'labels.json'), num_questions=5, temperature=0.5
+    )
     task_hparams, label_type = label.find_task(hparams)
     assert (task_hparams.query_length, task_hparams.policy.temperature, label_type) == (2, 0.5, 'best_of_4')
-    collection = Collection(hparams.out, get_form(label_type), {}, planned=hparams.num)
+    collection = Collection(hparams.out, get_form(label_type), {}, planned=hparams.num_questions)
     policy = find_model(hparams.policy, hparams.savescope)
     label.add_questions(collection, hparams, policy, Task(task_hparams, policy.encoding()))
     assert [np.shape(question.samples) for question in collection.questions] == [(4, 3)] * 5
@@ -171,7 +173,7 @@ def test_an_interrupted_run_ends_as_one_that_was_not(uninterrupted, labeler, tmp
 
 
 def test_all_labels_at_first_is_the_offline_case(labeler, tmp_path):
-    hparams, labels = online_hparams(tmp_path / 'run', initial=64)
+    hparams, labels = online_hparams(tmp_path / 'run', num_initial=64)
     hparams.ppo.total_episodes = 32
     random = np.random.RandomState(0)
     entries = []
@@ -212,8 +214,8 @@ def test_answers_that_are_no_labels(labeler, tmp_path):
 @pytest.mark.parametrize(
     'settings, message',
     [
-        ({'schedule': {'initial': 4}}, r'schedule.initial \(4\) must be at least .*batch_size \(8\)'),
-        ({'schedule': {'initial': 65}}, r'at most .*labels.num_train \(64\)'),
+        ({'schedule': {'num_initial': 4}}, r'schedule.num_initial \(4\) must be at least .*batch_size \(8\)'),
+        ({'schedule': {'num_initial': 65}}, r'at most .*labels.num_train \(64\)'),
         ({'schedule': {'labeler': 'eval'}}, "labeler must be page or MODULE:FUNCTION, not 'eval'"),
         ({'schedule': None}, 'source labeler needs .*labels.schedule=on'),
     ],
@@ -229,7 +231,7 @@ DEFINITION = """
 run: {seed: 1}
 task: {query_length: 2, response_length: 3, query_dataset: test, policy: {initial_model: test}}
 train_reward:
-  labels: {type: TYPE, source: labeler, num_train: 24, schedule: {initial: 8, retrainings: 1, ahead: 0}}
+  labels: {type: TYPE, source: labeler, num_train: 24, schedule: {num_initial: 8, num_retrainings: 1, num_ahead: 0}}
   batch_size: 8
 train_policy:
   ppo: {batch_size: 16, total_episodes: 32}

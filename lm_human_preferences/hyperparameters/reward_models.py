@@ -23,14 +23,20 @@ from lm_human_preferences.utils.hyperparams import HParams, hparam
 class LabelScheduleHParams(HParams):
     """Collecting labels on the policy's samples while it trains (section 2.3 of the paper)."""
 
-    initial: int = hparam(
-        None, 'Labels before the first episode. They come from labels.source; the source `labeler` collects them, too.'
+    num_initial: int = hparam(
+        None,
+        'Labels before the first episode. They come from labels.source; the source `labeler` collects them, too.',
+        aliases=['initial'],
     )
     labeler: str = hparam('page', 'Who labels: page (people on the label page) or a function, as MODULE:FUNCTION.')
-    retrainings: int = hparam(19, 'Times that the reward model is trained again, after its first training.')
-    ahead: int = hparam(1000, 'Questions that are ready before people need them, so that people do not wait.')
+    num_retrainings: int = hparam(
+        19, 'Times that the reward model is trained again, after its first training.', aliases=['retrainings']
+    )
+    num_ahead: int = hparam(
+        1000, 'Questions that are ready before people need them, so that people do not wait.', aliases=['ahead']
+    )
     overlap: float = hparam(0.0, 'Share of the questions that several people answer, 0 to 1.')
-    people: int = hparam(5, 'Number of people who answer each of these shared questions.')
+    num_people: int = hparam(5, 'Number of people who answer each of these shared questions.', aliases=['people'])
     instructions: Optional[str] = hparam(
         None, "Instructions for people: a name or a text file. None: those of the task's data set."
     )
@@ -38,11 +44,11 @@ class LabelScheduleHParams(HParams):
 
     def validate(self, prefix: str = '') -> None:
         super().validate(prefix)
-        check(self, prefix, 'initial', POSITIVE)
-        check(self, prefix, 'retrainings ahead', NOT_NEGATIVE)
+        check(self, prefix, 'num_initial', POSITIVE)
+        check(self, prefix, 'num_retrainings num_ahead', NOT_NEGATIVE)
         check(self, prefix, 'instructions', NOT_EMPTY)
         check(self, prefix, 'overlap', UNIT_INTERVAL)
-        check(self, prefix, 'people', TWO_OR_MORE)
+        check(self, prefix, 'num_people', TWO_OR_MORE)
         check(self, prefix, 'port', PORT)
         if self.labeler != 'page' and not re.match(r'[A-Za-z_][\w.]*:[A-Za-z_]\w*\Z', self.labeler):
             raise ValueError(f'{prefix}labeler must be page or MODULE:FUNCTION, not {self.labeler!r}')
@@ -101,9 +107,9 @@ class TrainRewardHParams(HParams):
         check_divides(num_train, self.labels.num_train, batch_size, self.batch_size)
         check_divides(batch_size, self.batch_size, 'the number of ranks', num_ranks)
         schedule = self.labels.schedule
-        if schedule is not None and not self.batch_size <= schedule.initial <= self.labels.num_train:
+        if schedule is not None and not self.batch_size <= schedule.num_initial <= self.labels.num_train:
             raise ValueError(
-                f'{prefix}labels.schedule.initial ({schedule.initial}) must be at least {batch_size} '
+                f'{prefix}labels.schedule.num_initial ({schedule.num_initial}) must be at least {batch_size} '
                 f'({self.batch_size}) and at most {num_train} ({self.labels.num_train})'
             )
         if self.labels.source == 'labeler' and schedule is None:

@@ -67,24 +67,26 @@ class EvaluateHParams(HParams):
     )
     num_labels: int = hparam(0, 'Number of labels to use. 0: all.')
     reward_model: Optional[str] = hparam(None, 'Folder of a run whose reward model scores. None: that of the run.')
-    checkpoints: int = hparam(8, 'Number of earlier checkpoints of the reward model to measure, too.')
-    queries: int = hparam(512, 'Number of held-out queries.')
+    num_checkpoints: int = hparam(
+        8, 'Number of earlier checkpoints of the reward model to measure, too.', aliases=['checkpoints']
+    )
+    num_queries: int = hparam(512, 'Number of held-out queries.', aliases=['queries'])
     batch_size: int = hparam(64, 'Queries or labels at a time.')
     temperature: Optional[float] = hparam(None, 'Sampling temperature. None: that of the task.')
     query_dataset: Optional[str] = hparam(None, 'Data set of the queries. None: that of the task.')
-    part: str = hparam('test', 'Split of the data set: train, valid or test.')
+    split: str = hparam('test', 'Split of the data set: train, valid or test.', aliases=['part'])
     seed: int = hparam(20190918, 'Seed of queries, samples and labels.')
     out: Optional[str] = hparam(None, 'Folder for the figures. None: that of the run, if it is local.')
 
     def validate(self, prefix: str = '') -> None:
         super().validate(prefix)
         check(self, prefix, 'run labels label_type reward_model query_dataset out', NOT_EMPTY)
-        check(self, prefix, 'queries batch_size temperature', POSITIVE)
-        check(self, prefix, 'num_labels checkpoints', NOT_NEGATIVE)
+        check(self, prefix, 'num_queries batch_size temperature', POSITIVE)
+        check(self, prefix, 'num_labels num_checkpoints', NOT_NEGATIVE)
         check(self, prefix, 'seed', SEED)
         if self.run is None and not self.policies and (self.reward_model is None or self.labels is None):
             raise ValueError(f'{prefix}run is not set: give RUN, or --{prefix}policies RUN …')
-        check(self, prefix, 'part', SPLIT)
+        check(self, prefix, 'split', SPLIT)
 
 
 @dataclass
@@ -131,11 +133,11 @@ class LabelPageHParams(HParams):
     type: Optional[str] = hparam(
         None, 'Type of the labels: best_of_N, scalar_rating or scalar_compare. None: that of the run or experiment.'
     )
-    num: int = hparam(1000, 'Number of questions.')
+    num_questions: int = hparam(1000, 'Number of questions.', aliases=['num'])
     overlap: float = hparam(0.0, 'Share of the questions that several people answer, 0 to 1 (section 2.4).')
-    people: int = hparam(5, 'Number of people who answer each of these shared questions.')
-    queries: Optional[str] = hparam(None, 'Data set of the queries. None: that of the task.')
-    mode: str = hparam('train', 'Split of the data set: train, valid or test.')
+    num_people: int = hparam(5, 'Number of people who answer each of these shared questions.', aliases=['people'])
+    query_dataset: Optional[str] = hparam(None, 'Data set of the queries. None: that of the task.', aliases=['queries'])
+    split: str = hparam('train', 'Split of the data set: train, valid or test.', aliases=['mode'])
     temperature: Optional[float] = hparam(None, 'Sampling temperature. None: that of the task.')
     scale: int = hparam(5, 'Best rating of scalar_rating, 2 to 9; the worst is 1.')
     instructions: Optional[str] = hparam(
@@ -147,11 +149,11 @@ class LabelPageHParams(HParams):
 
     def validate(self, prefix: str = '') -> None:
         super().validate(prefix)
-        check(self, prefix, 'policy out savescope experiment type queries instructions', NOT_EMPTY)
-        check(self, prefix, 'num temperature batch_size', POSITIVE)
+        check(self, prefix, 'policy out savescope experiment type query_dataset instructions', NOT_EMPTY)
+        check(self, prefix, 'num_questions temperature batch_size', POSITIVE)
         check(self, prefix, 'overlap', UNIT_INTERVAL)
-        check(self, prefix, 'people', TWO_OR_MORE)
-        check(self, prefix, 'mode', SPLIT)
+        check(self, prefix, 'num_people', TWO_OR_MORE)
+        check(self, prefix, 'split', SPLIT)
         check(self, prefix, 'scale', (lambda value: 2 <= value <= 9, 'between 2 and 9'))
         check(self, prefix, 'seed', SEED)
         check(self, prefix, 'port', PORT)

@@ -42,7 +42,7 @@ class LabelBuyer:
         self._rollout_batch_size = hparams.rollout_batch_size
         self._form = form = get_form(hparams.labels.type)
         os.makedirs(folder, exist_ok=True)
-        self._given = 0 if hparams.labels.source == BOUGHT else schedule.initial
+        self._given = 0 if hparams.labels.source == BOUGHT else schedule.num_initial
         if self._given:
             self._copy_labels(hparams, os.path.join(folder, '0-initial.json'))
         self._bought = budget - self._given
@@ -51,9 +51,9 @@ class LabelBuyer:
             os.path.join(folder, os.path.basename(PEOPLES_LABELS) if self._labeler is None else '1-program.json'),
             form,
             task_settings(hparams.task, self._task.encoding),
-            planned=math.ceil(self._bought / (1 + overlap * (schedule.people - 1))),
+            planned=math.ceil(self._bought / (1 + overlap * (schedule.num_people - 1))),
             overlap=overlap,
-            people=schedule.people,
+            people=schedule.num_people,
         )
         self._draws = QuestionDraws(self._task, 'train', len(form.sample_names), seed, self._collection.place)
         self._page = contextlib.ExitStack()
@@ -72,7 +72,7 @@ class LabelBuyer:
 
     def ask(self, labels: int, questions: Callable[[], List[QuestionEntry]]) -> None:
         """Ask what `questions` gives until it makes for so many labels in all; a program answers at once."""
-        ahead = self._schedule.ahead if self._labeler is None else 0
+        ahead = self._schedule.num_ahead if self._labeler is None else 0
         while self._collection.expected < min(labels - self._given + ahead, self._bought):
             self._collection.add(questions())
         if self._labeler is not None:

@@ -34,7 +34,7 @@ USAGES = {  # of the commands without an experiment
     'evaluate': 'launch.py evaluate [RUN] [--labels=FILE] [--policies RUN MODEL initial]',
     'report': 'launch.py report RUN [RUN ...] [--out=FILE]',
     'convert': 'launch.py convert SOURCE TARGET [--savescope=policy]',
-    'label': 'launch.py label RUN_OR_MODEL --out=labels.json [--experiment=NAME] [--type=best_of_4] [--num=1000]',
+    'label': 'launch.py label RUN_OR_MODEL --out=FILE [--experiment=NAME] [--type=best_of_4] [--num_questions=1000]',
 }
 # What their words without a flag set: each word a hyperparameter, or all of them a list.
 POSITIONAL = {
@@ -404,6 +404,7 @@ def _is_flag(word: str) -> bool:
 
 def _split(flags: Dict[str, str], launch: type, hparams: type) -> Tuple[Dict[str, str], Dict[str, str]]:
     """The flags that belong to the launch, and those that are hyperparameters; UserError for any other."""
+    flags = hparams.renamed(flags)
     fields = {**hparams.tree(), **launch.tree()}
     for name, text in flags.items():
         if name not in fields:

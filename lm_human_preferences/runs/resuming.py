@@ -27,7 +27,7 @@ RESUME = ('on', 'off', 'overwrite')
 _LENGTH = re.compile(r'(ppo\.total_episodes|epochs)\Z')
 _MAY_CHANGE = re.compile(
     _LENGTH.pattern
-    + r'|(.*\.)?(run\.(log_interval|save_interval|save_dir)|labels\.schedule\.(ahead|instructions|port))\Z'
+    + r'|(.*\.)?(run\.(log_interval|save_interval|save_dir)|labels\.schedule\.(num_ahead|instructions|port))\Z'
 )
 # All that a run writes, for --resume=overwrite: nothing else in the folder is ours to remove.
 _CONTENTS = re.compile(

@@ -50,7 +50,7 @@ def test_a_short_demo_ends_with_its_table(tmp_path):
     assert abs(tuned['kl']) < 1 and abs(initial['kl']) < 1e-3
     assert set(tuned['wins']) == set(initial['judges']) and 0.3 < tuned['wins']['score']['share'] < 0.7
     # Measured anew, it is by the same judges.
-    status, output, errors = launch('evaluate', run, '--queries=8')
+    status, output, errors = launch('evaluate', run, '--num_queries=8')
     assert (status, errors) == (0, '') and 'better than initial: ridge' in output and 'Policies on 8 ' in output
     # The vocabulary travels with the models, so the run folder can be sampled anywhere.
     status, output, errors = launch('sample', f'--save_dir={run}', '--nsamples=2', '--temperature=0.7', '--seed=1')

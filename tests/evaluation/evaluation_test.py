@@ -153,7 +153,7 @@ def evaluated(tiny_run, capsys, *arguments):
 
 
 def test_policies_on_held_out_queries(tiny_run, capsys):
-    flags = ['--queries=48', '--batch_size=20']
+    flags = ['--num_queries=48', '--batch_size=20']
     out, found = evaluated(tiny_run, capsys, tiny_run.folder, *flags)
     result = found['policies']
     assert (result['baseline'], result['queries']) == ('initial', 48)
@@ -166,7 +166,7 @@ def test_policies_on_held_out_queries(tiny_run, capsys):
     for title in ('KL from the initial policy', 'score by reward model', 'distinct words', 'better than initial'):
         assert title in out
     # The same queries and random numbers again; and other batches change nothing.
-    _, again = evaluated(tiny_run, capsys, '--policies', tiny_run.folder, 'initial', '--queries=48')
+    _, again = evaluated(tiny_run, capsys, '--policies', tiny_run.folder, 'initial', '--num_queries=48')
     assert list(again['policies']['policies']) == ['initial', 'tiny']  # JSON sorts them
     assert again['policies']['policies']['tiny']['kl'] == pytest.approx(tuned['kl'], rel=1e-4)
     with open(os.path.join(tiny_run.folder, 'evaluation_samples.jsonl')) as f:
@@ -199,7 +199,7 @@ def test_a_reward_model_on_labels(tiny_run, capsys, tmp_path):
 def test_rouge_where_references_exist(tiny_run, capsys, tmp_path):
     path = tmp_path / 'texts.jsonl'
     path.write_text('\n'.join(json.dumps(dict(text='a.bcd', reference='xyz')) for _ in range(40)))
-    flags = ['--queries=8', f'--query_dataset=jsonl:{path}']
+    flags = ['--num_queries=8', f'--query_dataset=jsonl:{path}']
     out, found = evaluated(tiny_run, capsys, tiny_run.folder, *flags)
     assert 'ROUGE-L' in out and found['policies']['policies']['tiny']['rouge']['rouge1'] == 0
 
@@ -210,7 +210,7 @@ def test_rouge_where_references_exist(tiny_run, capsys, tmp_path):
         (['/nowhere'], '/nowhere: not the folder of a run'),
         ([], 'run is not set'),
         (['RUN', 'b'], "unexpected argument 'b'"),
-        (['RUN', '--part=all'], 'part must be train, valid or test'),
+        (['RUN', '--split=all'], 'split must be train, valid or test'),
         (['RUN', '--labels=/none.json'], 'no label file /none.json'),
         (['--policies', 'RUN', 'demo'], 'different vocabularies'),
     ],

@@ -284,11 +284,11 @@ def chosen_texts(labels):
 
 
 def test_kill_loses_no_choice(label, tmp_path):
-    process, address = label('--num', '12')
+    process, address = label('--num_questions', '12')
     chosen = answer(Person(address, 'Ann'), 5)
     process.kill()
     process.wait()
-    process, address = label('--num', '12')
+    process, address = label('--num_questions', '12')
     ann = Person(address, 'Ann')
     assert '5 of 12' in ann.page and 'Ann: 5' in ann.page
     assert chosen_texts(read(tmp_path / 'labels.json')) == chosen  # written anew at the start
@@ -307,7 +307,9 @@ def test_kill_loses_no_choice(label, tmp_path):
 
 
 def test_agreement_is_reported(label, tmp_path):
-    process, address = label('--num=2', '--overlap', '1', '--people', '2', '--type', 'scalar_rating', '--scale', '7')
+    process, address = label(
+        '--num_questions=2', '--overlap', '1', '--num_people', '2', '--type', 'scalar_rating', '--scale', '7'
+    )
     for name, places in (('Ann', (6, 0)), ('Bob', (6, 3))):
         person = Person(address, name)
         for place in places:

@@ -129,7 +129,7 @@ def test_a_sweep_of_the_users_own(tmp_path):
         (('train_policy', 'sentiment', 'x', '--mpi', '0'), 'mpi must be 1 or more'),
         (('train_policy', 'sentiment', 'x', '--mpi', 'many'), 'mpi should be int'),
         (('train_reward', 'demo', 'x', '--labeler', 'a:b'), '--labeler is for train_policy'),
-        (('train_policy', 'demo', 'x', '--labeler', 'a:b'), 'labels.schedule.initial is not set'),
+        (('train_policy', 'demo', 'x', '--labeler', 'a:b'), 'labels.schedule.num_initial is not set'),
         (('train_policy', 'demo_online', 'x', '--labeler', 'a.b'), 'labeler must be page or MODULE:FUNCTION'),
         (('train_policy', 'sentiment', 'x', '--mode', 'cloud'), 'mode must be local'),
         (('train_policy', 'sentiment', 'x', '--dry_run', 'maybe'), 'dry_run should be bool'),
