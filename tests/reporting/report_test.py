@@ -19,23 +19,33 @@ from lm_human_preferences.runs.samples import read_samples
 from lm_human_preferences.runs.summaries import SummaryWriter
 
 
-def write_events(folder, values, tag='score'):
+def write_events(folder, values, tag='score', first_step=0):
     """One event file with a scalar for each (step, value)."""
-    writer = SummaryWriter(str(folder))
+    writer = SummaryWriter(str(folder), first_step)
     for step, value in values:
         writer.write({tag: value}, step)
     writer.close()
 
 
-def test_of_several_event_files_the_later_counts(tmp_path):
-    """As another program leaves them that was stopped and went on from step 11, and was stopped again."""
-    for name, points in (('1', [(0, 1.0), (10, 2.0), (20, 3.0), (30, 4.0)]), ('2', [(20, 5.0)])):
-        write_events(tmp_path / name, points)
-        (file,) = os.listdir(str(tmp_path / name))
-        os.rename(str(tmp_path / name / file), str(tmp_path / f'events.out.tfevents.100{name}.host'))
+def test_a_resumed_run_has_one_curve(tmp_path):
+    for first_step, points in ((0, [(0, 1.0), (10, 2.0), (20, 3.0), (30, 4.0)]), (15, [(20, 5.0)])):
+        write_events(tmp_path, points, first_step=first_step)
     curve = read_curves(str(tmp_path))['score']
     assert curve.steps.tolist() == [0, 10, 20] and curve.values.tolist() == [1.0, 2.0, 5.0]
+    write_events(tmp_path, [(5, 0.0)], tag='another', first_step=0)
+    assert list(read_curves(str(tmp_path))) == ['another']
     assert read_curves(str(tmp_path / 'nowhere')) == {}
+
+
+def test_of_several_event_files_without_session_logs_the_later_counts(tmp_path):
+    """As another program leaves them that was stopped and resumed, and was stopped again."""
+    for name, points in (('1', [(0, 1.0), (10, 2.0), (20, 3.0), (30, 4.0)]), ('2', [(20, 5.0)])):
+        with tf.io.TFRecordWriter(str(tmp_path / f'events.out.tfevents.100{name}.host')) as file:
+            for step, value in points:
+                summary = tf.Summary(value=[tf.Summary.Value(tag='score', simple_value=value)])
+                file.write(tf.Event(step=step, summary=summary).SerializeToString())
+    curve = read_curves(str(tmp_path))['score']
+    assert curve.steps.tolist() == [0, 10, 20] and curve.values.tolist() == [1.0, 2.0, 5.0]
 
 
 def test_half_an_event_at_the_end_is_left_out(tmp_path):

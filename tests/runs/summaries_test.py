@@ -1,0 +1,131 @@
+"""Event files: a run that is killed and resumed has each step once, in TensorBoard and in our report."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from repository import ROOT
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.event_multiplexer import EventMultiplexer
+
+from lm_human_preferences.graph.tf_versions import tf
+from lm_human_preferences.reporting.event_files import read_curves
+from lm_human_preferences.runs.summaries import SummaryWriter
+from lm_human_preferences.utils.errors import UserError
+
+WRITE_AND_DIE = """
+import os, signal, sys
+from lm_human_preferences.runs.summaries import SummaryWriter
+writer = SummaryWriter(sys.argv[1], int(sys.argv[2]))
+for step in range(int(sys.argv[2]), int(sys.argv[3])):
+    writer.write({'score': 10.0 * int(sys.argv[2]) + step}, step)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def accumulator(folder):
+    return EventAccumulator(str(folder), size_guidance={'scalars': 0}, purge_orphaned_data=True)
+
+
+def write(folder, first_step, steps, value=0.0):
+    writer = SummaryWriter(str(folder), first_step)
+    for step in steps:
+        writer.write({'score': value + step}, step)
+    writer.close()
+
+
+def assert_one_curve(folder, values, *accumulators):
+    """Every reader finds these scores at steps 0, 1, …; so do `accumulators`, which were open before."""
+    curve = read_curves(str(folder))['score']
+    assert (curve.steps.tolist(), curve.values.tolist()) == (list(range(len(values))), values)
+    multiplexer = EventMultiplexer(size_guidance={'scalars': 0}, purge_orphaned_data=True)
+    multiplexer.AddRunsFromDirectory(str(folder.parent))
+    multiplexer.Reload()
+    found = [multiplexer.Scalars(folder.name, 'score')]
+    for reader in (accumulator(folder), *accumulators):
+        reader.Reload()
+        found.append(reader.Scalars('score'))
+    for events in found:
+        assert [(event.step, event.value) for event in events] == list(enumerate(values))
+
+
+def test_a_killed_process_loses_nothing_and_the_next_one_repeats_nothing(tmp_path):
+    folder = tmp_path / 'ppo'
+    folder.mkdir()
+    open_before = accumulator(folder)
+    values = []
+    for first_step, end in ((0, 7), (4, 9), (4, 5), (5, 12)):
+        command = [sys.executable, '-c', WRITE_AND_DIE, str(folder), str(first_step), str(end)]
+        assert subprocess.call(command, env=dict(os.environ, PYTHONPATH=ROOT)) == -signal.SIGKILL
+        values[first_step:] = [10.0 * first_step + step for step in range(first_step, end)]
+        assert_one_curve(folder, values, open_before)
+    assert len(os.listdir(str(folder))) == 4
+
+
+def test_half_a_record_at_the_end_of_an_older_file_hides_nothing(tmp_path):
+    folder = tmp_path / 'ppo'
+    write(folder, 0, range(5))
+    (name,) = os.listdir(str(folder))
+    with open(str(folder / name), 'r+b') as file:
+        file.truncate(os.path.getsize(file.name) - 5)
+    assert_one_curve(folder, [0, 1, 2, 3])
+    write(folder, 4, range(4, 7), value=10)
+    assert_one_curve(folder, [0, 1, 2, 3, 14, 15, 16])
+
+
+def test_starts_within_one_second_have_files_of_their_own_in_order(tmp_path):
+    folder = tmp_path / 'ppo'
+    for start in range(5):
+        write(folder, start, range(start, start + 3), value=10 * start)
+    assert len(os.listdir(str(folder))) == 5
+    assert_one_curve(folder, [0, 11, 22, 33, 44, 45, 46])
+
+
+def test_files_named_by_a_clock_ahead_of_ours_come_before_a_new_one(tmp_path):
+    folder = tmp_path / 'ppo'
+    for start, host in ((0, 'b'), (2, 'a')):
+        write(folder, start, range(start, start + 3), value=10 * start)
+        newest = sorted(os.listdir(str(folder)))[-1]
+        name = f'events.out.tfevents.{int(time.time()) + 3600 + start}.{host}'
+        os.rename(str(folder / newest), str(folder / name))
+    write(folder, 3, range(3, 5), value=30)
+    assert_one_curve(folder, [0, 1, 22, 33, 34])
+
+
+def test_event_files_of_earlier_versions_are_read(tmp_path):
+    """They hold all steps in one file, which begins with a session log of step 0."""
+    folder = tmp_path / 'ppo'
+    folder.mkdir()
+    with tf.io.TFRecordWriter(str(folder / 'events.out.tfevents.1700000000.host')) as file:
+        file.write(tf.Event(file_version='brain.Event:2').SerializeToString())
+        file.write(tf.Event(session_log=tf.SessionLog(status=tf.SessionLog.START)).SerializeToString())
+        for step in range(6):
+            summary = tf.Summary(value=[tf.Summary.Value(tag='score', simple_value=step)])
+            file.write(tf.Event(step=step, summary=summary).SerializeToString())
+    assert_one_curve(folder, [0, 1, 2, 3, 4, 5])
+    write(folder, 4, range(4, 6), value=10)
+    assert_one_curve(folder, [0, 1, 2, 3, 14, 15])
+
+
+def test_a_full_disk_is_one_error_and_keeps_what_was_written(small_disk, capfd):
+    disk, enlarge = small_disk
+    folder = os.path.join(disk, 'ppo')
+    writer = SummaryWriter(folder)
+    steps = 0
+    with pytest.raises(UserError, match=f'cannot write statistics to {folder}: No space left on device; free'):
+        for step in range(100000):
+            writer.write({f'tag {number}': 1.0 for number in range(100)}, step)
+            steps += 1
+    with pytest.raises(UserError, match='No space left on device'):
+        SummaryWriter(folder, steps)
+    assert capfd.readouterr() == ('', '')
+    assert len(read_curves(folder)['tag 99'].steps) >= steps > 10
+    enlarge()
+    writer = SummaryWriter(folder, steps)
+    writer.write({'tag 99': 2.0}, steps)
+    writer.close()
+    curve = read_curves(folder)['tag 99']
+    assert curve.steps.tolist() == list(range(steps + 1)) and curve.values[-1] == 2
