@@ -103,6 +103,8 @@ class Experiment:
         hparams = EvaluateHParams()
         hparams.override_from_nested_dict(self._sections['evaluate'])
         hparams.run = run
+        if not hparams.policies:  # with labels, the command measures policies only where it is asked to
+            hparams.policies = ['initial', run]
         hparams.validate()
         return hparams
 
