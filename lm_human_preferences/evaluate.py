@@ -1,17 +1,20 @@
-"""Measure policies against each other on held-out queries, and a reward model on people's labels.
+"""The command `evaluate`: measure policies on held-out queries, and a reward model on human labels.
 
-The figures go to the terminal as tables, and to `evaluation.json` in the run's folder, where the report finds them;
-those of a remote run, which is only read, to the folder that `out` names.
+The results go to the terminal as tables and to `evaluation.json` in the run's folder, where the report finds them.
+A remote run is only read: its results are saved only if `out` names a folder for them.
 """
 
+import copy
 import os
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, NamedTuple, Optional
+
+import numpy as np
 
 from lm_human_preferences.datasets.labels import find_label_file, load_labels, read_entries
 from lm_human_preferences.datasets.registry import find_label_function, get_judges
 from lm_human_preferences.evaluation import policies as policy_evaluation
 from lm_human_preferences.evaluation import reward_models, tables
-from lm_human_preferences.hyperparameters import EvaluateHParams
+from lm_human_preferences.hyperparameters import EvaluateHParams, TaskHParams
 from lm_human_preferences.language.run_models import INITIAL, find_policies, run_policy, run_reward_model
 from lm_human_preferences.language.trained_models import TrainedModel, find_reward_model
 from lm_human_preferences.method.label_types import get_label_type, label_schema
@@ -25,13 +28,16 @@ from lm_human_preferences.utils.progress import say
 
 
 def evaluate(hparams: EvaluateHParams) -> None:
-    """Measure what `hparams` ask for, print the tables and write the figures into the run's folder."""
+    """Measure what `hparams` ask for, print the tables, and save the results.
+
+    The reward model is measured if there are labels. The policies are measured if they are named, or if there are no
+    labels.
+    """
     run = RunFolder(hparams.run or next(name for name in hparams.policies if name != INITIAL))
-    own_folder = None if storage.is_remote(run.path) else run.path
-    out = os.path.expanduser(hparams.out) if hparams.out else own_folder
+    out = _output_folder(run, hparams)
     reward_model = find_reward_model(hparams.reward_model) if hparams.reward_model else run_reward_model(run)
     if hparams.labels is None and not run.has_policy:
-        raise ValueError(f'{run.path} has a reward model and no policy: give the --labels to measure it on')
+        raise ValueError(f'{run.path} has a reward model but no policy: give the --labels to measure it on')
     if hparams.labels is not None:
         result = measure_reward_model(run, reward_model, hparams)
         say(f'\nReward model on {result["source"]}\n{tables.aligned(tables.reward_rows(result))}')
@@ -43,32 +49,31 @@ def evaluate(hparams: EvaluateHParams) -> None:
 
 
 def measure_reward_model(run: RunFolder, reward_model: TrainedModel, hparams: EvaluateHParams) -> Dict[str, Any]:
-    """The figures of a reward model on the label file of `hparams`, at the end and along its training."""
-    trained_on = run.reward_hparams
-    type_name = hparams.label_type or (trained_on.labels.type if trained_on else None)
-    if type_name is None:
-        raise ValueError('label_type is not set: give --label_type=best_of_4 or whichever type the labels are')
-    label_type = get_label_type(type_name)
+    """Return the metrics of a reward model on the labels that `hparams` name.
+
+    For the run's own reward model they include the metrics of its kept checkpoints (`by_labels`).
+    """
+    label_type = get_label_type(_label_type_name(run, hparams))
     task = Task(run.task, reward_model.encoding())
-    schema = label_schema(label_type, task.hparams.query_length, task.hparams.response_length)
-    of_data_set = find_label_function(hparams.labels) is not None
-    source = hparams.labels if of_data_set else find_label_file(hparams.labels)
-    labels = load_labels(source, schema, hparams.num_labels or None, task.encoding, hparams.seed, hparams.split)
-    rewards = reward_models.label_rewards(reward_model, task, label_type.sample_names, labels, hparams.batch_size)
-    shown = f'{hparams.labels}, held out' if of_data_set else hparams.labels
-    result = dict(reward_models.figures(rewards, labels), source=shown)
-    if 'best' in labels:
-        votes = None if of_data_set else _votes(source, len(rewards), rewards.shape[1])
-        result['agreement'] = reward_models.agreement(rewards, labels, votes)
+    labels = _load_labels(label_type, task, hparams)
+
+    def rewards_of(model: TrainedModel) -> np.ndarray:
+        return reward_models.label_rewards(
+            model, task, label_type.sample_names, labels.arrays, hparams.batch_size
+        )  # [labels, samples]
+
+    rewards = rewards_of(reward_model)
+    result = dict(reward_models.metrics(rewards, labels.arrays), source=labels.title)
+    if 'best' in labels.arrays:
+        result['agreement'] = reward_models.agreement(rewards, labels.arrays, labels.votes)
         judges = get_judges(task.hparams.query_dataset)
-        result['judges'] = reward_models.judges_accuracy(judges, labels, task.encoding)
-    if trained_on is not None and hparams.reward_model is None:
+        result['judges'] = reward_models.judges_accuracy(judges, labels.arrays, task.encoding)
+    if run.reward_hparams is not None and hparams.reward_model is None:
         result['by_labels'] = []
-        for step, trained in reward_models.kept_checkpoints(reward_model, hparams.num_checkpoints):
-            rewards = reward_models.label_rewards(trained, task, label_type.sample_names, labels, hparams.batch_size)
-            figures = reward_models.figures(rewards, labels)
-            figures.pop('calibration', None)
-            result['by_labels'].append(dict(figures, labels=step * trained_on.batch_size))
+        for step, checkpoint in reward_models.kept_checkpoints(reward_model, hparams.num_checkpoints):
+            metrics = reward_models.metrics(rewards_of(checkpoint), labels.arrays)
+            metrics.pop('calibration', None)
+            result['by_labels'].append(dict(metrics, labels=step * run.reward_hparams.batch_size))
     return result
 
 
@@ -78,20 +83,17 @@ def measure_policies(
     hparams: EvaluateHParams,
     out: Optional[str],
 ) -> Dict[str, Any]:
-    """The figures of the policies of `hparams` on held-out queries; the folder `out` gets their first responses."""
-    names = hparams.policies or [INITIAL, run.path]
-    policies = find_policies(names, run)
-    task_hparams = run.task
-    if hparams.temperature is not None:
-        task_hparams.policy.temperature = hparams.temperature
-    task_hparams.query_dataset = hparams.query_dataset or task_hparams.query_dataset
-    task = Task(task_hparams, policies[0].trained.encoding())
+    """Return the metrics of the policies of `hparams` on held-out queries.
+
+    The first responses of each policy are written to the folder `out`, if there is one.
+    """
+    policies = find_policies(hparams.policies or [INITIAL, run.path], run)
+    task = Task(_policy_task(run, hparams), policies[0].trained.encoding())
     if not reward_model.encoding().same_tokens(task.encoding):
         raise ValueError(f'the reward model and {policies[0].name} have different vocabularies')
     held_out = policy_evaluation.held_out_queries(task, hparams.split, hparams.num_queries, hparams.seed)
     reference = next((p.trained for p in policies if p.name == INITIAL), None) or run_policy(run, 'ref_policy')
-    judges = get_judges(task_hparams.query_dataset)
-    answers = policy_evaluation.answers_of(
+    responses = policy_evaluation.respond_and_score(
         policies,
         reference,
         reward_model,
@@ -99,24 +101,84 @@ def measure_policies(
         held_out,
         hparams.batch_size,
         hparams.seed,
-        judges,
+        get_judges(task.hparams.query_dataset),
     )
-    rows: List[Dict[str, Any]] = []
-    for name, answer in answers.items():
-        rollout = dict(answer._asdict(), queries=held_out.queries, scores=answer.scores[policy_evaluation.SCORE])
-        rows += sample_rows(name, rollout, task.encoding)
     if out is not None:
-        os.makedirs(out, exist_ok=True)
-        write_samples(os.path.join(out, HELD_OUT_FILE), rows)
-    return policy_evaluation.figures(answers, held_out, task.padding_token)
+        _write_responses(out, responses, held_out, task)
+    return policy_evaluation.metrics(responses, held_out, task.padding_token)
 
 
-def _votes(path: str, count: int, samples: int) -> List[Optional[List[int]]]:
-    """The `votes` of the first `count` labels: each a list of the choices that people made, or None."""
+class _Labels(NamedTuple):
+    """The labels to measure a reward model on."""
+
+    title: str  # what the table calls them
+    arrays: Dict[str, np.ndarray]  # by field, [n, …]
+    votes: Optional[List[Optional[List[int]]]]  # of each label: the choices of several people, if it lists them
+
+
+def _output_folder(run: RunFolder, hparams: EvaluateHParams) -> Optional[str]:
+    """Return the folder for the results: `out`, else the run's own; None for a remote run without `out`."""
+    if hparams.out:
+        return os.path.expanduser(hparams.out)
+    return None if storage.is_remote(run.path) else run.path
+
+
+def _label_type_name(run: RunFolder, hparams: EvaluateHParams) -> str:
+    """Return the type of the labels: `label_type`, else the type that the run's reward model was trained on."""
+    if hparams.label_type is not None:
+        return hparams.label_type
+    if run.reward_hparams is None:
+        raise ValueError('label_type is not set: give the type of the labels, such as --label_type=best_of_4')
+    return run.reward_hparams.labels.type
+
+
+def _load_labels(label_type: Any, task: Task, hparams: EvaluateHParams) -> _Labels:
+    """Load the labels that `hparams.labels` names: those of a data set's held-out split, or a label file."""
+    schema = label_schema(label_type, task.hparams.query_length, task.hparams.response_length)
+    name, num = hparams.labels, hparams.num_labels or None
+    if find_label_function(name) is not None:
+        if num is None:
+            raise ValueError(f'num_labels is not set: the data set {name} needs a number, such as --num_labels=800')
+        arrays = load_labels(name, schema, num, task.encoding, hparams.seed, hparams.split)
+        return _Labels(f'{name}, held out', arrays, votes=None)
+    path = find_label_file(name)
+    arrays = load_labels(path, schema, num, task.encoding)
+    num_labels = len(arrays['query'])
+    votes = _read_votes(path, num_labels, len(label_type.sample_names)) if 'best' in arrays else None
+    return _Labels(name, arrays, votes)
+
+
+def _read_votes(path: str, num_labels: int, num_samples: int) -> List[Optional[List[int]]]:
+    """Return the `votes` of the first labels of a file: for each label the choices that people made, or None."""
     found = []
-    for place, label in read_entries(path)[:count]:
+    for place, label in read_entries(path)[:num_labels]:
         votes = label.get('votes')
-        if votes is not None and not (isinstance(votes, list) and all(choice in range(samples) for choice in votes)):
-            raise ValueError(f'{place}: votes should be a list of choices, 0 to {samples - 1}, not {votes!r}')
+        if votes is not None and not (isinstance(votes, list) and all(vote in range(num_samples) for vote in votes)):
+            raise ValueError(f'{place}: votes should be a list of choices, 0 to {num_samples - 1}, not {votes!r}')
         found.append(votes)
     return found
+
+
+def _policy_task(run: RunFolder, hparams: EvaluateHParams) -> TaskHParams:
+    """Return the run's task with the temperature and the query data set of `hparams`, where these are set."""
+    task = copy.deepcopy(run.task)
+    if hparams.temperature is not None:
+        task.policy.temperature = hparams.temperature
+    if hparams.query_dataset is not None:
+        task.query_dataset = hparams.query_dataset
+    return task
+
+
+def _write_responses(
+    out: str,
+    responses: Dict[str, policy_evaluation.PolicyResponses],
+    held_out: policy_evaluation.HeldOut,
+    task: Task,
+) -> None:
+    """Write the first responses of each policy to the samples file of the folder `out`."""
+    rows: List[Dict[str, Any]] = []
+    for name, policy in responses.items():
+        scores = policy.scores[policy_evaluation.SCORE]
+        rows += sample_rows(name, dict(policy._asdict(), queries=held_out.queries, scores=scores), task.encoding)
+    os.makedirs(out, exist_ok=True)
+    write_samples(os.path.join(out, HELD_OUT_FILE), rows)

@@ -1,1 +1,1 @@
-"""What `evaluate` measures: policies on held-out queries, reward models on labels, and the figures of texts."""
+"""Metrics of policies on held-out queries, of reward models on labels, and of texts."""

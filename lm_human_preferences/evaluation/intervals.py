@@ -1,20 +1,21 @@
-"""Confidence intervals of what is counted."""
+"""Confidence intervals of shares and means."""
 
 import math
 from typing import Sequence, Tuple
 
 import numpy as np
 
-Z_95 = 1.959964  # of the normal distribution: 95 % lie within so many standard deviations
+Z_95 = 1.959964  # standard deviations around the mean that hold 95 % of a normal distribution
 
 
 def wilson_interval(successes: float, trials: int) -> Tuple[float, float]:
-    """The 95 % interval of a share, `successes` of `trials` (Wilson 1927); it holds near 0 and 1 and for few trials.
+    """Return the 95 % interval of the share `successes` / `trials` (Wilson 1927).
 
-    A tie may count as half a success. ValueError without trials.
+    Unlike the normal approximation it is also right near 0 and 1 and for few trials. A tie may count as half a
+    success. ValueError if there are no trials.
     """
     if trials < 1:
-        raise ValueError('a share of nothing has no interval')
+        raise ValueError('a share of 0 trials has no interval')
     share, z2 = successes / trials, Z_95**2 / trials
     centre = (share + z2 / 2) / (1 + z2)
     half = math.sqrt(z2 * share * (1 - share) + z2**2 / 4) / (1 + z2)
@@ -22,6 +23,6 @@ def wilson_interval(successes: float, trials: int) -> Tuple[float, float]:
 
 
 def mean_interval(values: Sequence[float]) -> Tuple[float, float]:
-    """The 95 % interval of the mean of independent values, by their standard error."""
+    """Return the 95 % interval of the mean of independent values, from their standard error."""
     half = Z_95 * float(np.std(values)) / math.sqrt(len(values))
     return float(np.mean(values)) - half, float(np.mean(values)) + half

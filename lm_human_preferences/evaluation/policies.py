@@ -1,11 +1,11 @@
-"""Policies against each other: what they respond to the same held-out queries, by the same random numbers."""
+"""Compare policies: all respond to the same held-out queries with the same random numbers."""
 
-from typing import Dict, List, NamedTuple, Optional, Sequence
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 
 from lm_human_preferences.datasets.registry import Judge, get_references
-from lm_human_preferences.evaluation import texts as text_figures
+from lm_human_preferences.evaluation import texts as text_metrics
 from lm_human_preferences.evaluation.intervals import mean_interval, wilson_interval
 from lm_human_preferences.language.run_models import INITIAL, NamedPolicy
 from lm_human_preferences.language.trained_models import TrainedModel
@@ -14,7 +14,7 @@ from lm_human_preferences.method.lm_tasks import Task
 from lm_human_preferences.mpi.ranks import Ranks
 from lm_human_preferences.mpi.seeds import uniforms_of_samples
 
-SCORE = 'score'  # the reward model's, among the judges
+SCORE = 'score'  # the reward model's name among the judges
 NGRAMS = (1, 2, 3)
 
 
@@ -23,32 +23,32 @@ class HeldOut(NamedTuple):
 
     queries: np.ndarray  # [n, query_length], padded on the right
     texts: List[str]
-    references: List[Optional[str]]  # a person's response to each, where the data set has one
+    references: List[Optional[str]]  # a person's response to each query; None where the data set has none
 
 
-class Answers(NamedTuple):
+class PolicyResponses(NamedTuple):
     """One policy's responses to the held-out queries."""
 
-    texts: List[str]  # truncated as they are scored
-    responses: np.ndarray  # tokens [n, response_length], as the policy gave them
-    truncated: np.ndarray  # the same, with padding after the end
+    texts: List[str]  # of the truncated responses
+    responses: np.ndarray  # tokens [n, response_length], as sampled
+    truncated: np.ndarray  # [n, response_length], with padding after the end: what is scored
     valid: np.ndarray  # [n] bool, whether the response passes the truncation filter
     logprobs: np.ndarray  # [n, response_length] under the policy
     ref_logprobs: np.ndarray  # [n, response_length] under the initial policy
-    scores: Dict[str, np.ndarray]  # [n] of each judge, `score` the reward model's
+    scores: Dict[str, np.ndarray]  # by judge: [n]; `score` is the reward model
 
 
-def held_out_queries(task: Task, split: str, count: int, seed: int) -> HeldOut:
-    """Return `count` queries from a split of the task's data set, with references if the data set has them."""
+def held_out_queries(task: Task, split: str, num_queries: int, seed: int) -> HeldOut:
+    """Draw queries from a split of the task's data set, with references where the data set has them."""
     stream = task.query_stream(split, seed, Ranks())
-    drawn = [stream.next_query() for _ in range(count)]
+    drawn = [stream.next_query() for _ in range(num_queries)]
     known = get_references(task.hparams.query_dataset, split)
     references = [known[index] if known is not None else None for index, _ in drawn]
     queries = np.array([tokens for _, tokens in drawn], np.int32)
     return HeldOut(queries, [task.encoding.decode(tokens) for tokens in queries], references)
 
 
-def answers_of(
+def respond_and_score(
     policies: Sequence[NamedPolicy],
     reference: TrainedModel,
     reward_model: TrainedModel,
@@ -57,12 +57,13 @@ def answers_of(
     batch: int,
     seed: int,
     judges: Dict[str, Judge],
-) -> Dict[str, Answers]:
-    """Each policy's answers, by name.
+) -> Dict[str, PolicyResponses]:
+    """Sample each policy's responses to the held-out queries and score them; return them by the policy's name.
 
     Args:
-      reference: the policy from which the KL is measured.
-      judges: by name, who else scores the texts beside the reward model.
+      reference: the initial policy, from which the KL is measured.
+      batch: queries per session call.
+      judges: additional judges of the responses, by name.
     """
     queries = held_out.queries
     uniforms = uniforms_of_samples(seed, range(len(queries)), task.hparams.response_length)
@@ -74,50 +75,59 @@ def answers_of(
         ref_logprobs = {name: model.logprobs(queries, s['responses'], f'KL of {name}') for name, s in sampled.items()}
     with Scorer(reward_model, task, batch) as scorer:
         scores = {name: scorer.scores(queries, s['truncated'], f'scores of {name}') for name, s in sampled.items()}
-    answers = {}
+    found = {}
     for name, sample in sampled.items():
         texts = [task.encoding.decode(tokens).strip() for tokens in sample['truncated']]
         judged = {judge: np.asarray(score(texts)) for judge, score in judges.items()}
         judged[SCORE] = scores[name]
-        answers[name] = Answers(texts=texts, ref_logprobs=ref_logprobs[name], scores=judged, **sample)
-    return answers
+        found[name] = PolicyResponses(texts=texts, ref_logprobs=ref_logprobs[name], scores=judged, **sample)
+    return found
 
 
-def figures(answers: Dict[str, Answers], held_out: HeldOut, padding_token: int) -> Dict[str, Dict]:
-    """The figures of each policy, and of all but the baseline how often they score higher than it.
+def metrics(responses: Dict[str, PolicyResponses], held_out: HeldOut, padding_token: int) -> Dict[str, Any]:
+    """Return the metrics of each policy, with how often it scores higher than the baseline.
 
-    The baseline is `initial`, or else the last policy.
+    The baseline is the policy `initial`; without one, the last policy.
+
+    Returns:
+      `baseline`: its name. `queries`: their number. `policies`: by name, the mean of each of the `judges` with its 95 %
+      interval, `kl` and `entropy` (nats per response), `length` (tokens), `valid` (the share that passes the
+      truncation filter), `distinct` and `copied` (shares of n-grams), `rouge` if there are references, and `wins`
+      over the baseline.
     """
-    baseline = INITIAL if INITIAL in answers else list(answers)[-1]
+    baseline = INITIAL if INITIAL in responses else list(responses)[-1]
     found = {}
-    for name, answer in answers.items():
+    for name, policy in responses.items():
         found[name] = dict(
             judges={
                 judge: dict(mean=float(scores.mean()), interval=mean_interval(scores))
-                for judge, scores in answer.scores.items()
+                for judge, scores in policy.scores.items()
             },
-            kl=float((answer.logprobs - answer.ref_logprobs).sum(axis=1).mean()),
-            entropy=float(-answer.logprobs.sum(axis=1).mean()),
-            length=float((answer.truncated != padding_token).sum(axis=1).mean()),
-            valid=float(answer.valid.mean()),
-            distinct={str(n): text_figures.distinct_ngrams(answer.texts, n) for n in NGRAMS},
+            kl=float((policy.logprobs - policy.ref_logprobs).sum(axis=1).mean()),
+            entropy=float(-policy.logprobs.sum(axis=1).mean()),
+            length=float((policy.truncated != padding_token).sum(axis=1).mean()),
+            valid=float(policy.valid.mean()),
+            distinct={str(n): text_metrics.distinct_ngrams(policy.texts, n) for n in NGRAMS},
             copied=dict(
-                {str(n): text_figures.copied_ngrams(answer.texts, held_out.texts, n) for n in NGRAMS},
-                sentences=text_figures.copied_sentences(answer.texts, held_out.texts),
+                {str(n): text_metrics.copied_ngrams(policy.texts, held_out.texts, n) for n in NGRAMS},
+                sentences=text_metrics.copied_sentences(policy.texts, held_out.texts),
             ),
         )
-        pairs = [(text, ref) for text, ref in zip(answer.texts, held_out.references) if ref is not None]
+        pairs = [(text, ref) for text, ref in zip(policy.texts, held_out.references) if ref is not None]
         if pairs:
-            found[name]['rouge'] = text_figures.rouge(*zip(*pairs))
+            found[name]['rouge'] = text_metrics.rouge(*zip(*pairs))
         if name != baseline:
             found[name]['wins'] = {
-                judge: win_rate(scores, answers[baseline].scores[judge]) for judge, scores in answer.scores.items()
+                judge: win_rate(scores, responses[baseline].scores[judge]) for judge, scores in policy.scores.items()
             }
     return dict(baseline=baseline, queries=len(held_out.queries), policies=found)
 
 
 def win_rate(scores: np.ndarray, others: np.ndarray) -> Dict:
-    """How often `scores` [n] are above `others` [n], a tie counting half: share, 95 % interval, and share of ties."""
+    """Return how often `scores` [n] are above `others` [n]: `share` with its 95 % `interval`, and the share of `ties`.
+
+    A tie counts as half a win.
+    """
     ties = float(np.mean(scores == others))
     share = float(np.mean(scores > others)) + ties / 2
     return dict(share=share, interval=wilson_interval(share * len(scores), len(scores)), ties=ties)

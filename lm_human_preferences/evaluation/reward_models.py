@@ -1,4 +1,4 @@
-"""A reward model against people's labels: accuracy, loss, calibration, and agreement beside people's own."""
+"""Compare a reward model with human labels: accuracy, loss, calibration, and agreement with people."""
 
 import collections
 import itertools
@@ -19,14 +19,14 @@ CALIBRATION_BINS = 10
 
 
 class Checkpoint(NamedTuple):
-    """A reward model as it was after some steps of its training."""
+    """A reward model after `step` steps of its training."""
 
     step: int
     trained: TrainedModel
 
 
 def kept_checkpoints(trained: TrainedModel, limit: int) -> List[Checkpoint]:
-    """At most `limit` of a model's checkpoints, evenly spread over its training, oldest first."""
+    """Return at most `limit` of a model's saved checkpoints, spread evenly over its training, oldest first."""
     folder = os.path.join(trained.folder or '', 'checkpoints')
     names = os.listdir(folder) if trained.folder and os.path.isdir(folder) else []
     steps = sorted(int(m.group(1)) for m in (re.match(r'model\.ckpt-(\d+)\.index\Z', name) for name in names) if m)
@@ -38,41 +38,47 @@ def kept_checkpoints(trained: TrainedModel, limit: int) -> List[Checkpoint]:
 def label_rewards(
     trained: TrainedModel, task: Task, sample_names: Sequence[str], labels: Dict[str, np.ndarray], batch: int
 ) -> np.ndarray:
-    """Rewards [n, samples] of all samples of n labels."""
+    """Return the rewards [n, samples] of all samples of n labels."""
     with Scorer(trained, task, batch) as scorer:
         columns = [scorer.scores(labels['query'], labels[name], f'rewards of {name}') for name in sample_names]
     return np.stack(columns, axis=1)
 
 
-def figures(rewards: np.ndarray, labels: Dict[str, np.ndarray]) -> Dict[str, Any]:
-    """How rewards [n, samples] fit n labels of whichever type: the loss, and what else the type tells."""
+def metrics(rewards: np.ndarray, labels: Dict[str, np.ndarray]) -> Dict[str, Any]:
+    """Return the metrics of rewards [n, samples] on n labels of any type: the loss, and what else the type allows."""
     if 'best' in labels:
-        return choice_figures(rewards, labels['best'])
+        return choice_metrics(rewards, labels['best'])
     if 'difference' in labels:
         predicted, wanted = rewards[:, 1] - rewards[:, 0], labels['difference']
-        told = wanted != 0
-        right = np.sign(predicted[told]) == np.sign(wanted[told])
-        return dict(number_figures(predicted, wanted), **(accuracy(right) if told.any() else {}))
-    return number_figures(rewards[:, 0], labels['score'])
+        differ = wanted != 0
+        right = np.sign(predicted[differ]) == np.sign(wanted[differ])
+        return dict(number_metrics(predicted, wanted), **(accuracy(right) if differ.any() else {}))
+    return number_metrics(rewards[:, 0], labels['score'])
 
 
 def judges_accuracy(judges: Dict[str, Judge], labels: Dict[str, np.ndarray], encoding: Encoding) -> Dict[str, float]:
-    """How often each judge scores the sample highest that people chose, on labels of type best_of_N: share by name."""
+    """Return how often each judge gives its highest score to the sample that people chose: share by name.
+
+    `labels` are of type best_of_N.
+    """
     names = [f'sample{i}' for i in range(sum(name.startswith('sample') for name in labels))]
     texts = [[encoding.decode(tokens).strip() for tokens in labels[name]] for name in names]
     picked = {name: np.argmax([judge(column) for column in texts], axis=0) for name, judge in judges.items()}
     return {name: float(np.mean(choice == labels['best'])) for name, choice in picked.items()}
 
 
-def number_figures(predicted: np.ndarray, wanted: np.ndarray) -> Dict[str, Any]:
-    """Mean squared error and Pearson's correlation of numbers [n]; None for a correlation with a constant."""
+def number_metrics(predicted: np.ndarray, wanted: np.ndarray) -> Dict[str, Any]:
+    """Return the mean squared error (`loss`) and Pearson correlation of two arrays [n].
+
+    The correlation is None if either array is constant.
+    """
     varied = predicted.std() > 0 and wanted.std() > 0
     correlation = float(np.corrcoef(predicted, wanted)[0, 1]) if varied else None
     return dict(labels=len(wanted), loss=float(np.mean((predicted - wanted) ** 2)), correlation=correlation)
 
 
-def choice_figures(rewards: np.ndarray, best: np.ndarray) -> Dict[str, Any]:
-    """Accuracy, cross entropy and calibration of choosing by rewards [n, samples] where people chose best [n]."""
+def choice_metrics(rewards: np.ndarray, best: np.ndarray) -> Dict[str, Any]:
+    """Return accuracy, cross entropy and calibration of choosing by rewards [n, samples]; people chose `best` [n]."""
     logits = rewards - rewards.max(axis=1, keepdims=True)
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     right = rewards.argmax(axis=1) == best
@@ -82,19 +88,20 @@ def choice_figures(rewards: np.ndarray, best: np.ndarray) -> Dict[str, Any]:
 
 
 def accuracy(right: np.ndarray) -> Dict[str, Any]:
-    """The share of `right` [n] with its 95 % interval."""
+    """Return the share of `right` [n] with its 95 % interval."""
     return dict(accuracy=float(np.mean(right)), interval=wilson_interval(float(np.sum(right)), len(right)))
 
 
 def calibration(confidence: np.ndarray, right: np.ndarray) -> Dict[str, Any]:
-    """Whether a choice made with confidence p is right as often as p (Guo et al. 2017).
+    """Return how far the accuracy of choices is from their confidence (Guo et al. 2017).
 
     Args:
-      confidence: [n] the probability of the choice; right: [n] whether it was people's.
+      confidence: [n], the probability that the model gives to its choice.
+      right: [n], whether people made the same choice.
 
     Returns:
-      `error`, the expected calibration error: the mean over choices of |accuracy − confidence| of their bin; and the
-      `bins` that are not empty, with mean confidence, accuracy and count.
+      `error`: the expected calibration error, which is the mean over all choices of |accuracy − confidence| of their
+      bin. `bins`: mean confidence, accuracy and count of each bin that is not empty.
     """
     places = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
     bins = [
@@ -112,18 +119,21 @@ def calibration(confidence: np.ndarray, right: np.ndarray) -> Dict[str, Any]:
 def agreement(
     rewards: np.ndarray, labels: Dict[str, np.ndarray], votes: Optional[Sequence[Optional[Sequence[int]]]] = None
 ) -> Optional[Dict[str, Any]]:
-    """How often people, and the reward model, choose as another person did; None where no question was asked twice.
+    """Return how often people agree with each other and with the reward model; None if no question was asked twice.
 
-    A question is a query with its samples, in whatever order these were shown. Several labels on one question are as
-    many judgements, and so are the `votes` of a label (for each label: indices of samples, or None).
+    A question is a query with its samples; their order does not matter. Each label on a question is one judgement. A
+    label with `votes` is as many judgements as it has votes.
 
     Args:
-      rewards: [n, samples]. labels: of type best_of_N.
+      rewards: [n, samples].
+      labels: of type best_of_N.
+      votes: of each label, the indices of the samples that people chose, or None.
 
     Returns:
-      `people`: over all pairs of judgements on the same question, the share that chose the same sample; `model`: over
-      the same judgements, the share that chose what the model does; `majority`: the share of questions whose most
-      frequent answer the model gives. `questions` and `judgements` count.
+      `people`: over all pairs of judgements on the same question, the share that chose the same sample.
+      `model`: the share of judgements that chose the same sample as the model.
+      `majority`: the share of questions for which the model chooses what most people chose.
+      `questions`, `judgements`: how many there are of each.
     """
     samples = np.stack([labels[f'sample{i}'] for i in range(rewards.shape[1])], axis=1)
     questions = collections.defaultdict(list)
@@ -134,16 +144,16 @@ def agreement(
         voted = votes[i] if votes is not None and votes[i] else [labels['best'][i]]
         questions[question] += [texts[int(vote)] for vote in voted]
         choices[question] = texts[int(rewards[i].argmax())]
-    several = {question: answers for question, answers in questions.items() if len(answers) > 1}
-    if not several:
+    repeated = {question: answers for question, answers in questions.items() if len(answers) > 1}
+    if not repeated:
         return None
-    pairs = [a == b for answers in several.values() for a, b in itertools.combinations(answers, 2)]
-    by_model = [answer == choices[question] for question, answers in several.items() for answer in answers]
-    most = [choices[question] == collections.Counter(a).most_common(1)[0][0] for question, a in several.items()]
+    pairs = [a == b for answers in repeated.values() for a, b in itertools.combinations(answers, 2)]
+    model = [answer == choices[question] for question, answers in repeated.items() for answer in answers]
+    majority = [choices[question] == collections.Counter(a).most_common(1)[0][0] for question, a in repeated.items()]
     return dict(
-        questions=len(several),
-        judgements=len(by_model),
+        questions=len(repeated),
+        judgements=len(model),
         people=accuracy(np.array(pairs)),
-        model=accuracy(np.array(by_model)),
-        majority=accuracy(np.array(most)),
+        model=accuracy(np.array(model)),
+        majority=accuracy(np.array(majority)),
     )

@@ -1,4 +1,4 @@
-"""Figures of texts alone: how varied they are, what they copy from their query, how near they are to a reference."""
+"""Metrics of texts: how varied they are, what they copy from their query, how close they are to a reference."""
 
 import re
 from typing import Dict, List, Sequence
@@ -9,23 +9,23 @@ ROUGE_TYPES = ('rouge1', 'rouge2', 'rougeL')
 
 
 def words(text: str) -> List[str]:
-    """The words of a text, lower case, without punctuation."""
+    """Return the words of a text in lower case, without punctuation."""
     return re.findall(r"[^\W_]+(?:['’-][^\W_]+)*", text.lower())
 
 
 def ngrams(tokens: Sequence[str], n: int) -> List[tuple]:
-    """All runs of n tokens, in order."""
+    """Return all sequences of n neighbouring tokens, in order."""
     return [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
 
 
 def distinct_ngrams(texts: Sequence[str], n: int) -> float:
-    """How many of the n-grams of words in all texts are different ones (Li et al. 2016); 0 without any."""
+    """Return the share of distinct n-grams among all n-grams of the texts (Li et al. 2016); 0 if there are none."""
     found = [ngram for text in texts for ngram in ngrams(words(text), n)]
     return len(set(found)) / max(1, len(found))
 
 
 def copied_ngrams(texts: Sequence[str], sources: Sequence[str], n: int) -> float:
-    """The share of the texts' n-grams that occur in the text's own source: 1 for a pure copier (section 4.3)."""
+    """Return the share of the texts' n-grams that occur in the text's own source: 1 if all is copied (section 4.3)."""
     copied = total = 0
     for text, source in zip(texts, sources):
         known = set(ngrams(words(source), n))
@@ -36,7 +36,7 @@ def copied_ngrams(texts: Sequence[str], sources: Sequence[str], n: int) -> float
 
 
 def copied_sentences(texts: Sequence[str], sources: Sequence[str]) -> float:
-    """The share of the texts' sentences that stand word for word in the text's own source."""
+    """Return the share of the texts' sentences that occur word for word in the text's own source."""
     copied = total = 0
     for text, source in zip(texts, sources):
         known = ' ' + ' '.join(words(source)) + ' '
@@ -48,8 +48,8 @@ def copied_sentences(texts: Sequence[str], sources: Sequence[str]) -> float:
 
 
 def rouge(texts: Sequence[str], references: Sequence[str]) -> Dict[str, float]:
-    """Mean ROUGE F1 of texts against a reference for each: {'rouge1': …, 'rouge2': …, 'rougeL': …}, stemmed."""
-    from rouge_score import rouge_scorer  # slow to load, and needed for data with references only
+    """Return the mean ROUGE F1 of texts against their references: {'rouge1': …, 'rouge2': …, 'rougeL': …}, stemmed."""
+    from rouge_score import rouge_scorer  # slow to load, and only needed for data with references
 
     scorer = rouge_scorer.RougeScorer(list(ROUGE_TYPES), use_stemmer=True)
     scores = [scorer.score(reference, text) for text, reference in zip(texts, references)]

@@ -60,7 +60,7 @@ def test_ranks_are_not_started_from_within_ranks():
 def test_another_checkout_is_the_one_that_is_measured(tmp_path):
     package = tmp_path / 'other' / 'lm_human_preferences'
     shutil.copytree(os.path.join(ROOT, 'lm_human_preferences'), str(package))
-    with open(str(package / 'policy.py'), 'a') as file:
+    with open(str(package / 'method' / 'policy.py'), 'a') as file:
         file.write(f'\nopen({str(tmp_path / "measured")!r}, "a").write("x")\n')
     arguments = ['--against', str(tmp_path / 'other'), '--pairs=1', '--batches=2', '--response=3']
     row = printed('sampling.py', *arguments).splitlines()[-1].strip('| ').split('|')

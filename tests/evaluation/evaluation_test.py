@@ -1,4 +1,4 @@
-"""Figures of texts, labels and policies, and `evaluate` on a run."""
+"""Metrics of texts, labels and policies, and `evaluate` on a run."""
 
 import hashlib
 import json
@@ -8,6 +8,7 @@ import os
 import numpy as np
 import pytest
 
+from lm_human_preferences.datasets import random_letters
 from lm_human_preferences.datasets.query_stream import QueryStream
 from lm_human_preferences.datasets.registry import get_references, get_texts
 from lm_human_preferences.evaluation import policies, reward_models, tables, texts
@@ -17,14 +18,14 @@ from lm_human_preferences.launcher.command_line import main
 
 
 def test_wilson_interval():
-    # Its bounds are the shares p that lie z standard deviations of their own from what was observed.
+    # Each bound is a share p that is z of its own standard deviations away from the observed share.
     for successes, trials in ((15, 20), (1, 8), (300, 512)):
         low, high = wilson_interval(successes, trials)
         assert low < successes / trials < high
         for p in (low, high):
             assert abs(successes / trials - p) / math.sqrt(p * (1 - p) / trials) == pytest.approx(1.959964)
     low, high = wilson_interval(0, 10)
-    assert low == 0 and 0.27 < high < 0.29  # where the normal approximation sees no doubt at all
+    assert low == 0 and 0.27 < high < 0.29  # where the normal approximation gives an interval of width 0
     assert wilson_interval(10, 10) == pytest.approx((1 - high, 1.0))
     with pytest.raises(ValueError):
         wilson_interval(0, 0)
@@ -45,7 +46,7 @@ def test_copied_ngrams_and_sentences():
     source = 'The cat sat. It was a fine day for all of us.'
     copied, own = 'It was a fine day. The cat sat.', 'A dog ran to it, a fine day.'
     assert texts.copied_ngrams([copied], [source], 1) == 1.0
-    assert texts.copied_ngrams([own], [source], 3) == 1 / 6  # 'a fine day', of the six runs of three words
+    assert texts.copied_ngrams([own], [source], 3) == 1 / 6  # 'a fine day' is one of six
     assert texts.copied_ngrams([own], [''], 1) == 0.0
     assert texts.copied_sentences([copied, own], [source, source]) == 2 / 3
     assert texts.copied_sentences(['sat'], ['The cats sat']) == 1.0
@@ -63,26 +64,26 @@ def test_win_rate_counts_ties_half():
     assert found['interval'] == wilson_interval(2, 4)
 
 
-def test_choice_figures():
+def test_choice_metrics():
     rewards = np.log(np.array([[0.7, 0.3], [0.2, 0.8], [0.9, 0.1], [0.6, 0.4]]))
-    found = reward_models.choice_figures(rewards, np.array([0, 1, 1, 0]))
+    found = reward_models.choice_metrics(rewards, np.array([0, 1, 1, 0]))
     assert found['accuracy'] == 0.75 and found['chance'] == 0.5 and found['labels'] == 4
     assert found['loss'] == pytest.approx(-np.mean(np.log([0.7, 0.8, 0.1, 0.6])))
-    # One choice in each bin: sure of 0.6, 0.7 and 0.8 and right, sure of 0.9 and wrong.
+    # One choice in each bin: those of confidence 0.6, 0.7 and 0.8 are right, that of 0.9 is wrong.
     assert found['calibration']['error'] == pytest.approx((0.4 + 0.3 + 0.2 + 0.9) / 4)
     assert [b['count'] for b in found['calibration']['bins']] == [1, 1, 1, 1]
     sure = reward_models.calibration(np.array([1.0, 1.0]), np.array([True, True]))
     assert sure == dict(error=0.0, bins=[dict(confidence=1.0, accuracy=1.0, count=2)])
 
 
-def test_figures_of_comparisons_and_ratings():
+def test_metrics_of_comparisons_and_ratings():
     rewards = np.array([[0.0, 1.0], [2.0, 0.0], [1.0, 3.0]])
-    found = reward_models.figures(rewards, dict(difference=np.array([1.0, 1.0, 0.0])))
-    assert found['accuracy'] == 0.5  # of the two that people told apart
+    found = reward_models.metrics(rewards, dict(difference=np.array([1.0, 1.0, 0.0])))
+    assert found['accuracy'] == 0.5  # of the two with a difference
     assert found['loss'] == pytest.approx((0 + 9 + 4) / 3)
-    found = reward_models.figures(rewards[:, :1], dict(score=np.array([0.0, 4.0, 2.0])))
+    found = reward_models.metrics(rewards[:, :1], dict(score=np.array([0.0, 4.0, 2.0])))
     assert found['correlation'] == pytest.approx(1.0) and found['loss'] == pytest.approx(5 / 3)
-    constant = reward_models.figures(rewards[:, :1], dict(score=np.ones(3)))
+    constant = reward_models.metrics(rewards[:, :1], dict(score=np.ones(3)))
     assert constant['correlation'] is None
     assert ['correlation', '1.000'] in tables.reward_rows(found)
     assert not any(row[0] == 'correlation' for row in tables.reward_rows(constant))
@@ -95,18 +96,18 @@ def labels_of(*questions):
 
 
 def test_agreement_where_several_judged_the_same_question():
-    # The first question three times, once with its samples in the other order; the second once.
+    # The first question occurs three times, once with its samples in the other order; the second occurs once.
     labels = labels_of((1, 5, 6, 0), (1, 6, 5, 1), (1, 5, 6, 1), (2, 5, 6, 0))
     rewards = np.array([[2.0, 1], [1, 2.0], [2.0, 1], [1, 2]])
     found = reward_models.agreement(rewards, labels)
     assert (found['questions'], found['judgements']) == (1, 3)
-    assert found['people']['accuracy'] == pytest.approx(1 / 3)  # 5 and 5 agree, each with 6 does not
+    assert found['people']['accuracy'] == pytest.approx(1 / 3)  # the two that chose 5 agree, the third chose 6
     assert found['model']['accuracy'] == pytest.approx(2 / 3) and found['majority']['accuracy'] == 1
     assert reward_models.agreement(rewards[2:], {name: values[2:] for name, values in labels.items()}) is None
     votes = [None, None, None, [1, 1]]
     assert reward_models.agreement(rewards, labels, votes)['questions'] == 2
     rows = dict(tables.reward_rows(dict(labels=3, loss=1.0, agreement=found)))
-    assert rows['  two of them agree'].startswith('33.3%') and rows['questions put to several people'] == '1'
+    assert rows['  two people agree'].startswith('33.3%') and rows['questions answered by several people'] == '1'
 
 
 def test_references_of_a_users_own_data(tmp_path):
@@ -145,7 +146,7 @@ def test_a_query_knows_its_text():
 
 
 def evaluated(tiny_run, capsys, *arguments):
-    """What `evaluate` prints and writes."""
+    """Run `evaluate`; return what it prints and what it saves."""
     capsys.readouterr()
     main(['evaluate', *arguments])
     with open(os.path.join(tiny_run.folder, 'evaluation.json')) as f:
@@ -165,7 +166,7 @@ def test_policies_on_held_out_queries(tiny_run, capsys):
     assert initial['length'] == 3 and initial['valid'] == 1 and 0 < initial['entropy'] < 3 * math.log(27) + 1
     for title in ('KL from the initial policy', 'score by reward model', 'distinct words', 'better than initial'):
         assert title in out
-    # The same queries and random numbers again; and other batches change nothing.
+    # The queries and random numbers are the same again, and the batch size changes nothing.
     _, again = evaluated(tiny_run, capsys, '--policies', tiny_run.folder, 'initial', '--num_queries=48')
     assert list(again['policies']['policies']) == ['initial', 'tiny']  # JSON sorts them
     assert again['policies']['policies']['tiny']['kl'] == pytest.approx(tuned['kl'], rel=1e-4)
@@ -187,13 +188,47 @@ def test_a_reward_model_on_labels(tiny_run, capsys, tmp_path):
     # The last checkpoint is the model.
     assert result['by_labels'][-1]['accuracy'] == result['accuracy']
     assert result['agreement']['questions'] == 1 and result['agreement']['people']['accuracy'] == pytest.approx(1 / 3)
-    for title in ('agrees with people', 'calibration error', 'after 32 labels', 'two of them agree'):
+    for title in ('agrees with people', 'calibration error', 'after 32 labels', 'two people agree'):
         assert title in out
     labels[0]['votes'] = [4]
     path.write_text(json.dumps(labels))
     with pytest.raises(SystemExit):
         main(['evaluate', tiny_run.folder, '--labels', str(path)])
     assert 'entry 0: votes should be a list of choices, 0 to 3' in capsys.readouterr().err
+
+
+def test_a_reward_model_on_the_labels_of_a_data_set(tiny_run, capsys):
+    flags = ['--labels=test', '--num_labels=24', '--label_type=best_of_4', '--num_checkpoints=1']
+    out, found = evaluated(tiny_run, capsys, tiny_run.folder, *flags)
+    result = found['reward_model']
+    assert (result['labels'], result['source']) == (24, 'test, held out') and 'Reward model on test, held out' in out
+    # These labels are zeros: the samples of a question are equal, and the first is the best.
+    assert result['accuracy'] == 1 and result['loss'] == pytest.approx(math.log(4)) and len(result['by_labels']) == 1
+    assert result['agreement']['questions'] == 1 and result['judges'] == {}
+    out, found = evaluated(tiny_run, capsys, tiny_run.folder, *flags, '--label_type=scalar_rating')
+    assert found['reward_model']['labels'] == 24 and not {'judges', 'agreement'} & set(found['reward_model'])
+    assert 'loss' in out and 'agrees with people' not in out
+
+
+def test_the_judges_of_a_data_set_are_rows_of_the_tables(tiny_run, capsys, monkeypatch):
+    def judges():
+        return {'vowels': lambda texts: np.array([sum(letter in 'aeiou' for letter in text) for text in texts])}
+
+    monkeypatch.setattr(random_letters, 'judges', judges, raising=False)
+    out, found = evaluated(tiny_run, capsys, tiny_run.folder, '--labels', tiny_run.labels, '--num_checkpoints=0')
+    share = found['reward_model']['judges']['vowels']
+    with open(tiny_run.labels) as f:
+        labels = json.load(f)
+    vowels = [
+        [sum(letters().decode([t]) in 'aeiou' for t in label[f'sample{i}']) for i in range(4)] for label in labels
+    ]
+    assert share == np.mean([np.argmax(counts) == label['best'] for counts, label in zip(vowels, labels)])
+    assert ['vowels', 'agrees', 'with', 'people', f'{share:.1%}'] in [line.split() for line in out.splitlines()]
+    out, found = evaluated(tiny_run, capsys, tiny_run.folder, '--num_queries=8')
+    tuned = found['policies']['policies']['tiny']
+    assert set(tuned['judges']) == set(tuned['wins']) == {'score', 'vowels'}
+    titles = [line.strip().split('  ')[0] for line in out.splitlines()]
+    assert 'score by vowels' in titles and 'better than initial: vowels' in titles
 
 
 def test_rouge_where_references_exist(tiny_run, capsys, tmp_path):
@@ -213,11 +248,21 @@ def test_rouge_where_references_exist(tiny_run, capsys, tmp_path):
         (['RUN', '--split=all'], 'split must be train, valid or test'),
         (['RUN', '--labels=/none.json'], 'no label file /none.json'),
         (['--policies', 'RUN', 'demo'], 'different vocabularies'),
+        (['RUN', '--labels=test'], 'num_labels is not set: the data set test needs a number'),
+        (['RUN', '--labels=demo', '--num_labels=8', '--label_type=scalar_rating'], 'best_of_4'),
+        (['RUN', '--labels=demo', '--num_labels=8'], "the vocabulary 'test' cannot encode"),
+        (['RUN', '--labels=LABELS', '--label_type=scalar_rating'], "entry 0: field 'sample': missing"),
+        (['RUN', '--labels=LABELS', '--label_type=best'], "'best' is not best_of_N"),
     ],
 )
 def test_bad_input_is_one_line(tiny_run, arguments, message, capsys):
     capsys.readouterr()
     with pytest.raises(SystemExit) as exit:
-        main(['evaluate', *(tiny_run.folder if word == 'RUN' else word for word in arguments)])
+        main(
+            [
+                'evaluate',
+                *(word.replace('RUN', tiny_run.folder).replace('LABELS', tiny_run.labels) for word in arguments),
+            ]
+        )
     errors = capsys.readouterr().err
     assert exit.value.code == 2 and message in errors and errors.count('\n') == 1
