@@ -1,27 +1,27 @@
-"""Online data collection (section 2.3 of the paper): labels are bought on the policy's own samples while it trains.
+"""Online data collection: collect labels on the policy's own samples while it trains (section 2.3 of the paper).
 
-With N_π episodes of PPO in all, N_r labels in all and N_r⁰ of them before the first episode, l(n) labels are wanted
-before the n-th episode:
+Let N_π be the number of PPO episodes, N_r the number of labels, and N_r⁰ the number of labels before the first episode.
+Before the n-th episode the reward model needs l(n) labels:
 
     l(n) = N_r⁰ + (N_r − N_r⁰)·(1 − (1 − n/N_π)²)
 
-so most labels are bought early. Training waits where there are fewer. The reward model is trained before the first
-episode and retrained at evenly spaced values of l(n), each time from the initial language model, on all labels so far,
-and normalized as in the offline case, which is the limit N_r = N_r⁰.
+So most labels are collected early. Training waits if there are fewer. The reward model is trained before the first
+episode, and again at evenly spaced values of l(n). Each training starts from the initial language model, uses all
+labels so far, and normalizes rewards as offline training does. Offline training is the case N_r = N_r⁰.
 """
 
 import contextlib
 import copy
 import os
 import shutil
-from typing import Callable, List, Optional
+from typing import Callable, Optional
 
 import numpy as np
 
 from lm_human_preferences import train_reward
 from lm_human_preferences.hyperparameters import TrainPolicyHParams, TrainRewardHParams
-from lm_human_preferences.labeling.collector import LabelBuyer
-from lm_human_preferences.labeling.questions import QuestionEntry, Respond
+from lm_human_preferences.labeling.collector import Ask, LabelCollector
+from lm_human_preferences.labeling.questions import Respond
 from lm_human_preferences.mpi.ranks import Ranks
 from lm_human_preferences.runs import preemption
 from lm_human_preferences.runs.checkpoint_files import last_state
@@ -30,7 +30,7 @@ from lm_human_preferences.utils.progress import say
 
 
 class Schedule:
-    """When labels are wanted and the reward model is retrained, in episodes done; known before the run."""
+    """When labels are needed and when the reward model is retrained, by the number of finished episodes."""
 
     def __init__(self, initial: int, total: int, retrainings: int, total_episodes: int):
         self._initial, self._total = initial, total
@@ -38,30 +38,30 @@ class Schedule:
         self._total_episodes = total_episodes
 
     def wanted(self, episodes: int) -> int:
-        """l(n): labels wanted once this many episodes are done; no more than the last retraining can use."""
+        """Return l(n), the labels needed after this many episodes, but no more than the last training uses."""
         remaining = 1 - min(1, episodes / self._total_episodes)
-        bought = (self._total - self._initial) * (1 - remaining**2)
-        return min(self._initial + int(bought + 1e-9), self.budget)
+        collected = (self._total - self._initial) * (1 - remaining**2)
+        return min(self._initial + int(collected + 1e-9), self.budget)
 
     def training(self, episodes: int) -> int:
-        """Which training of the reward model is in force then: 0 is the first, before any episode."""
+        """Return which training gave the reward model in use after this many episodes; 0 is the first training."""
         return sum(self.wanted(episodes) >= self.labels(k) for k in range(1, self._retrainings + 1))
 
     def labels(self, training: int) -> int:
-        """How many labels a training uses."""
+        """Return how many labels a training uses."""
         return self._initial + (self._total - self._initial) * training // (self._retrainings + 1)
 
     @property
     def budget(self) -> int:
-        """All labels that are bought. Those of the last interval, which no training would use, are not."""
+        """The number of labels in all. It leaves out the last interval, whose labels no training would use."""
         return self.labels(self._retrainings)
 
 
 class OnlineRewardModel:
-    """The reward model of a run that buys labels as it goes, always at RUN/reward_model.
+    """The reward model of a run that collects labels while it trains. Its folder is always RUN/reward_model.
 
-    Every rank holds one. The first rank buys the labels; all of them train. What is in force at a step depends on the
-    number of the step alone, so a run that is resumed goes on with what it had.
+    Every rank has one. The first rank collects the labels; all ranks train. The reward model in use depends only on the
+    number of the step, so a resumed run has the same one.
     """
 
     def __init__(self, hparams: TrainPolicyHParams, folder: str, ranks: Ranks):
@@ -74,45 +74,50 @@ class OnlineRewardModel:
             schedule.num_initial, self._new.labels.num_train, schedule.num_retrainings, hparams.ppo.total_episodes
         )
         self._seed = hparams.run.seed
-        self._buyer: Optional[LabelBuyer] = None
+        self._collector: Optional[LabelCollector] = None  # on the first rank only
         if ranks.is_first:
-            self._buyer = LabelBuyer(self._new, self._labels_folder, self._schedule.budget, self._seed or 0)
+            self._collector = LabelCollector(self._new, self._labels_folder, self._schedule.budget, self._seed or 0)
 
     def __enter__(self) -> 'OnlineRewardModel':
         return self
 
     def __exit__(self, *_) -> None:
-        if self._buyer:
-            self._buyer.close()
+        if self._collector:
+            self._collector.close()
 
     @property
     def _labels_folder(self) -> str:
         return os.path.join(self._folder, ONLINE_FOLDER, 'labels')
 
-    def train_first(self) -> None:
-        """Train the reward model that the first episode needs, on labels about the initial policy.
+    @property
+    def _reward_model(self) -> str:
+        return os.path.join(self._folder, 'reward_model')
 
-        In a run that goes on after its first episodes it is not needed.
+    def train_first(self) -> None:
+        """Train the reward model for the first episode, on labels of the initial policy's samples.
+
+        Do nothing if the run is resumed after its first step.
         """
-        resumed = bool(last_state(os.path.join(self._folder, 'policy'))) if self._buyer else False
-        if self._ranks.broadcast(np.array(resumed)):
+        has_steps = bool(last_state(os.path.join(self._folder, 'policy'))) if self._collector else False
+        if self._from_first_rank(has_steps):
             return
         with contextlib.ExitStack() as stack:
-            questions = stack.enter_context(self._buyer.asking_initial_policy()) if self._buyer else None
+            questions = stack.enter_context(self._collector.asking_initial_policy()) if self._collector else None
             self._get_labels(self._schedule.wanted(0), questions, save=None)
         self._train(self._schedule.training(0))
 
     def refresh(self, step: int, respond: Respond, batch: int, save: Callable[[], None]) -> bool:
-        """See to the labels that are wanted before a step; True if another reward model is in force from then on.
+        """Get the labels and the reward model that a step needs. Return True if this is a new reward model.
 
         Args:
-          respond: gives the current policy's responses to any number of queries; best to as many as `batch`.
-          save: writes a checkpoint of the step; called by all ranks before a wait for people, which may take days.
+          respond: returns the current policy's truncated responses to any number of queries.
+          batch: the number of queries for which `respond` is most efficient.
+          save: writes a checkpoint of the step. All ranks call it before they wait for people, which may take days.
         """
         episodes = step * self._episodes_per_step
         self._get_labels(
             self._schedule.wanted(episodes),
-            lambda: self._buyer.questions(respond, batch, f'step {step}'),
+            lambda: self._collector.questions(respond, batch, f'step {step}'),
             save if step else None,
         )
         training = self._schedule.training(episodes)
@@ -121,24 +126,38 @@ class OnlineRewardModel:
         self._train(training)
         return True
 
-    def _get_labels(
-        self, labels: int, questions: Optional[Callable[[], List[QuestionEntry]]], save: Optional[Callable[[], None]]
-    ) -> None:
-        """Return when so many labels are there; a process that is asked to end in the meantime does so."""
-        if self._buyer:
-            self._buyer.ask(labels, questions)
-        lacking = self._buyer.lacks(labels) if self._buyer else False
-        if not self._ranks.broadcast(np.array(lacking)):
+    def _get_labels(self, labels: int, questions: Optional[Ask], save: Optional[Callable[[], None]]) -> None:
+        """Wait until there are `labels` labels. If this process is asked to end in the meantime, end it."""
+        if self._collector:
+            self._collector.ask(labels, questions)
+        must_wait = self._collector.lacks(labels) if self._collector else False
+        if not self._from_first_rank(must_wait):
             return
         if save:
             save()
-        if self._buyer:
-            self._buyer.wait_for(labels, questions)
+        if self._collector:
+            self._collector.wait_for(labels, questions)
         if self._ranks.mean(preemption.requested()) > 0:
             raise preemption.Preempted()
 
     def _train(self, training: int) -> None:
-        """Have at RUN/reward_model the one that was trained, from the start, on all labels it should have by now."""
+        """Train a reward model from the initial model on the labels of a training, and move it to RUN/reward_model."""
+        new = self._training_hparams(training)
+        if self._from_first_rank(self._is_trained(new) if self._collector else False):
+            return
+        say(f'reward model: training {training} on {new.labels.num_train} labels', self._ranks.is_first)
+        if self._collector:
+            os.makedirs(new.run.save_dir, exist_ok=True)
+            self._collector.save()
+        self._ranks.wait_for_all()
+        train_reward.train(new)
+        if self._collector:
+            shutil.rmtree(self._reward_model, ignore_errors=True)
+            os.rename(os.path.join(new.run.save_dir, 'reward_model'), self._reward_model)
+        self._ranks.wait_for_all()
+
+    def _training_hparams(self, training: int) -> TrainRewardHParams:
+        """Return the hyperparameters of a training: its labels, its seed and its folder."""
         new = copy.deepcopy(self._new)
         labels = self._schedule.labels(training)
         new.labels.num_train = labels // new.batch_size * new.batch_size
@@ -147,24 +166,13 @@ class OnlineRewardModel:
         if first_seed is not None:
             new.run.seed = (first_seed + training - self._schedule.training(0)) % 2**31
         new.run.save_dir = os.path.join(self._folder, ONLINE_FOLDER, f'training-{training}')
-        if self._ranks.broadcast(np.array(self._is_there(new) if self._buyer else False)):
-            return
-        say(f'reward model: training {training} on {new.labels.num_train} labels', self._ranks.is_first)
-        if self._buyer:
-            os.makedirs(new.run.save_dir, exist_ok=True)
-            self._buyer.save()
-        self._ranks.wait_for_all()
-        train_reward.train(new)
-        if self._buyer:
-            shutil.rmtree(self._current, ignore_errors=True)
-            os.rename(os.path.join(new.run.save_dir, 'reward_model'), self._current)
-        self._ranks.wait_for_all()
+        return new
 
-    @property
-    def _current(self) -> str:
-        return os.path.join(self._folder, 'reward_model')
-
-    def _is_there(self, new: TrainRewardHParams) -> bool:
-        """Whether a process before this one has put the outcome of a training in its place."""
-        state = last_state(self._current) or {}
+    def _is_trained(self, new: TrainRewardHParams) -> bool:
+        """Return whether RUN/reward_model is the finished result of a training, from before the run was resumed."""
+        state = last_state(self._reward_model) or {}
         return bool(state.get('finished')) and state['hparams']['labels'] == new.labels.to_nested_dict()
+
+    def _from_first_rank(self, flag: bool) -> bool:
+        """Return the first rank's flag on all ranks."""
+        return bool(self._ranks.broadcast(np.array(flag)))

@@ -1,4 +1,4 @@
-"""Labels bought while the policy trains."""
+"""Labels collected while the policy trains."""
 
 import collections
 import importlib
@@ -120,7 +120,7 @@ def test_the_papers_schedule():
     assert {(offline.wanted(n), offline.training(n)) for n in range(0, episodes, 99999)} == {(5000, 19)}
 
 
-def test_labels_are_bought_as_the_policy_trains(uninterrupted):
+def test_labels_are_collected_while_the_policy_trains(uninterrupted):
     # l(n) is 16, 30, 42, … before the six steps; the trainings are at 16, 32 and 48 labels.
     entries = read(uninterrupted / 'online' / 'labels' / '1-program.json')
     assert len(entries) == 48
@@ -207,7 +207,9 @@ def test_labelers_that_are_not_there(labeler, name, message):
 
 def test_answers_that_are_no_labels(labeler, tmp_path):
     hparams, _ = online_hparams(tmp_path / 'run', labeler='online_labeler:number')
-    with pytest.raises(UserError, match="labeler:number gave 'two': it must be the place of the best sample, 0 to 3"):
+    with pytest.raises(
+        UserError, match="labeler:number returned 'two': it must return the index of the best sample, 0 to 3"
+    ):
         train_policy.train(hparams)
 
 

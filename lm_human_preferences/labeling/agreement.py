@@ -7,13 +7,15 @@ import numpy as np
 
 
 class Agreement(NamedTuple):
-    rate: float  # share of pairs with the same answer; nan without pairs
+    """The agreement of people: `rate` is the share of pairs of answers that are the same, nan without pairs."""
+
+    rate: float
     pairs: int
     questions: int  # that more than one person answered
 
 
 def pairwise_agreement(values_by_question: Sequence[Sequence[float]]) -> Agreement:
-    """The agreement of the answers given to each question, every pair of people counted once."""
+    """Return the agreement of the answers given to each question. Every pair of people counts once."""
     same: List[bool] = []
     questions = 0
     for values in values_by_question:

@@ -1,53 +1,40 @@
-"""Who is asked which question, and what was answered: the state of the label page, kept in a journal.
+"""A collection of labels: it says who is asked which question, and keeps the answers.
 
-The journal is the truth: entries of `kind` question, answer, skip and undo, in the order in which they came. What is
-answered is on disk before it counts. All methods may be called from any thread.
+It has three parts: the state that the journal gives (`journal_state`), the leases of the questions that people are
+looking at (`leases`), and the label file (`label_file`). An answer is on disk, in the journal, before it counts.
 """
 
 import hashlib
 import statistics
 import threading
 import time
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Set
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
 
 from lm_human_preferences.hyperparameters import TaskHParams
 from lm_human_preferences.labeling.forms import Form
+from lm_human_preferences.labeling.journal_state import JournalState, Question
+from lm_human_preferences.labeling.label_file import LabelFile, label_entries
+from lm_human_preferences.labeling.leases import Leases
 from lm_human_preferences.language.encodings import Encoding
-from lm_human_preferences.runs.journal import Journal, journal_path
-from lm_human_preferences.utils.files import write_json
-
-LEASE_SECONDS = 600
-"""How long a question that somebody was shown is kept for them."""
-
-
-class Question(NamedTuple):
-    """One question: its place in the collection, and how many people are to answer it."""
-
-    number: int
-    query: List[int]
-    samples: List[List[int]]
-    people: int
-
-
-class Lease(NamedTuple):
-    shown_at: float
-    expires: float
+from lm_human_preferences.runs.journal import Entry, Journal, journal_path
 
 
 class Progress(NamedTuple):
+    """How far a collection is, and one person's part in it."""
+
     answers: int  # of all people
-    wanted: int  # including questions that are still to come
+    wanted: int  # including those to questions that do not exist yet
     own: int  # of this person
     seconds: Optional[float]  # this person's median time for an answer
 
 
 def overlaps(number: int, share: float) -> bool:
-    """Whether question `number` is one of the evenly spread `share` that several people answer."""
+    """Return whether several people answer question `number`: those questions are an evenly spread `share` of all."""
     return int((number + 1) * share + 1e-9) > int(number * share + 1e-9)
 
 
 def task_settings(task: TaskHParams, encoding: Encoding) -> Dict[str, Any]:
-    """What must be the same for all labels of one file."""
+    """Return the settings that all labels of one file must share."""
     return dict(
         query_length=task.query_length,
         response_length=task.response_length,
@@ -57,7 +44,7 @@ def task_settings(task: TaskHParams, encoding: Encoding) -> Dict[str, Any]:
 
 
 class Collection:
-    """Questions of one form, asked of any number of people until each has as many answers as it should."""
+    """Questions of one form, shown to any number of people until each has enough answers. Any thread may use it."""
 
     def __init__(
         self,
@@ -69,26 +56,21 @@ class Collection:
         people: int = 1,
         clock: Callable[[], float] = time.time,
     ):
-        """Open or continue the collection whose label file is `labels_path`.
+        """Open the collection whose label file is `labels_path`; start it if it has no journal.
 
         Args:
-          settings: what must be the same when it is continued, as of `task_settings`; ValueError where it is not.
-          planned: questions in all; `add` brings them.
-          overlap: the share of questions that `people` people answer; the others are answered once.
+          settings: what must not change between openings, as from `task_settings`; ValueError if it did.
+          planned: how many questions there will be. `add` brings them.
+          overlap: the share of questions that `people` people answer. One person answers each of the others.
+          clock: returns the time in seconds since 1970.
         """
         self.form = form
-        self.labels_path = labels_path
-        self._planned, self._overlap, self._people = planned, overlap, people
+        self._num_planned, self._overlap, self._people = planned, overlap, people
         self._clock = clock
-        self._changed = threading.Condition(threading.RLock())
-        self.questions: List[Question] = []
-        self.place = 0  # of the last question's query in its data set
-        self._answers: List[Dict[int, Dict[str, Any]]] = []  # of each question, by the journal's line
-        self._acts: Dict[str, List[int]] = {}  # each person's answers and skips that stand, by the journal's line
-        self._passed: Dict[str, Set[int]] = {}  # the questions each person has answered or skipped
-        self._skipped: Set[int] = set()  # questions that somebody has skipped, at one time or another
-        self._leases: Dict[int, Dict[str, Lease]] = {}
-        self._open: Dict[int, None] = {}  # in order, the questions that lack answers
+        self._changed = threading.Condition(threading.RLock())  # the lock of everything below
+        self._state = JournalState()
+        self._leases = Leases()
+        self._label_file = LabelFile(labels_path)
         self._journal = Journal(journal_path(labels_path))
         settings = dict(settings, type=form.label_type, answers=len(form.answers))
         if not self._journal.entries:
@@ -96,229 +78,214 @@ class Collection:
         self._check_settings(settings)
         for line, entry in enumerate(self._journal.entries):
             try:
-                self._apply(line, entry)
+                self._state.apply(line, entry)
             except (KeyError, IndexError, TypeError):
                 raise ValueError(f'{self._journal.path}: line {line + 1} does not fit the lines before it') from None
-        self.is_saved = False
 
     def _check_settings(self, settings):
         before = self._journal.entries[0].get('settings')
+        before = before if isinstance(before, dict) else {}
+        changes = [
+            f'{name} was {before.get(name)}, now {now}' for name, now in settings.items() if before.get(name) != now
+        ]
         if before != settings:
-            names = [name for name in settings if not isinstance(before, dict) or before.get(name) != settings[name]]
-            told = ', '.join(f'{name} was {(before or {}).get(name)}, now {settings[name]}' for name in names)
-            raise ValueError(f'{self._journal.path} was begun otherwise ({told}): give another --out or NAME')
+            raise ValueError(
+                f'{self._journal.path} was started with other settings ({", ".join(changes)}): '
+                'give another --out or NAME'
+            )
 
-    def add(self, samples_of_queries: Sequence[Dict[str, Any]]) -> None:
-        """Add questions: {query: tokens, samples: [tokens, …]} and whatever else the journal should keep of them."""
+    @property
+    def labels_path(self) -> str:
+        return self._label_file.path
+
+    @property
+    def questions(self) -> Sequence[Question]:
+        """All questions so far."""
+        return self._state.questions
+
+    @property
+    def position(self) -> int:
+        """The position of the last question's query in its data set."""
         with self._changed:
-            entries = []
-            for number, question in enumerate(samples_of_queries, start=len(self.questions)):
-                people = self._people if overlaps(number, self._overlap) else 1
-                entries.append(dict(question, kind='question', people=people))
-            self._record(*entries)
+            return self._state.position
+
+    def add(self, questions: Sequence[Dict[str, Any]]) -> None:
+        """Add questions: {query: tokens, samples: [tokens, …]}. Any further items are kept in the journal only."""
+        with self._changed:
+            first = len(self.questions)
+            people = [self._people_for(number) for number in range(first, first + len(questions))]
+            self._record(*(dict(question, kind='question', people=n) for question, n in zip(questions, people)))
 
     def next_question(self, who: str) -> Optional[Question]:
-        """The question to show to a person now: the one they have already, else one nobody else is busy with."""
+        """Return the question to show to a person now, None if there is none.
+
+        It is the question that the person is looking at, otherwise the first that nobody else is busy with.
+        """
         with self._changed:
             now = self._clock()
-            passed = self._passed.get(who, set())
-            mine = [n for n, leases in self._leases.items() if who in leases and n in self._open and n not in passed]
-            for number in mine + [n for n in self._open if n not in passed]:
-                if self._has_room(number, who, now):
-                    before = self._leases.setdefault(number, {}).get(who)
-                    shown_at = before.shown_at if before and before.expires > now else now
-                    self._leases[number][who] = Lease(shown_at, now + LEASE_SECONDS)
+            held = [number for number in self._leases.held_by(who) if number in self._state.open]
+            for number in [*held, *self._state.open]:
+                if not self._state.has_passed(who, number) and self._has_room(number, who, now):
+                    self._leases.take(number, who, now)
                     return self.questions[number]
             return None
 
     def order(self, who: str, number: int) -> List[int]:
-        """The shuffled order in which a person sees the samples of a question; always the same."""
+        """Return the shuffled order in which a person sees the samples of a question. It is always the same."""
 
-        def place(sample):
+        def key(sample):
             return hashlib.sha256(f'{number}/{sample}/{who}'.encode()).digest()
 
-        return sorted(range(len(self.form.sample_names)), key=place)
+        return sorted(range(len(self.form.sample_names)), key=key)
 
     def answer(self, who: str, number: int, answer: int) -> bool:
-        """Keep a person's answer, by its place on the page; False if it came too late to count.
+        """Keep a person's answer to question `number`. Return False if it came too late to count.
 
-        ValueError for a question or an answer that is not there.
+        `answer` is the index of the answer on the page. ValueError if there is no such question or answer.
         """
         with self._changed:
             if not (0 <= number < len(self.questions) and 0 <= answer < len(self.form.answers)):
                 raise ValueError('no such question or answer')
-            if any(given['who'] == who for given in self._answers[number].values()):
+            if self._state.has_answered(who, number):
                 return True  # sent twice
             now = self._clock()
-            if number not in self._open or not self._has_room(number, who, now):
+            if number not in self._state.open or not self._has_room(number, who, now):
                 return False
             order = self.order(who, number)
-            lease = self._leases.get(number, {}).get(who)
-            seconds = round(now - lease.shown_at, 1) if lease else None
-            self._record(self._answer_entry(who, number, self.form.value(answer, order), order=order, seconds=seconds))
+            seconds = self._leases.seconds_since_shown(number, who, now)
+            self._record_answer(who, number, self.form.value(answer, order), order=order, seconds=seconds)
             return True
 
     def judge(self, who: str, number: int, value: float) -> None:
         """Keep the label that a program, called `who`, gives to a question."""
         with self._changed:
-            self._record(self._answer_entry(who, number, value))
-
-    def _answer_entry(self, who, number, value, **more):
-        when = time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(self._clock()))
-        return dict(kind='answer', question=number, who=who, value=value, when=when, **more)
+            self._record_answer(who, number, value)
 
     def skip(self, who: str, number: int) -> None:
-        """Do not show a person this question again; others may answer it."""
+        """Do not show a person this question again. Others may answer it."""
         with self._changed:
             if not 0 <= number < len(self.questions):
                 raise ValueError('no such question')
-            if number not in self._passed.get(who, set()):
+            if not self._state.has_passed(who, number):
                 self._record(dict(kind='skip', question=number, who=who))
+                self._leases.end(number, who)
 
     def undo(self, who: str) -> bool:
-        """Take back a person's last answer or skip, and keep its question for them; False if there is none."""
+        """Take back a person's last answer or skip and keep its question for them. Return False if there is none."""
         with self._changed:
-            if not self._acts.get(who):
+            acts = self._state.acts(who)
+            if not acts:
                 return False
-            line = self._acts[who][-1]
-            number = self._journal.entries[line]['question']
+            line = max(acts)
+            number = acts[line]['question']
             self._record(dict(kind='undo', line=line, who=who))
-            for leases in self._leases.values():
-                leases.pop(who, None)
+            self._leases.end_all_of(who)
             now = self._clock()
             if self._has_room(number, who, now):
-                self._leases.setdefault(number, {})[who] = Lease(now, now + LEASE_SECONDS)
+                self._leases.take(number, who, now)
             return True
 
     def progress(self, who: str) -> Progress:
-        """How far everybody is, and this person."""
+        """Return how far everybody is, and this person."""
         with self._changed:
-            acts = [self._journal.entries[line] for line in self._acts.get(who, [])]
-            times = [act['seconds'] for act in acts if act.get('seconds') is not None]
+            acts = self._state.acts(who).values()
+            seconds = [act['seconds'] for act in acts if act.get('seconds') is not None]
             own = sum(act['kind'] == 'answer' for act in acts)
-            return Progress(self.num_answers, self.wanted, own, statistics.median(times) if times else None)
+            return Progress(self.num_answers, self.wanted, own, statistics.median(seconds) if seconds else None)
 
     @property
     def num_answers(self) -> int:
         with self._changed:
-            return sum(map(len, self._answers))
+            return self._state.num_answers
 
     @property
     def asked(self) -> int:
-        """Answers that the questions there are ask for."""
+        """How many answers the questions so far need."""
         with self._changed:
             return sum(question.people for question in self.questions)
 
     @property
     def expected(self) -> int:
-        """The same, without those questions that lack answers and that somebody has skipped."""
+        """How many answers the questions so far will probably get: none is expected where somebody skipped."""
         with self._changed:
-            lacking = [n for n in self._skipped if n in self._open]
-            return self.asked - sum(self.questions[n].people - len(self._answers[n]) for n in lacking)
+            return self.asked - self._state.num_missing_of_skipped()
 
     @property
     def wanted(self) -> int:
-        """Answers that all planned questions together ask for."""
+        """How many answers all planned questions need."""
         with self._changed:
-            to_come = range(len(self.questions), self._planned)
-            return self.asked + sum(self._people if overlaps(number, self._overlap) else 1 for number in to_come)
+            return self.asked + sum(map(self._people_for, range(len(self.questions), self._num_planned)))
 
     def unanswered(self) -> List[Question]:
-        """The questions that lack answers."""
+        """Return the questions that need more answers."""
         with self._changed:
-            return [self.questions[number] for number in self._open]
+            return [self.questions[number] for number in self._state.open]
 
     @property
     def is_complete(self) -> bool:
-        """Whether every planned question is there and has all its answers."""
+        """Whether all planned questions exist and have all their answers."""
         with self._changed:
-            return self.all_asked() and not self._open
-
-    def plan(self, questions: int) -> None:
-        """Say how many questions there will be in all."""
-        with self._changed:
-            self._planned = questions
+            return self.all_asked() and not self._state.open
 
     def all_asked(self) -> bool:
-        """Whether no question is still to come."""
+        """Return whether all planned questions exist."""
         with self._changed:
-            return len(self.questions) >= self._planned
+            return len(self.questions) >= self._num_planned
 
     def wait(self, done: Callable[[], bool], seconds: float) -> bool:
-        """Wait until `done` says so after a change, or for at most `seconds`; what `done` says then."""
+        """Wait until `done()` is true, for at most `seconds`, and return its last result. It runs after each change."""
         with self._changed:
             return self._changed.wait_for(done, timeout=seconds)
 
     def labels(self) -> List[Dict[str, Any]]:
-        """One entry of a label file for each answer, in the order in which the answers came."""
+        """Return the entries of the label file: one for each answer, in the order in which the answers came."""
         with self._changed:
-            found = sorted((line, number) for number, answers in enumerate(self._answers) for line in answers)
-            entries = []
-            for line, number in found:
-                question = self.questions[number]
-                value = self._journal.entries[line]['value']
-                entries.append(self.form.entry(question.query, question.samples, value))
-            return entries
+            return label_entries(self._state, self.form)
 
     def values_by_question(self) -> List[List[float]]:
-        """The answers to each question, as the values of their labels."""
+        """Return the labels that people gave to each question."""
         with self._changed:
-            return [[answer['value'] for answer in answers.values()] for answers in self._answers]
+            return [
+                [answer['value'] for answer in self._state.answers(number)] for number in range(len(self.questions))
+            ]
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether the label file holds all answers."""
+        with self._changed:
+            return self._label_file.is_current(len(self._journal.entries))
 
     def write_labels(self) -> None:
-        """Write the label file anew, unless it is up to date."""
+        """Write the label file, unless it holds all answers."""
         with self._changed:
             if self.is_saved:
                 return
-            labels, self.is_saved = self.labels(), True
-        try:
-            write_json(self.labels_path, labels, indent=None)
-        except BaseException:
-            self.is_saved = False
-            raise
+            labels, num_entries = self.labels(), len(self._journal.entries)
+        self._label_file.write(labels, num_entries)  # without the lock: people's answers do not wait for it
 
     def close(self) -> None:
         self._journal.close()
 
-    def _record(self, *entries):
+    def _people_for(self, number):
+        """Return how many people must answer question `number`."""
+        return self._people if overlaps(number, self._overlap) else 1
+
+    def _has_room(self, number, who, now):
+        """Return whether a question needs one more answer, if all others who are busy with it answer it, too."""
+        return self._state.num_missing(number) > self._leases.num_others(number, who, now)
+
+    def _record_answer(self, who, number, value, **more):
+        when = time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(self._clock()))
+        self._record(dict(kind='answer', question=number, who=who, value=value, when=when, **more))
+        if number in self._state.open:
+            self._leases.end(number, who)
+        else:
+            self._leases.end_all_on(number)
+
+    def _record(self, *entries: Entry):
+        """Append entries to the journal, then apply them to the state."""
         first = len(self._journal.entries)
         self._journal.append(*entries)
         for line, entry in enumerate(entries, start=first):
-            self._apply(line, entry)
-        self.is_saved = False
+            self._state.apply(line, entry)
         self._changed.notify_all()
-
-    def _apply(self, line, entry):
-        """Change the state as an entry of the journal says."""
-        kind = entry['kind']
-        if kind == 'question':
-            number = len(self.questions)
-            self.questions.append(Question(number, entry['query'], entry['samples'], entry['people']))
-            self._answers.append({})
-            self._open[number] = None
-            self.place = entry.get('place', 0)
-        elif kind in ('answer', 'skip'):
-            number, who = entry['question'], entry['who']
-            if kind == 'answer':
-                self._answers[number][line] = entry
-                if len(self._answers[number]) >= self.questions[number].people:
-                    self._open.pop(number, None)
-            else:
-                self._skipped.add(number)
-            self._acts.setdefault(who, []).append(line)
-            self._passed.setdefault(who, set()).add(number)
-            if kind == 'answer' and number not in self._open:
-                self._leases.pop(number, None)
-            else:
-                self._leases.get(number, {}).pop(who, None)
-        elif kind == 'undo':
-            number, who = self._journal.entries[entry['line']]['question'], entry['who']
-            self._acts[who].remove(entry['line'])
-            self._passed[who].discard(number)
-            if self._answers[number].pop(entry['line'], None) is not None:
-                self._open = dict.fromkeys(sorted([number, *self._open]))
-
-    def _has_room(self, number, who, now):
-        """Whether a question wants more answers than it has, or will have from those who are busy with it."""
-        others = [name for name, lease in self._leases.get(number, {}).items() if lease.expires > now and name != who]
-        return len(self._answers[number]) + len(others) < self.questions[number].people

@@ -1,6 +1,6 @@
-"""Trained models in use: policies that respond, the initial policy's view of a response, rewards.
+"""Run trained models: sample responses of a policy, compute their reference log-probabilities, and score them.
 
-Each model has a graph and a session of its own, so that models of any number and size can be used one after the other.
+Each model has its own graph and session, so several models of any size can be used one after the other.
 """
 
 import abc
@@ -20,14 +20,16 @@ from lm_human_preferences.utils.progress import progress
 
 
 class _ModelInUse(abc.ABC):
-    """A session with one trained model, run on batches of one size; a context manager, which frees its memory."""
+    """A session with one trained model, run on batches of `batch` rows. Leaving it as a context frees its memory."""
 
     @gc_paused()
     def __init__(self, trained: TrainedModel, task: Task, batch: int, ranks: Optional[Ranks] = None):
+        """Load the model on all ranks together; with `Ranks(alone=True)`, in this process only."""
         self.task = task
         self.batch = batch
         ranks = ranks or Ranks()
         with tf.Graph().as_default() as graph:
+            tf.set_random_seed(0)  # for the built-in model `test`, whose weights are random
             self._session = new_session(graph, ranks.threads())
             self._queries = tf.placeholder(tf.int32, [batch, task.hparams.query_length])
             load = self._build(trained)
@@ -42,7 +44,7 @@ class _ModelInUse(abc.ABC):
 
     @abc.abstractmethod
     def _build(self, trained: TrainedModel) -> Callable[[], Sequence[tf.Variable]]:
-        """Make the graph; returns what loads the model and tells which variables it set."""
+        """Build the graph. Return a function that loads the model and returns the variables that it set."""
 
 
 class Responder(_ModelInUse):
@@ -73,11 +75,11 @@ class Responder(_ModelInUse):
     def respond(
         self, queries: np.ndarray, uniforms: np.ndarray, description: Optional[str] = None
     ) -> Dict[str, np.ndarray]:
-        """Respond to queries [n, query_length] by the random numbers uniforms [n, response_length].
+        """Respond to queries [n, query_length]. The random numbers uniforms [n, response_length] choose the tokens.
 
         Returns:
-          responses and, as they are scored, truncated [n, response_length]; their logprobs, the same shape; valid [n],
-          whether they end in time.
+          responses, truncated (the responses as they are scored) and the responses' logprobs, each
+          [n, response_length]; valid [n]: whether a response has a truncate token in time.
         """
 
         def run(queries, uniforms):
@@ -85,9 +87,13 @@ class Responder(_ModelInUse):
 
         return in_batches(run, [queries, uniforms], self.batch, description)
 
+    def truncated(self, queries: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
+        """Return only the truncated responses [n, response_length] of `respond`."""
+        return self.respond(queries, uniforms)['truncated']
+
 
 class Reference(_ModelInUse):
-    """The policy from which divergence is measured."""
+    """The initial policy, from which the KL divergence is measured."""
 
     def _build(self, trained):
         policy = Policy(trained.hparams, self.task, scope='ref_policy')
@@ -96,7 +102,7 @@ class Reference(_ModelInUse):
         return lambda: trained.load(self._session, policy.model)
 
     def logprobs(self, queries: np.ndarray, responses: np.ndarray, description: Optional[str] = None) -> np.ndarray:
-        """Log-probabilities [n, response_length] of the tokens of responses to queries [n, query_length]."""
+        """Return log-probabilities [n, response_length] of the tokens of responses to queries [n, query_length]."""
 
         def run(queries, responses):
             logprobs = self._session.run(self._logprobs, {self._queries: queries, self._responses: responses})
@@ -115,7 +121,7 @@ class Scorer(_ModelInUse):
         return lambda: model.load(self._session, trained)
 
     def scores(self, queries: np.ndarray, responses: np.ndarray, description: Optional[str] = None) -> np.ndarray:
-        """Rewards [n] of responses [n, response_length], truncated and padded, to queries [n, query_length]."""
+        """Return rewards [n] of truncated, padded responses [n, response_length] to queries [n, query_length]."""
 
         def run(queries, responses):
             return dict(rewards=self._session.run(self._rewards, {self._queries: queries, self._responses: responses}))
@@ -129,11 +135,16 @@ def in_batches(
     batch: int,
     description: Optional[str] = None,
 ) -> Dict[str, np.ndarray]:
-    """Run a function of batches over all rows of arrays of one length; the last batch is filled up with rows again.
+    """Run a function on all rows of arrays of equal length, `batch` rows at a time.
+
+    Every batch is full: the last one is filled up with rows from the start, whose results are dropped.
 
     Args:
-      run: takes a batch of each array, gives named arrays with a row for each of theirs.
-      description: of a progress bar; None: without one.
+      run: takes a batch of each array and returns named arrays, with one row for each row of the batch.
+      description: of a progress bar; None shows no bar.
+
+    Returns:
+      The named arrays of `run`, with one row for each row of `arrays`.
     """
     count = len(arrays[0])
     parts = []

@@ -22,10 +22,11 @@ THREADS_VARIABLE = 'LM_HUMAN_PREFERENCES_THREADS'
 class Ranks:
     """All processes of this run; `rank` of `size` is this one, and `local_rank` of `local_size` on its host."""
 
-    def __init__(self):
+    def __init__(self, alone: bool = False):
+        """With `alone`, this process is the only rank: it waits for no other, even in a run of several."""
         self._comm = None
         self.rank, self.size, self.local_rank, self.local_size = 0, 1, 0, 1
-        if any(int(os.environ.get(name, 1)) > 1 for name in _SIZE_VARIABLES):
+        if not alone and any(int(os.environ.get(name, 1)) > 1 for name in _SIZE_VARIABLES):
             from mpi4py import MPI  # importing it starts MPI
 
             self._comm = MPI.COMM_WORLD

@@ -11,8 +11,9 @@ import pytest
 from repository import ROOT
 
 from lm_human_preferences.labeling.agreement import pairwise_agreement
-from lm_human_preferences.labeling.collection import LEASE_SECONDS, Collection, overlaps
+from lm_human_preferences.labeling.collection import Collection, overlaps
 from lm_human_preferences.labeling.forms import get_form, read_instructions
+from lm_human_preferences.labeling.leases import LEASE_SECONDS
 from lm_human_preferences.runs.journal import Journal, journal_path
 from lm_human_preferences.utils.errors import UserError
 

@@ -72,7 +72,8 @@ def serve(tmp_path):
     with contextlib.ExitStack() as stack:
 
         def start(samples, query='q', form=BEST, **options):
-            collection = Collection(str(tmp_path / 'labels.json'), form, {}, planned=len(samples), **options)
+            options.setdefault('planned', len(samples))
+            collection = Collection(str(tmp_path / 'labels.json'), form, {}, **options)
             stack.callback(collection.close)
             collection.add(
                 [dict(query=list(query.encode()), samples=[list(text.encode()) for text in texts]) for texts in samples]
@@ -186,8 +187,7 @@ def test_who_comes_late_is_told(serve):
 
 
 def test_questions_that_are_still_to_come(serve):
-    address, collection = serve(numbered(1))
-    collection.plan(2)
+    address, collection = serve(numbered(1), planned=2)
     ann = Person(address, 'Ann')
     ann.answer(0)
     assert 'the next questions are being written' in ann.page and 'http-equiv="refresh"' in ann.page
