@@ -1,11 +1,11 @@
-"""Print what trained policies make of queries: of a data set's, or of a person's own prompts."""
+"""Print samples of trained policies: their responses to the queries of a data set or to given prompts."""
 
 import contextlib
 import itertools
 import json
 import os
 import sys
-from typing import Dict, Iterator, List, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -22,19 +22,18 @@ from lm_human_preferences.utils.text import one_line
 
 
 def sample(hparams: SampleHParams) -> None:
-    """Print samples as `hparams` ask, for ever where `nsamples` is 0 and there is no prompt.
+    """Print `nsamples` samples of each policy. With 0, print one for each prompt, or never stop if there is no prompt.
 
-    Query and random numbers of sample i depend on the seed and i alone, not on the batch size. (Where texts of a data
-    set give no query, each rank passes over them in its own share: the queries depend on the number of ranks, too.)
+    The query and the random numbers of sample i depend only on the seed and i, not on the batch size. (If a data set
+    has texts without a query, each rank skips those in its own share. The queries then depend on the number of ranks.)
     """
     ranks = Ranks()
     seed = shared_seed(hparams.seed, ranks)
     names = hparams.policies or [hparams.save_dir]
     run = RunFolder(hparams.save_dir or names[0])
-    task_hparams = run.task
-    task_hparams.policy.temperature = hparams.temperature
+    run.task.policy.temperature = hparams.temperature
     policies = find_policies(names, run, hparams.savescope)
-    task = Task(task_hparams, policies[0].trained.encoding())
+    task = Task(run.task, policies[0].trained.encoding())
     batch = -(-hparams.batch_size // ranks.size)
     with contextlib.ExitStack() as models:
         limits = dict(top_k=hparams.top_k, top_p=hparams.top_p)
@@ -46,19 +45,28 @@ def sample(hparams: SampleHParams) -> None:
             indices, queries = zip(*rows)
             queries = np.array(queries, np.int32)
             uniforms = uniforms_of_samples(seed, indices, task.hparams.response_length)
-            responses = [responder.respond(queries, uniforms)['truncated'] for responder in responders]
-            scores = [scorer.scores(queries, given) if scorer else None for given in responses]
-            for row, index in enumerate(indices):
-                answers = []
-                for policy, response, score in zip(policies, responses, scores):
-                    text = task.encoding.decode(response[row])
-                    figures = {} if score is None else dict(score=round(float(score[row]), 4))
-                    answers.append(dict(policy=policy.name, response=text, **figures))
-                _show(hparams, int(index), task.encoding.decode(queries[row]), answers)
+            answers = [
+                _answers(policy.name, responder, scorer, queries, uniforms)
+                for policy, responder in zip(policies, responders)
+            ]
+            for index, query, answers_to_query in zip(indices, queries, zip(*answers)):
+                _show(hparams, index, task.encoding.decode(query), answers_to_query)
 
 
-def _show(hparams: SampleHParams, index: int, query: str, answers: List[Dict]) -> None:
-    """Print one query with each policy's answer: as lines for a person, or one line of JSON for each answer."""
+def _answers(
+    name: str, responder: Responder, scorer: Optional[Scorer], queries: np.ndarray, uniforms: np.ndarray
+) -> List[Dict[str, Any]]:
+    """Return one policy's answer to each query: its response as text and, if there is a scorer, its score."""
+    responses = responder.truncated(queries, uniforms)
+    answers = [dict(policy=name, response=responder.task.encoding.decode(response)) for response in responses]
+    if scorer:
+        for answer, score in zip(answers, scorer.scores(queries, responses)):
+            answer['score'] = round(float(score), 4)
+    return answers
+
+
+def _show(hparams: SampleHParams, index: int, query: str, answers: Sequence[Dict[str, Any]]) -> None:
+    """Print one query with each policy's answer: lines for people, or with `jsonl` one line of JSON for each answer."""
     if hparams.jsonl:
         for answer in answers:
             print(json.dumps(dict(answer, index=index, query=query), sort_keys=True), flush=True)
@@ -73,7 +81,7 @@ def _show(hparams: SampleHParams, index: int, query: str, answers: List[Dict]) -
 
 
 def _queries(hparams: SampleHParams, task: Task, seed: int, ranks: Ranks) -> Iterator[Tuple[int, List[int]]]:
-    """This rank's samples: the index of each among those of all ranks, and the tokens of its query."""
+    """Give this rank's samples: the index of each among the samples of all ranks, and the tokens of its query."""
     prompts = [prompt_tokens(prompt, task, warn=ranks.is_first) for prompt in _prompts(hparams)]
     total = hparams.nsamples or len(prompts)
     mine = itertools.count(ranks.rank, ranks.size)
@@ -86,7 +94,7 @@ def _queries(hparams: SampleHParams, task: Task, seed: int, ranks: Ranks) -> Ite
 
 
 def _prompts(hparams: SampleHParams) -> List[str]:
-    """The prompts that were given; none: the queries are the data set's."""
+    """Return the given prompts. If there are none, the queries come from the data set."""
     if hparams.prompt is not None:
         return [hparams.prompt]
     if hparams.prompt_file is None:
@@ -102,15 +110,15 @@ def _prompts(hparams: SampleHParams) -> List[str]:
         except ValueError as error:
             raise ValueError(f'{path}: line {number}: {error}') from None
     if not prompts:
-        raise ValueError(f'{path}: no prompts there')
+        raise ValueError(f'{path}: the file has no prompts')
     return prompts
 
 
 def prompt_tokens(prompt: str, task: Task, warn: bool = True) -> List[int]:
-    """A person's prompt as a query of the task: its last `query_length` tokens, padded on the right.
+    """Turn a prompt into a query of the task: its last `query_length` tokens, padded on the right.
 
-    It ends as the task's queries do, with `end_text`. ValueError for an empty one. With `warn`, standard error tells
-    when tokens had to be left out.
+    Like all queries of the task, it ends with `end_text`. With `warn`, a note on standard error says if the prompt was
+    too long. ValueError for an empty prompt.
     """
     if not prompt:
         raise ValueError('the prompt is empty: give --prompt a text')
@@ -124,5 +132,5 @@ def prompt_tokens(prompt: str, task: Task, warn: bool = True) -> List[int]:
 
 
 def _batches(items: Iterator, size: int) -> Iterator[List]:
-    """The items in lists of `size`; the last may be shorter."""
+    """Give the items in lists of `size`; the last list may be shorter."""
     return iter(lambda: list(itertools.islice(items, size)), [])
