@@ -1,11 +1,12 @@
-"""Offline and online data collection at an equal number of labels (section 2.3 of the paper), on the demo.
+"""Compare offline and online data collection on the demo, with equally many labels (section 2.3 of the paper).
 
     python benchmarks/demo_online.py SAVE_DIR [SEED …]
 
-Both ask the same labeler, a ridge regression of people's held-back ratings: nobody has rated what the policy writes,
-so the ratings themselves cannot answer. Offline asks it about samples of the initial policy alone, all at first;
-online (`launch.py train_policy demo_online`) mostly about those of the policy in training. VADER's lexicon took no
-part in either. Runs each with each seed (1, 2 and 3), unless SAVE_DIR has it already; prints mean and range.
+Both kinds of run ask the same labeler: a ridge regression of held-out ratings by people. (The ratings themselves cannot
+be used, since nobody rated the policy's texts.) Offline runs ask only about samples of the initial policy, before
+training. Online runs (`launch.py train_policy demo_online`) ask mostly about samples of the policy in training.
+Neither uses VADER, which serves as an independent judge. The benchmark makes one run of each kind for each seed
+(default: 1, 2 and 3) that SAVE_DIR does not hold yet, and prints the mean and range of each figure.
 """
 
 import json
@@ -39,7 +40,7 @@ SAMPLES = [f'sample{i}' for i in range(4)]
 ROWS = [
     ('labels', 'labels', '.0f'),
     ('ridge regression (the labeler), −4 to 4', 'ridge regression', '.2f'),
-    ('VADER (no part in training), −1 to 1', 'VADER', '.2f'),
+    ('VADER (not used in training), −1 to 1', 'VADER', '.2f'),
     ('KL from the initial policy (nats)', 'kl', '.1f'),
     ('distinct words', 'distinct', '.0%'),
     ('reward model agrees with the labeler', None, ''),
@@ -49,7 +50,7 @@ ROWS = [
 
 
 def budget() -> int:
-    """The labels that the online run buys."""
+    """Return the number of labels that an online run uses."""
     (trial,) = experiments.load('demo_online').trials('train_policy', {})
     labels = trial.hparams.rewards.train_new_model.labels
     episodes = trial.hparams.ppo.total_episodes
@@ -57,7 +58,7 @@ def budget() -> int:
 
 
 def run(save_dir: str, kind: str, seed: int, labels: int) -> str:
-    """The folder of a run of the demo, offline or online, made if it is not there."""
+    """Return the folder of an offline or online run of the demo. Make the run if SAVE_DIR does not hold it."""
     folder = os.path.join(save_dir, f'{kind}-{seed}')
     if not os.path.exists(os.path.join(folder, RESULTS_FILE)):
         command = [sys.executable, os.path.join(ROOT, 'launch.py'), 'train_policy', 'demo_online', f'{kind}-{seed}']
@@ -69,7 +70,7 @@ def run(save_dir: str, kind: str, seed: int, labels: int) -> str:
 
 
 def figures(folder: str, labels: int) -> Dict[str, float]:
-    """What a run achieved."""
+    """Return the figures of a run."""
     with open(os.path.join(folder, RESULTS_FILE)) as file:
         tuned = json.load(file)['policies']['policies'][os.path.basename(folder)]
     judges = {name: tuned['judges'][name]['mean'] for name in ('ridge regression', 'VADER')}
@@ -78,7 +79,7 @@ def figures(folder: str, labels: int) -> Dict[str, float]:
 
 
 def agreement_on(folder: str, savescope: str) -> float:
-    """How often the run's reward model prefers the one of four samples of a policy that the labeler does."""
+    """Return how often the reward model of a run and the labeler choose the same one of a policy's four samples."""
     run_folder = RunFolder(folder)
     policy = run_policy(run_folder, savescope)
     task = Task(run_folder.task, policy.encoding())
@@ -87,7 +88,7 @@ def agreement_on(folder: str, savescope: str) -> float:
     with Responder(policy, task, batch=64) as responder:
         for i, name in enumerate(SAMPLES):
             uniforms = uniforms_of_samples(SEED + i, range(QUESTIONS), task.hparams.response_length)
-            labels[name] = responder.respond(queries, uniforms)['truncated']
+            labels[name] = responder.truncated(queries, uniforms)
     rewards = label_rewards(run_reward_model(run_folder), task, SAMPLES, labels, 64)
     texts = [[task.encoding.decode(labels[name][i]) for name in SAMPLES] for i in range(QUESTIONS)]
     chosen = np.array([ridge_choice('', four) for four in texts])
@@ -95,6 +96,7 @@ def agreement_on(folder: str, savescope: str) -> float:
 
 
 def cell(values: List[float], form: str) -> str:
+    """Return the mean and range of a figure as a text."""
     least, most = min(values), max(values)
     spread = '' if least == most else f' ({least:{form}} to {most:{form}})'
     return f'{np.mean(values):{form}}{spread}'

@@ -1,6 +1,6 @@
-"""What a person is asked, for each type of label, and how the place of a choice on the page becomes a label.
+"""What the label page asks for each label type, and how a choice on the page becomes a label.
 
-Every form shows the samples of a question in an order of its own and offers up to nine answers, one a key.
+The page shows the samples of a question in shuffled order. It offers at most nine answers, one for each digit key.
 """
 
 import re
@@ -18,21 +18,21 @@ INSTRUCTIONS = {
     'tldr': 'The best summary of the post is accurate, says what matters most, and is short and well written.',
     'demo': 'The best continuation is the one that speaks most positively of the film.',
 }
-"""Instructions by the name of an experiment or data set."""
+"""Instructions for people, by the name of the experiment or data set."""
 
 
 class Form(NamedTuple):
-    """The question that a label type asks, over `sample_names`, to be answered by the label's `field`."""
+    """What a label type asks about the samples called `sample_names`. The answer becomes the label's `field`."""
 
     label_type: str
     field: str
     sample_names: Sequence[str]
     ask: str  # the question in a few words
-    answers: Sequence[str]  # what the answers say, in the order of their keys
-    picks_sample: bool  # whether an answer is the choice of one of the samples shown
+    answers: Sequence[str]  # the texts of the answers, in the order of their keys
+    picks_sample: bool  # whether each answer selects one of the samples
 
     def value(self, answer: int, order: Sequence[int]) -> Value:
-        """The label of the answer at place `answer`, the sample `order[i]` having been shown at place i."""
+        """Return the label for the answer with index `answer`. The page showed sample `order[i]` at place i."""
         if self.picks_sample:
             return order[answer]
         if self.field == 'score':
@@ -41,12 +41,15 @@ class Form(NamedTuple):
         return second_over_first if list(order) == [0, 1] else -second_over_first
 
     def entry(self, query: Sequence[int], samples: Sequence[Sequence[int]], value: Value) -> dict:
-        """One entry of a label file."""
+        """Return one entry of a label file."""
         return {'query': query, self.field: value, **dict(zip(self.sample_names, samples))}
 
 
 def get_form(label_type: str, scale: int = 5) -> Form:
-    """The form of a label type, best_of_N (N up to 9), scalar_rating from 1 to `scale`, or scalar_compare."""
+    """Return the form of a label type: best_of_N (N from 2 to 9), scalar_rating (1 to `scale`), or scalar_compare.
+
+    ValueError for another label type.
+    """
     if label_type == 'scalar_rating':
         answers = [str(score) for score in range(1, scale + 1)]
         ask = f'How good is it, from 1 (worst) to {scale} (best)?'
@@ -62,12 +65,15 @@ def get_form(label_type: str, scale: int = 5) -> Form:
 
 
 def agreement_by_chance(form: Form) -> float:
-    """How often two people who answer at random agree."""
+    """Return how often two people agree if they answer at random."""
     return 1 / len(form.answers)
 
 
 def read_instructions(name_or_path: str) -> List[str]:
-    """The paragraphs of the instructions called so, or of a text file; ValueError for one that is not UTF-8."""
+    """Return the paragraphs of the instructions with this name, or of a text file.
+
+    ValueError if the file is not UTF-8 text.
+    """
     text = INSTRUCTIONS.get(name_or_path)
     if text is None:
         text = files.read_text(name_or_path)

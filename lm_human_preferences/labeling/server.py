@@ -1,7 +1,7 @@
-"""The web server of the label page: pages made on the server, forms that post back, no state but the collection's.
+"""The web server of the label page. It makes the pages; their forms post back; the collection holds all state.
 
-It listens on this machine alone (127.0.0.1) and answers only who has the secret token: from the URL it was told, then
-from a cookie. Requests for another host name (DNS rebinding) and posts from other sites are refused.
+The server listens only on this machine (127.0.0.1) and asks every request for a secret token: first in the address that
+was printed, then in a cookie. It refuses requests for another host name (DNS rebinding) and posts from other sites.
 """
 
 import contextlib
@@ -16,13 +16,14 @@ from urllib.parse import quote, unquote
 import flask
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-from lm_human_preferences.labeling.collection import Collection, Progress, Question
+from lm_human_preferences.labeling.collection import Collection, Progress
+from lm_human_preferences.labeling.journal_state import Question
 from lm_human_preferences.language.encodings import Encoding
 
 HOST = '127.0.0.1'
 LONGEST_NAME = 40
 NOTICES = {
-    'late': 'Somebody else answered that question in the meantime. Here is another.',
+    'late': 'Somebody else answered that question first. Here is another one.',
     'nothing': 'There is nothing to undo.',
     'undone': 'Taken back.',
     'skipped': 'Skipped.',
@@ -37,14 +38,16 @@ SECURITY_HEADERS = {
 
 
 class LabelServer:
-    """The page's routes, over one collection."""
+    """The routes of the label page of one collection."""
 
     def __init__(self, collection: Collection, encoding: Encoding, instructions: List[str], token: str, port: int):
         self._collection = collection
         self._encoding = encoding
         self._instructions = instructions
         self._token = token
-        self._cookies = {name: f'{name}-{port}' for name in ('token', 'name')}  # ports of a host share their cookies
+        self._cookies = {
+            name: f'{name}-{port}' for name in ('token', 'name')
+        }  # all ports of a host share their cookies
         self.app = flask.Flask(__name__, template_folder='page', static_folder='page/static', static_url_path='/static')
         self.app.config['MAX_CONTENT_LENGTH'] = 1 << 16
         self.app.before_request(self._admit)
@@ -55,19 +58,21 @@ class LabelServer:
             self.app.add_url_rule(f'/{name}', name, getattr(self, f'_{name}'), methods=['POST'])
 
     def _admit(self):
-        """Refuse who has no token, and what another site may have sent."""
+        """Refuse a request without the token, and one that another site may have sent."""
         request = flask.request
         if not re.match(r'(127\.0\.0\.1|localhost|\[::1\])(:[0-9]+)?\Z', request.host):
-            return self._refuse('This page is for this machine alone: open it as 127.0.0.1 or localhost.')
+            return self._refuse('This page works only on this machine: open it as 127.0.0.1 or localhost.')
         if request.method == 'POST' and request.headers.get('Origin', request.host_url[:-1]) != request.host_url[:-1]:
-            return self._refuse('That came from another site.')
+            return self._refuse('This request came from another site.')
         given = request.args.get('token')
         if given is not None and self._is_token(given):
             response = flask.redirect('/', 303)
             response.set_cookie(self._cookies['token'], self._token, httponly=True, samesite='Lax')
             return response
         if not self._is_token(request.cookies.get(self._cookies['token'], '')):
-            return self._refuse('Open the whole address that was printed where the page was started, token and all.')
+            return self._refuse(
+                'Open the complete address that was printed when the page was started. It includes a token.'
+            )
         return None
 
     def _is_token(self, given: str) -> bool:
@@ -114,7 +119,7 @@ class LabelServer:
             counts = self._collection.answer(who, number, -1 if answer is None else answer)
         except ValueError as error:
             flask.abort(400, str(error))
-        return self._go_on(None if counts else 'late')
+        return self._next_page(None if counts else 'late')
 
     def _skip(self):
         who, number = self._who_and_number()
@@ -122,13 +127,13 @@ class LabelServer:
             self._collection.skip(who, number)
         except ValueError as error:
             flask.abort(400, str(error))
-        return self._go_on('skipped')
+        return self._next_page('skipped')
 
     def _undo(self):
         who = self._who()
         if who is None:
             flask.abort(400)
-        return self._go_on('undone' if self._collection.undo(who) else 'nothing')
+        return self._next_page('undone' if self._collection.undo(who) else 'nothing')
 
     def _who(self) -> Optional[str]:
         return unquote(flask.request.cookies.get(self._cookies['name'], '')) or None
@@ -140,7 +145,7 @@ class LabelServer:
         return who, number
 
     @staticmethod
-    def _go_on(notice: Optional[str]):
+    def _next_page(notice: Optional[str]):
         return flask.redirect('/' if notice is None else f'/?notice={notice}', 303)
 
     @staticmethod
@@ -149,9 +154,8 @@ class LabelServer:
 
     @staticmethod
     def _disk_failed(error: OSError):
-        reason = (
-            f'Your last choice could not be saved ({error.strerror or error}). All before it are. Go back, try again.'
-        )
+        fault = error.strerror or error
+        reason = f'Your last choice could not be saved ({fault}). All earlier choices are saved. Go back and try again.'
         return flask.Response(reason + '\n', 507, mimetype='text/plain')
 
     @staticmethod
@@ -161,7 +165,7 @@ class LabelServer:
 
 
 def pace(progress: Progress) -> str:
-    """A person's speed, and how long the rest would take one person at that speed."""
+    """Return a person's speed, and how long the remaining answers would take at that speed, as a text."""
     if progress.seconds is None:
         return ''
     text = f'{progress.seconds:.0f} s each'
@@ -172,7 +176,7 @@ def pace(progress: Progress) -> str:
 
 
 class _Quiet(WSGIRequestHandler):
-    """Requests leave no line on the terminal; a choice is in the journal."""
+    """Does not print a line for each request: the journal has the choices."""
 
     def log_request(self, *args, **kwargs):
         pass
@@ -182,9 +186,9 @@ class _Quiet(WSGIRequestHandler):
 def serving(
     collection: Collection, encoding: Encoding, instructions: List[str], port: int = 0, token: Optional[str] = None
 ) -> Iterator[str]:
-    """Serve the label page from threads of this process while the block runs; gives its address, token and all.
+    """Serve the label page from threads of this process while the block runs. Give its address, with the token.
 
-    `port` 0 takes a free one. OSError where the port is taken.
+    `port` 0 takes any free port. OSError if the port is taken.
     """
     token = token or secrets.token_urlsafe(24)
     listening = socket.socket()

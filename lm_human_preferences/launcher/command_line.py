@@ -225,7 +225,7 @@ def _train(command: str, experiment: Optional[str], name: Optional[str], extra: 
         launch.validate()
         if launch.labeler is not None:
             if command != 'train_policy':
-                raise ValueError(f'--labeler is for train_policy, which buys labels, not for {command}')
+                raise ValueError(f'--labeler is for train_policy, which collects labels, not for {command}')
             overrides['rewards.train_new_model.labels.schedule.labeler'] = launch.labeler
         definition = experiments.load(experiment)
         trials = definition.trials(command, overrides)

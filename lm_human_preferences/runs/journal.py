@@ -1,4 +1,4 @@
-"""An append-only journal: one JSON object a line, each on disk before `append` returns."""
+"""An append-only journal: one JSON object on each line. An entry is on disk when `append` returns."""
 
 import contextlib
 import fcntl
@@ -13,16 +13,16 @@ Entry = Dict[str, Any]
 
 
 def journal_path(labels_path: str) -> str:
-    """The journal beside a label file: labels.json → labels.journal.jsonl."""
+    """Return the path of a label file's journal: labels.json → labels.journal.jsonl."""
     stem, extension = os.path.splitext(labels_path)
     return (stem if extension == '.json' else labels_path) + '.journal.jsonl'
 
 
 class Journal:
-    """The journal at `path`, made if it is not there, and locked as long as this process has it open.
+    """The journal at `path`. It is created if it does not exist, and locked while this process has it open.
 
-    A last line that a dying process left unfinished, which nobody was told is saved, is cut off.
-    UserError where another process has it open, ValueError naming the line for what is no journal.
+    An unfinished last line is cut off. It comes from a process that died before `append` returned, so it never counted.
+    UserError if another process has the journal open. ValueError, with the line, if the file is no journal.
     """
 
     def __init__(self, path: str):
@@ -42,7 +42,7 @@ class Journal:
             sync(os.path.dirname(self.path))
 
     def append(self, *entries: Entry) -> None:
-        """Add entries, all or none of them. OSError where the disk is full."""
+        """Append all entries, or none if there is an error. OSError if the disk is full."""
         lines = ''.join(json.dumps(entry, sort_keys=True) + '\n' for entry in entries).encode('ascii')
         end = self._file.seek(0, os.SEEK_END)
         try:
@@ -52,7 +52,7 @@ class Journal:
             os.fsync(self._file.fileno())
         except BaseException:
             with contextlib.suppress(OSError):
-                self._file.truncate(end)  # or the next entry would be glued to the torn one
+                self._file.truncate(end)  # otherwise the next entry would continue a torn line
             raise
         self.entries.extend(entries)
 

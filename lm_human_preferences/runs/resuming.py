@@ -20,7 +20,7 @@ from lm_human_preferences.utils.locks import locked
 # The folders that each command saves checkpoints in from which to go on, in the order in which it fills them.
 STAGES = {'train_reward': ['reward_model'], 'train_policy': ['reward_model', 'policy'], 'train_lm': ['training']}
 REPORT_FILE = 'report.html'
-ONLINE_FOLDER = 'online'  # labels bought on the way, and the trainings on them
+ONLINE_FOLDER = 'online'  # labels collected while the policy trains, and the reward model trainings on them
 PEOPLES_LABELS = os.path.join(ONLINE_FOLDER, 'labels', '1-people.json')
 RESUME = ('on', 'off', 'overwrite')
 # What a run may be given anew when it goes on: how long it is, and how often it reports and saves.

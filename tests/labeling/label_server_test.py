@@ -179,7 +179,7 @@ def test_names(serve):
 def test_who_comes_late_is_told(serve):
     address, collection = serve(numbered(1))
     ann, bob = Person(address, 'Ann'), Person(address, 'Bob')
-    assert ann.question == 0 and bob.question is None and 'Nothing left for you just now' in bob.page
+    assert ann.question == 0 and bob.question is None and 'No questions for you right now' in bob.page
     ann.answer(0)
     bob.post('answer', question=0, answer=0)
     assert 'Somebody else answered' in bob.page and 'All questions are answered' in bob.page
@@ -190,7 +190,7 @@ def test_questions_that_are_still_to_come(serve):
     address, collection = serve(numbered(1), planned=2)
     ann = Person(address, 'Ann')
     ann.answer(0)
-    assert 'the next questions are being written' in ann.page and 'http-equiv="refresh"' in ann.page
+    assert 'the next questions are being prepared' in ann.page and 'http-equiv="refresh"' in ann.page
     collection.add([dict(query=[65], samples=[[66], [67], [68], [69]])])
     ann.reload()
     assert ann.question == 1

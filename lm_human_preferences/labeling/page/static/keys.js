@@ -1,8 +1,8 @@
-// The label page with the keyboard alone: each button's key is in its data-key.
+// Lets people use the label page with the keyboard only. Each button names its key in data-key.
 'use strict';
 (() => {
-  // A key pressed twice by mistake must not answer the next question unread.
-  const deaf = 300;
+  // After a page opens, ignore keys for a moment: a key pressed twice must not answer the next, unread question.
+  const ignoreMilliseconds = 300;
   let done = true;
   const answered = (event) => {
     if (done) event.preventDefault();
@@ -14,7 +14,7 @@
     setTimeout(() => {
       done = false;
       document.documentElement.dataset.ready = 'yes';
-    }, deaf);
+    }, ignoreMilliseconds);
   });
   document.addEventListener('keydown', (event) => {
     if (event.repeat || event.ctrlKey || event.altKey || event.metaKey || done) return;
