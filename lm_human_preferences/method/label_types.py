@@ -1,4 +1,4 @@
-"""What people were asked, and the loss that teaches a reward model their answers (section 2.1 of the paper)."""
+"""Types of human labels: what people were asked, and the loss of a reward model on their answers (section 2.1)."""
 
 from typing import Dict, Optional, Tuple
 
@@ -11,16 +11,16 @@ from lm_human_preferences.method.moments import Mean, moments
 
 
 def best_of_n_loss(rewards: tf.Tensor, best: tf.Tensor) -> Dict[str, tf.Tensor]:
-    """Softmax cross entropy of choosing sample `best` [batch] by `rewards` [batch, n] (equation 1 of the paper)."""
+    """Compute the softmax cross entropy of choosing sample `best` [batch] by `rewards` [batch, n] (equation 1)."""
     error = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=best, logits=rewards))
     chosen = tf.argmax(rewards, axis=1, output_type=tf.int32)
     return dict(loss=error, error=error, accuracy=tf.reduce_mean(tf.cast(tf.equal(chosen, best), tf.float32)))
 
 
 def scalar_rating_loss(rewards: tf.Tensor, scores: tf.Tensor, mean: Mean = tf.reduce_mean) -> Dict[str, tf.Tensor]:
-    """Squared error between `rewards` and people's `scores`, both [batch]; also Pearson's correlation.
+    """Compute the squared error between `rewards` and people's `scores`, both [batch], and Pearson's correlation.
 
-    `mean` is over the whole batch, of which this may be one rank's share.
+    `mean` averages over the whole batch. The tensors may be one rank's share of it.
     """
     error = tf.reduce_mean(tf.squared_difference(rewards, scores))
     (mean_reward, var_reward), (mean_score, var_score) = moments(rewards, mean), moments(scores, mean)
@@ -29,7 +29,7 @@ def scalar_rating_loss(rewards: tf.Tensor, scores: tf.Tensor, mean: Mean = tf.re
 
 
 def scalar_compare_loss(rewards: tf.Tensor, difference: tf.Tensor) -> Dict[str, tf.Tensor]:
-    """Squared error between reward1 − reward0, of `rewards` [batch, 2], and the judged `difference` [batch]."""
+    """Compute the squared error between reward1 − reward0 (`rewards` [batch, 2]) and people's `difference` [batch]."""
     error = tf.reduce_mean(tf.squared_difference(rewards[:, 1] - rewards[:, 0], difference))
     return dict(loss=error, error=error)
 
@@ -83,17 +83,19 @@ class ScalarCompare:
         return scalar_compare_loss(rewards, labels['difference'])
 
     def target_moments(self, labels: Dict[str, np.ndarray]) -> Optional[Tuple[float, float]]:
-        # A difference of two rewards is twice as far from nothing as each of them.
+        # A difference between two rewards of mean 0 is twice as large as each of them.
         half = labels['difference'] / 2
         return float(half.mean()), float(half.std())
 
 
 def get_label_type(name: str):
-    """The label type called `best_of_N`, `scalar_rating` or `scalar_compare`.
+    """Return the label type called `best_of_N`, `scalar_rating` or `scalar_compare`. ValueError for another name.
 
-    Each has the names of its samples, `answer_schema()`, `loss(rewards [batch, samples], labels, mean)` giving named
-    scalars (`loss` and `error` among them; `mean` as for `scalar_rating_loss`), and `target_moments(labels)`: mean and
-    std that rewards should start with, where the labels tell.
+    Each type has:
+      sample_names: the names of the samples in a label.
+      answer_schema(): the field of a person's answer.
+      loss(rewards [batch, samples], labels, mean): named scalars, `loss` and `error` among them.
+      target_moments(labels): the mean and std that rewards should have before training, or None for any.
     """
     samples = best_of(name)
     if samples:
@@ -105,7 +107,7 @@ def get_label_type(name: str):
 
 
 def label_schema(label_type, query_length: int, response_length: int) -> Schema:
-    """The fields of one label of `label_type`: query and samples as token ids, and the person's answer."""
+    """Return the fields of one label of `label_type`: query and samples as token ids, and the person's answer."""
     schema = dict(query=(np.int32, (query_length,)))
     schema.update((name, (np.int32, (response_length,))) for name in label_type.sample_names)
     schema.update(label_type.answer_schema())

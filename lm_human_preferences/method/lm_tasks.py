@@ -1,4 +1,4 @@
-"""What a language task adds to queries and responses: the text around the query, and where a response ends."""
+"""A language task: the text around a query, and where a response ends (section 2 of the paper)."""
 
 from typing import Tuple
 
@@ -12,7 +12,7 @@ from lm_human_preferences.mpi.ranks import Ranks
 
 
 class Task:
-    """A task's hyperparameters together with the encoding that turns them into tokens."""
+    """The hyperparameters of a task, and the encoding that turns its texts into tokens."""
 
     def __init__(self, hparams: TaskHParams, encoding: Encoding):
         self.hparams = hparams
@@ -34,11 +34,11 @@ class Task:
 
     @property
     def context_length(self) -> int:
-        """Tokens before the response: prefix, query and suffix."""
+        """The number of tokens before the response: prefix, query and suffix."""
         return len(self.prefix) + self.hparams.query_length + len(self.suffix)
 
     def context(self, queries: tf.Tensor) -> tf.Tensor:
-        """Queries [batch, query_length] with prefix and suffix: [batch, context_length]."""
+        """Put prefix and suffix around queries [batch, query_length]; return [batch, context_length]."""
         batch = tf.shape(queries)[0]
         parts = [self._repeat(self.prefix, batch), queries, self._repeat(self.suffix, batch)]
         context = tf.concat(parts, axis=1)
@@ -46,7 +46,7 @@ class Task:
         return context
 
     def check_fits(self, n_ctx: int, context_length: int, model: str = 'task.policy.initial_model') -> None:
-        """Refuse a model that reads fewer tokens than a context and a response have."""
+        """Check that a model reads enough tokens for a context and a response; ValueError if not."""
         length = context_length + self.hparams.response_length
         if length > n_ctx:
             raise ValueError(
@@ -61,7 +61,7 @@ class Task:
         return tf.tile(row, [batch, 1])
 
     def truncate(self, responses: tf.Tensor) -> Tuple[tf.Tensor, tf.Tensor]:
-        """Responses [batch, length] as they are scored, and which of them are valid ([batch] bool)."""
+        """Return responses [batch, length] as they are scored, and whether each is valid, [batch] bool."""
         if self.hparams.truncate_token is None:
             return responses, tf.ones(tf.shape(responses)[:1], tf.bool)
         return truncate_responses(
@@ -69,7 +69,7 @@ class Task:
         )
 
     def penalize(self, scores: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
-        """Scores [batch], replaced by `penalty_reward_value` where the response is not valid."""
+        """Replace the scores [batch] of responses that are not valid by `penalty_reward_value`."""
         return tf.where(valid, scores, tf.fill(tf.shape(scores), float(self.hparams.penalty_reward_value)))
 
 
@@ -82,7 +82,7 @@ def truncate_responses(
       responses: [batch, length] int32.
 
     Returns:
-      responses with everything after that token replaced by padding, and [batch] bool: whether there was such a token.
+      the responses, with padding after that token, and whether each response has such a token, [batch] bool.
       A response without one is left whole.
     """
     late_enough = tf.range(tf.shape(responses)[1]) >= truncate_after

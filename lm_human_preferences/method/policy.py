@@ -1,4 +1,4 @@
-"""The policy π: a language model that responds to queries, with a value head for PPO (section 2 of the paper)."""
+"""The policy π: a language model with a value head, which responds to queries (section 2 of the paper)."""
 
 from typing import Dict
 
@@ -11,7 +11,10 @@ from lm_human_preferences.method.lm_tasks import Task
 
 
 class Policy:
-    """A GPT-2 with a value head under `scope`, applied to the queries of a task at the task's temperature."""
+    """A GPT-2 with a value head. It responds to the queries of a task at the task's temperature.
+
+    Its variables are below `scope`.
+    """
 
     def __init__(self, model_hparams: ModelHParams, task: Task, scope: str = 'policy', dtype: str = 'float32'):
         self.task = task
@@ -26,10 +29,13 @@ class Policy:
 
         Args:
           queries: [batch, query_length] int32, padded on the right.
-          uniforms: [batch, length] in [0, 1): the random numbers that choose the tokens.
+          uniforms: [batch, length] in [0, 1), the random numbers that choose the tokens.
+          top_k: sample among the k likeliest tokens; 0 means all.
+          top_p: sample among the fewest tokens whose probabilities sum to at least this.
 
         Returns:
-          responses [batch, length] int32; their logprobs and, from before each token, values: [batch, length].
+          responses [batch, length] int32, and for each of their tokens the logprob, and the value of the state before
+          the token: logprobs and values, [batch, length].
         """
         samples = sample_sequence(
             self.model,
@@ -44,11 +50,16 @@ class Policy:
         return dict(responses=samples.tokens, logprobs=samples.logprobs, values=values)
 
     def analyze_responses(self, queries: tf.Tensor, responses: tf.Tensor) -> Dict[str, tf.Tensor]:
-        """The policy's view of given responses [batch, length]: logprobs, entropies, values, each [batch, length]."""
+        """Evaluate given responses [batch, length] under the policy.
+
+        Returns:
+          logprobs of the tokens, entropies of the distributions that they are sampled from (nats), and values of the
+          states before them, each [batch, length].
+        """
         context = self.task.context(queries)
-        first = self.task.context_length - 1  # the position before each token predicts it
+        first = self.task.context_length - 1  # each token is predicted at the position before it
         hidden = self.model(
-            tf.concat([context, responses[:, :-1]], axis=1),  # what follows the last token, nobody asks
+            tf.concat([context, responses[:, :-1]], axis=1),  # the last token predicts nothing
             self.task.padding_token,
             read=range(first, first + responses.shape.as_list()[1]),
         ).hidden

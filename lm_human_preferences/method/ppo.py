@@ -1,7 +1,8 @@
 """Proximal policy optimization for text, as plain functions on tensors (section 2.2 of the paper).
 
-Every array is [batch, length]: one episode a row, one response token a column. Functions that normalize take
-the mean to do it by: that of the tensor they see, or where a minibatch is shared out to ranks, that of all shares.
+Every array is [batch, length]: each row is an episode, each column a response token. Normalizing functions take the
+averaging function as an argument: `tf.reduce_mean`, or the mean over all ranks when each rank holds a share of the
+minibatch.
 """
 
 from typing import Dict, NamedTuple, Tuple
@@ -16,9 +17,14 @@ from lm_human_preferences.method.moments import Mean, moments
 def token_rewards(
     logprobs: np.ndarray, ref_logprobs: np.ndarray, scores: np.ndarray, kl_coef: float
 ) -> Tuple[np.ndarray, np.ndarray]:
-    """Rewards of every token: the KL penalty −kl_coef·(logprob − ref logprob), plus the score [batch] on the last one.
+    """Compute the reward of every token: −kl_coef·(logprob − ref logprob), plus the score on the last token.
 
-    Returns the rewards and the penalty alone, both [batch, length].
+    Args:
+      logprobs, ref_logprobs: of the response tokens under the policy and under the initial model, [batch, length].
+      scores: of the responses, by the reward model, [batch].
+
+    Returns:
+      the rewards, and the KL penalties alone, both [batch, length].
     """
     penalties = -kl_coef * (logprobs - ref_logprobs)
     rewards = penalties.copy()
@@ -27,55 +33,63 @@ def token_rewards(
 
 
 def adaptive_kl_coef(kl_coef: float, kl: float, target: float, episodes: int, horizon: int) -> float:
-    """The KL coefficient after `episodes` more, moved so that the KL tends to `target` (equation 4 of the paper)."""
+    """Update the KL coefficient after `episodes` episodes, so that the KL approaches `target` (section 2.2).
+
+    Args:
+      kl: the mean KL of these episodes, in nats per response.
+      horizon: in how many episodes the coefficient can change by 20 %.
+    """
     proportional_error = float(np.clip(kl / target - 1, -0.2, 0.2))
     return kl_coef * (1 + proportional_error * episodes / horizon)
 
 
 def whiten(values: tf.Tensor, shift_mean: bool = True, mean: Mean = tf.reduce_mean) -> tf.Tensor:
-    """Scale `values` to variance 1 over all entries, and to mean 0 unless the mean is to be kept."""
+    """Scale `values` to variance 1 over all entries. Shift them to mean 0 too, unless `shift_mean` is False."""
     average, variance = moments(values, mean)
     whitened = (values - average) * tf.rsqrt(variance + 1e-8)
     return whitened if shift_mean else whitened + average
 
 
 def generalized_advantages(rewards: tf.Tensor, values: tf.Tensor, gamma: float, lam: float) -> tf.Tensor:
-    """Generalized advantage estimates (Schulman et al. 2015): Σ_l (γλ)^l δ_{t+l}, δ_t = r_t + γ v_{t+1} − v_t.
+    """Estimate advantages (Schulman et al. 2015): Σ_l (γλ)^l δ_{t+l}, with δ_t = r_t + γ v_{t+1} − v_t.
 
-    The value after the last token is 0. The sum over later tokens is one product with a constant triangular matrix.
+    The value after the last token is 0. The sum over later tokens is a product with a constant triangular matrix.
+
+    Args:
+      rewards, values: of every token, [batch, length].
     """
     length = rewards.shape.as_list()[1]
     next_values = tf.pad(values[:, 1:], [[0, 0], [0, 1]])
     deltas = rewards + gamma * next_values - values
-    steps_ahead = np.arange(length)[:, np.newaxis] - np.arange(length)  # of the row's token after the column's
+    steps_ahead = np.arange(length)[:, np.newaxis] - np.arange(length)  # from the column's token to the row's
     weights = np.where(steps_ahead >= 0, (gamma * lam) ** np.maximum(steps_ahead, 0), 0)
     return tf.matmul(deltas, tf.constant(weights, tf.float32))
 
 
 class Rollouts(NamedTuple):
-    """A minibatch of episodes, as they were when the policy sampled them."""
+    """A minibatch of episodes, with the logprobs and values at the time when they were sampled."""
 
     queries: tf.Tensor  # [batch, query_length]
-    responses: tf.Tensor  # this and the rest: [batch, length]
+    responses: tf.Tensor  # [batch, length], as are all fields below
     logprobs: tf.Tensor
     values: tf.Tensor
     rewards: tf.Tensor
 
 
 class Targets(NamedTuple):
-    """What a minibatch of episodes asks of the policy in training."""
+    """What the policy and the value function are trained towards."""
 
     advantages: tf.Tensor  # [batch, length], whitened
-    returns: tf.Tensor  # [batch, length], which the value function is to predict
+    returns: tf.Tensor  # [batch, length], what the value function should predict
 
 
 def ppo_targets(
     hparams: PpoHParams, rollouts: Rollouts, mean: Mean = tf.reduce_mean
 ) -> Tuple[Targets, Dict[str, tf.Tensor]]:
-    """Whitened advantages and returns of a minibatch, and statistics of it by their TensorBoard tags.
+    """Compute whitened advantages and returns of a minibatch, and its statistics by their TensorBoard tags.
 
     Args:
-      mean: over the whole minibatch, of which `rollouts` may be one rank's share.
+      mean: averages over the whole minibatch. `rollouts` may be one rank's share of it.
     """
     rewards = whiten(rollouts.rewards, shift_mean=False, mean=mean) if hparams.whiten_rewards else rollouts.rewards
     advantages = generalized_advantages(rewards, rollouts.values, hparams.gamma, hparams.lam)
@@ -88,7 +102,7 @@ def ppo_targets(
         'val/mean': value_mean,
         'val/var': value_var,
     }
-    # Whitened per minibatch: the step size does not depend on the scale of the rewards.
+    # With whitened advantages the step size does not depend on the scale of the rewards.
     return Targets(whiten(advantages, mean=mean), returns), stats
 
 
@@ -100,15 +114,15 @@ def ppo_loss(
     entropies: tf.Tensor,
     values: tf.Tensor,
 ) -> Tuple[tf.Tensor, Dict[str, tf.Tensor]]:
-    """The clipped loss of policy and value function on a minibatch, or on a part of it: a mean over its tokens.
+    """Compute the clipped loss of policy and value function: a mean over the tokens of a minibatch, or of a part of it.
 
     Args:
-      rollouts: the episodes with the logprobs and values of the policy that sampled them.
-      targets: theirs, constants to the gradient.
-      logprobs, entropies, values: of the policy in training, on the same tokens.
+      rollouts: the episodes, with the logprobs and values of the policy that sampled them.
+      targets: advantages and returns of these episodes. No gradient flows into them.
+      logprobs, entropies, values: of the policy in training, for the same tokens, [batch, length].
 
     Returns:
-      the loss to minimize (scalar) and the statistics of the update by their TensorBoard tags.
+      the loss to minimize (scalar), and the statistics of the update by their TensorBoard tags.
     """
     advantages, returns = map(tf.stop_gradient, targets)
     clipped_values = tf.clip_by_value(

@@ -1,4 +1,4 @@
-"""The reward model r: a language model whose scalar head rates a response (section 2.1 of the paper)."""
+"""The reward model r: a language model with a scalar head that scores a response (section 2.1 of the paper)."""
 
 import math
 from typing import List, Tuple
@@ -12,7 +12,10 @@ from lm_human_preferences.method.lm_tasks import Task
 
 
 class RewardModel:
-    """reward = gain · head(last token of query and response) + bias, in training and in use."""
+    """reward = gain · head(last token of query and response) + bias.
+
+    Gain and bias are trained with the other variables, and set by normalization.
+    """
 
     def __init__(self, model_hparams: ModelHParams, task: Task, scope: str = 'reward_model', dtype: str = 'float32'):
         self.padding_token = task.padding_token
@@ -25,25 +28,25 @@ class RewardModel:
 
     @property
     def variables(self) -> List[tf.Variable]:
-        """Everything that is trained."""
+        """All variables. All are trained."""
         return [self.gain, self.bias, *self.model.variables.values()]
 
     def load(self, session: tf.Session, trained: TrainedModel) -> List[tf.Variable]:
-        """Become the reward model that was trained; returns the variables that were set."""
+        """Set all variables from a trained reward model; return the variables that were set."""
         norm = {'reward_norm/gain': self.gain, 'reward_norm/bias': self.bias}
         return trained.load(session, self.model, heads=['reward'], extra=norm)
 
     def rewards(self, queries: tf.Tensor, responses: tf.Tensor) -> tf.Tensor:
-        """Rewards [batch] of responses [batch, length] to queries [batch, query_length], both padded on the right.
+        """Compute the rewards [batch] of responses [batch, length] to queries [batch, query_length].
 
-        The reward model reads the bare query: prefix and suffix are the policy's.
+        Both are padded on the right. The reward model reads the query without the prefix and suffix of the policy.
         """
         return self.rewards_of_samples(queries, responses[:, tf.newaxis])[:, 0]
 
     def rewards_of_samples(self, queries: tf.Tensor, samples: tf.Tensor) -> tf.Tensor:
-        """Rewards [batch, n] of n samples for each query, [batch, n, length].
+        """Compute the rewards [batch, n] of n samples for each query, [batch, n, length].
 
-        The query is read once: its samples branch off it, each at positions of its own.
+        The model reads each query once. Its n samples follow as branches that do not see each other.
         """
         n, length = samples.shape.as_list()[1:]
         query_length = queries.shape.as_list()[1]
@@ -60,10 +63,13 @@ class RewardModel:
 def normalizing_gain_bias(
     mean: float, std: float, target_mean: float = 0.0, target_std: float = 1.0
 ) -> Tuple[float, float]:
-    """The gain and bias that turn rewards of the given mean and std into rewards of the target's."""
+    """Compute the gain and bias that turn rewards of this mean and std into rewards of the target mean and std.
+
+    ValueError if the rewards are not finite, or all equal.
+    """
     if not (math.isfinite(mean) and math.isfinite(std)):
         raise ValueError(
-            f'cannot normalize rewards of mean {mean:g} and std {std:g}: the model they come from is broken'
+            f'cannot normalize rewards of mean {mean:g} and std {std:g}: the model that gave them is broken'
         )
     if not std > 0:
         raise ValueError(f'cannot normalize rewards: they are all {mean:g}; use more varied samples')

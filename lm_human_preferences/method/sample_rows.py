@@ -10,10 +10,12 @@ KEPT = 16
 
 
 def sample_rows(policy: str, rollout: Dict[str, np.ndarray], encoding: Encoding, count: int = KEPT) -> List[Dict]:
-    """The first `count` responses of a batch as lines of the file.
+    """Return the first `count` responses of a rollout as rows of a samples file.
 
-    `rollout` has queries [n, query_length], scores [n], and responses, truncated, logprobs and ref_logprobs, each
-    [n, response_length].
+    Args:
+      policy: the name of the policy that responded.
+      rollout: queries [n, query_length], scores [n], and responses, truncated, logprobs and ref_logprobs, each
+        [n, response_length].
     """
     rows = []
     for i in range(min(count, len(rollout['queries']))):
@@ -32,12 +34,12 @@ def sample_rows(policy: str, rollout: Dict[str, np.ndarray], encoding: Encoding,
 
 
 def token_texts(encoding: Encoding, tokens: Sequence[int]) -> List[str]:
-    """The text of each token; of a character that several tokens spell, the last of them has it all."""
+    """Return the text of each token. A character that several tokens spell is the text of the last of them."""
     texts, pending = [], []
     for token in tokens:
         pending.append(int(token))
         text = encoding.decode(pending)
-        whole = not text.endswith('\ufffd') or len(pending) == 4  # UTF-8 has at most four bytes for one
+        whole = not text.endswith('\ufffd') or len(pending) == 4  # a character has at most four bytes in UTF-8
         texts.append(text if whole else '')
         pending = [] if whole else pending
     return texts
