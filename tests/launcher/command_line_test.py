@@ -8,7 +8,9 @@ import sys
 import pytest
 from repository import LAUNCH
 
+from lm_human_preferences.hyperparameters import TREES
 from lm_human_preferences.launcher import hosts
+from lm_human_preferences.launcher.flags import COMMANDS, launch_flags
 
 EXPERIMENTS = ('sentiment', 'descriptiveness', 'cnndm', 'tldr', 'demo')
 
@@ -176,6 +178,17 @@ def test_help():
     lines = printed('train_policy', '--help')
     assert '  --ppo.lr: float = 5e-06' in lines and '  --rewards.train_new_model: on or off' in lines
     assert "  --save_dir: str = '/tmp/save/train_policy'" in lines
+    assert '  --rewards.adaptive_kl.horizon: int = 10000' in lines
+    assert (
+        lines[lines.index('  --ppo.lr: float = 5e-06') + 1].strip()
+        == TREES['train_policy'].tree()['ppo.lr'].description
+    )
+
+
+@pytest.mark.parametrize('command', sorted(COMMANDS))
+def test_every_flag_has_a_one_line_description(command):
+    for name, flag in launch_flags(command).tree().items():
+        assert flag.description.endswith('.') and len(flag.description) <= 112, name
 
 
 @pytest.mark.parametrize(
