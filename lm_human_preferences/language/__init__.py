@@ -1,1 +1,1 @@
-"""Text and the language model: encodings, data sets, GPT-2, sampling."""
+"""Text and the language model: encodings, GPT-2, sampling, model folders."""

@@ -1,7 +1,8 @@
-"""The files of a model folder, fetched where it is not on this machine.
+"""Find the files of a model folder, and fetch them if the folder is remote.
 
-A model folder holds `hparams.json`, perhaps `encoding`, `encoder.json` and `vocab.bpe`, and a checkpoint, in its folder
-`checkpoints` or (OpenAI's) beside them. No listing is asked for, so that a plain web server will do.
+A model folder holds `hparams.json`, perhaps `encoding`, `encoder.json` and `vocab.bpe`, and a checkpoint. The
+checkpoint is in its folder `checkpoints` or, in OpenAI's folders, beside the other files. Files are fetched by name:
+any web server can hold a model, even one that does not list its folders.
 """
 
 import os
@@ -13,10 +14,13 @@ from lm_human_preferences.remote import storage
 from lm_human_preferences.runs.checkpoints import latest_checkpoint
 
 
-def model_folder(path: str, parts: Sequence[str]) -> str:
-    """The path or URL of the model folder that is one of the `parts` of a run folder, or `path` itself."""
+def model_folder(path: str, subfolders: Sequence[str]) -> str:
+    """Return the path or URL of a model folder: the first of the `subfolders` of `path` that is one, else `path`.
+
+    FileNotFoundError if none of them is a model folder. If `path` is remote, the error is that of its server.
+    """
     path = storage.expanded(path)
-    folders = [storage.join(path, part) for part in parts] + [path]
+    folders = [storage.join(path, name) for name in subfolders] + [path]
     failures = []
     for folder in folders:
         try:
@@ -25,16 +29,16 @@ def model_folder(path: str, parts: Sequence[str]) -> str:
         except storage.NOT_THERE as error:
             failures.append(error)
     if storage.is_remote(path):
-        raise type(failures[-1])(f'no model in {path}, nor in {" or ".join(parts)} there: {failures[-1]}')
+        raise type(failures[-1])(f'no model in {path}, nor in {" or ".join(subfolders)} there: {failures[-1]}')
     raise FileNotFoundError(f'no model at {path}: hparams.json is in none of {", ".join(folders)}')
 
 
 def local_folder(folder: str) -> str:
-    """The local folder with a model folder's sizes and encoding; the checkpoint may be still to come."""
+    """Return a local folder with the sizes and the encoding of a model. Its checkpoint may not be fetched yet."""
     if not storage.is_remote(folder):
         return folder
     local = os.path.dirname(storage.local_file(storage.join(folder, 'hparams.json')))
-    if storage.is_published(folder):  # they share one vocabulary
+    if storage.is_published(folder):  # all published models share one vocabulary
         return local
     name = None
     if _fetch_if_there(folder, 'encoding'):
@@ -49,27 +53,34 @@ def local_folder(folder: str) -> str:
 
 
 def local_checkpoint(folder: str) -> str:
-    """The local path prefix of the newest checkpoint in a model folder."""
+    """Return the local path prefix of the newest checkpoint in a model folder, after fetching it if it is remote."""
     if not storage.is_remote(folder):
         return latest_checkpoint(folder)
-    places = [storage.join(folder, 'checkpoints'), folder]
-    places.sort(key=lambda place: not os.path.exists(storage.cache_path(storage.join(place, 'checkpoint'))))
-    for place in places:
-        if _fetch_if_there(place, 'checkpoint'):
+    candidates = [storage.join(folder, 'checkpoints'), folder]
+    # First the one that is in the cache already.
+    candidates.sort(key=lambda candidate: not os.path.exists(_cached_state(candidate)))
+    for remote in candidates:
+        if _fetch_if_there(remote, 'checkpoint'):
             break
     else:
         raise FileNotFoundError(f'{folder}: no TensorFlow checkpoint there')
-    path = storage.cache_path(storage.join(place, 'checkpoint'))
+    path = _cached_state(remote)
     state = tf.train.get_checkpoint_state(os.path.dirname(path))
     if not state or not state.model_checkpoint_path:
         raise ValueError(f'{path}: names no checkpoint')
     name = os.path.basename(state.model_checkpoint_path)
     for suffix in ('.index', '.data-00000-of-00001'):
-        storage.local_file(storage.join(place, name + suffix))
+        storage.local_file(storage.join(remote, name + suffix))
     return os.path.join(os.path.dirname(path), name)
 
 
+def _cached_state(folder: str) -> str:
+    """Return the path in the cache of the file that names the checkpoints of a remote folder."""
+    return storage.cache_path(storage.join(folder, 'checkpoint'))
+
+
 def _fetch_if_there(folder: str, name: str) -> bool:
+    """Fetch a file of a remote folder. Return whether there is such a file."""
     try:
         storage.local_file(storage.join(folder, name))
         return True

@@ -1,4 +1,4 @@
-"""The query of a text: the tokens that a task gives to its policy (the rules of `start_text` and `end_text`)."""
+"""Make a query from a text: the tokens that a task gives to its policy."""
 
 from typing import List, Optional
 
@@ -12,10 +12,10 @@ def tokenize_query(
     start_text: Optional[str] = None,
     end_text: Optional[str] = None,
 ) -> Optional[List[int]]:
-    """Return the `query_length` tokens of a text's query, padded on the right, or None if it has none.
+    """Return the `query_length` tokens of a text's query, padded on the right, or None if the text has no query.
 
-    It starts after the first `start_text` token (unless that is the text's last token), is cut to
-    `query_length`, and then ends with its last `end_text` token.
+    The query starts after the first `start_text` token (unless that is the text's last token). It is cut to
+    `query_length` tokens, and then after its last `end_text` token. A text without one of these tokens has no query.
     """
     tokens = encoding.encode(text)
     if start_text is not None:
@@ -34,7 +34,7 @@ def tokenize_query(
 
 
 def single_token(encoding: Encoding, text: str, field: str) -> int:
-    """Return the token of `text`; ValueError naming the `field` of the task unless it is exactly one."""
+    """Return the token of `text`. ValueError naming the task's `field` unless it is exactly one token."""
     tokens = encoding.encode(text)
     if len(tokens) != 1:
         raise ValueError(f'task.{field} {text!r} is {len(tokens)} tokens of the vocabulary: it must be one')

@@ -1,4 +1,4 @@
-"""The models of a run: its policy, the policy that it started from, and its reward model."""
+"""Find the models of a run: its policy, its initial policy, and its reward model."""
 
 from typing import List, NamedTuple, Sequence
 
@@ -6,18 +6,18 @@ from lm_human_preferences.language.trained_models import TrainedModel, find_mode
 from lm_human_preferences.remote import storage
 from lm_human_preferences.runs.run_folder import RunFolder, short_names
 
-INITIAL = 'initial'  # names the policy that a run's fine-tuning started from
+INITIAL = 'initial'  # the name of the policy from which a run started
 
 
 def run_policy(run: RunFolder, savescope: str = 'policy') -> TrainedModel:
-    """The policy of the run, or with `ref_policy` the one that it started from."""
+    """Return the policy of the run. With the savescope `ref_policy`, return its initial policy."""
     if not run.has_policy:
         raise FileNotFoundError(f'{run.path}: not the folder of a policy: there is no train_policy_hparams.json')
     return find_model(storage.join(run.path, 'policy'), savescope)
 
 
 def run_reward_model(run: RunFolder) -> TrainedModel:
-    """The reward model that the run trained, or was given: the one in its folder, if there is one."""
+    """Return the run's reward model: the one in its folder, else the one given as `rewards.trained_model`."""
     given = run.hparams.rewards.trained_model if run.has_policy else None
     try:
         return find_reward_model(storage.join(run.path, 'reward_model'))
@@ -28,16 +28,17 @@ def run_reward_model(run: RunFolder) -> TrainedModel:
 
 
 class NamedPolicy(NamedTuple):
-    """A policy by the name that tables show."""
+    """A policy and the name that tables show for it."""
 
     name: str
     trained: TrainedModel
 
 
 def find_policies(names: Sequence[str], run: RunFolder, savescope: str = 'policy') -> List[NamedPolicy]:
-    """The policies called `names`: run folders, names or folders of models, or `initial` for that of `run`.
+    """Return the policies called `names`.
 
-    ValueError if they do not all read the same tokens.
+    Each name is a run folder, a model folder, the name of a model, or `initial` for the initial policy of `run`.
+    ValueError if the policies have different vocabularies.
     """
     policies = [
         NamedPolicy(short, run_policy(run, 'ref_policy') if name == INITIAL else find_policy(name, savescope))
@@ -50,7 +51,7 @@ def find_policies(names: Sequence[str], run: RunFolder, savescope: str = 'policy
 
 
 def find_policy(name: str, savescope: str = 'policy') -> TrainedModel:
-    """The policy of the run folder `name`, or the language model called so."""
+    """Return the policy of the run folder `name`, or the language model called `name`."""
     try:
         run = RunFolder(name)
     except FileNotFoundError:

