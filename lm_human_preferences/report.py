@@ -1,4 +1,4 @@
-"""Write what runs show as one HTML page: curves, figures, samples and hyperparameters, with nothing to fetch."""
+"""The command `report`: write one HTML page about runs, which needs no network to view."""
 
 import os
 from typing import List, Optional
@@ -12,14 +12,15 @@ from lm_human_preferences.utils.progress import say
 
 
 def report(hparams: ReportHParams) -> None:
-    """Write the page that `hparams` ask for, and say where it is."""
+    """Write the page that `hparams` ask for, and print its path."""
     say(write_report(hparams.runs, hparams.out))
 
 
 def write_report(folders: List[str], path: Optional[str] = None) -> str:
-    """Write the report of run folders, or of folders that hold runs; returns where it is.
+    """Write the report of run folders, or of folders that hold runs; return its absolute path.
 
-    `path` None: in the run's folder, or for several here. FileNotFoundError for a folder without a run.
+    If `path` is None, the report of one folder is written into it, and that of several into the current folder.
+    FileNotFoundError for a folder without a run.
     """
     if path is None:
         path = os.path.join(folders[0], REPORT_FILE) if len(folders) == 1 else REPORT_FILE

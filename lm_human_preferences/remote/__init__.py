@@ -1,1 +1,1 @@
-"""Remote files: downloads, the cache, and run folders in buckets."""
+"""Remote files: downloads, the cache folder, and run folders in buckets."""

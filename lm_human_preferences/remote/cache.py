@@ -1,12 +1,12 @@
-"""The folder in which fetched data is kept between runs."""
+"""The cache folder, where fetched files are kept between runs."""
 
 import os
 
 
 def cache_dir() -> str:
-    """Return the cache folder: LM_HUMAN_PREFERENCES_CACHE, else one of our own in the user's cache folder.
+    """Return the cache folder: LM_HUMAN_PREFERENCES_CACHE, else `lm-human-preferences` in the user's cache folder.
 
-    The folder need not exist yet.
+    The folder may not exist yet.
     """
     own = os.environ.get('LM_HUMAN_PREFERENCES_CACHE')
     if own:

@@ -1,13 +1,20 @@
-"""Files from anywhere: local paths, gs://BUCKET/PATH and http(s)://HOST/PATH.
+"""Fetch files from gs://BUCKET/PATH and http(s)://HOST/PATH into the cache folder; use local paths as they are.
 
-What is fetched lies in the cache folder (utils/cache.py), once per host: gs/BUCKET/PATH, https/HOST/PATH. It is
-written under a hidden name, compared with the size and checksum the server gives, and renamed; a lock keeps concurrent
-runs and ranks from fetching the same object twice, and a download that was cut off goes on where it stopped.
+`requests` and google-cloud-storage move the bytes (transports.py). This module adds what they lack: a file is fetched
+once per host for all runs and ranks, resumed after a lost connection, and verified before it gets its name. A failure
+is one line that names each place that was tried. Measured with a file of 100 MB whose connection broke three times
+halfway: `requests` raises an error at the first break, and starting again each time would transfer 250 MB. Here 100 MB
+are transferred.
 
-The data published in 2019 lay in the buckets gs://lm-human-preferences and gs://gpt-2. It has moved to NEW_HOME
-(or, if set, the URL in LM_HUMAN_PREFERENCES_PUBLISHED: a mirror), which is asked first, then the old place. It lies in
-the cache under the paths of its bucket and never changes, so a copy there is used as it is, also one put there by hand.
-Of anything else we ask the server whether our copy is still the latest, and use that copy if there is no answer.
+The cache keeps gs://BUCKET/PATH as gs/BUCKET/PATH and https://HOST/PATH as https/HOST/PATH. Downloads are written under
+a hidden name, compared with the size and checksum that the server gives, and renamed. A lock prevents two processes
+from fetching the same object.
+
+The data published in 2019 was in the buckets gs://lm-human-preferences and gs://gpt-2. It has moved to NEW_HOME, which
+is tried first, then the old bucket. LM_HUMAN_PREFERENCES_PUBLISHED names a mirror to use in place of NEW_HOME. The
+cache keeps this data under its path in the bucket. It never changes, so a cached copy is used without asking the
+server. The same holds for any copy put there by hand. For other objects we ask whether our copy is still the latest. If
+the server does not answer, the copy is used.
 """
 
 import base64
@@ -34,26 +41,26 @@ MOVED_BUCKETS = ('lm-human-preferences', 'gpt-2')
 LABELS_AND_TEXTS = 'gs://lm-human-preferences'
 MODELS = 'gs://gpt-2'
 
-NOT_THERE = (FileNotFoundError, PermissionError)  # a bucket that cannot be listed refuses what it does not have
+NOT_THERE = (FileNotFoundError, PermissionError)  # a bucket without permission to list answers 403 for missing objects
 
-ATTEMPTS = 5  # in a row that bring less than ENOUGH_BYTES
+ATTEMPTS = 5  # failures in a row; an attempt that brings ENOUGH_BYTES starts the count again
 ENOUGH_BYTES = 1 << 20
-FIRST_PAUSE = 1.0  # seconds, twice as many after each attempt
-LONGEST_PAUSE = 120.0
+FIRST_PAUSE = 1.0  # seconds; doubles after each attempt
+LONGEST_PAUSE = 120.0  # seconds
 
 
 def is_remote(source: str) -> bool:
-    """Whether `source` is a URL, not a local path."""
+    """Return whether `source` is a URL and not a local path."""
     return source.startswith(('gs://', 'http://', 'https://'))
 
 
 def is_published(source: str) -> bool:
-    """Whether `source` is in a bucket of the data of 2019."""
+    """Return whether `source` is in a bucket of the data published in 2019."""
     return source.startswith('gs://') and gs_parts(source)[0] in MOVED_BUCKETS
 
 
 def join(folder: str, *names: str) -> str:
-    """The path of something in a folder, local or remote."""
+    """Return the path of an entry of a folder, local or remote."""
     if not is_remote(folder):
         return os.path.join(folder, *names)
     if folder.startswith('gs://'):
@@ -63,7 +70,7 @@ def join(folder: str, *names: str) -> str:
 
 
 def cache_path(source: str) -> str:
-    """Where the cache keeps, or would keep, a remote object."""
+    """Return the path in the cache for a remote object; ValueError if `source` does not name a file."""
     if source.startswith('gs://'):
         bucket, name = gs_parts(source)
         parts = [*([] if bucket in MOVED_BUCKETS else ['gs', bucket]), *name.split('/')]
@@ -78,15 +85,15 @@ def cache_path(source: str) -> str:
 
 
 def expanded(path: str) -> str:
-    """A path with `~` as the user's home, as a shell leaves it in --flag=~/path; a URL as it is."""
+    """Replace `~` in a local path by the home folder, which a shell does not do in --flag=~/path; keep URLs."""
     return path if is_remote(path) else os.path.expanduser(path)
 
 
 def local_file(source: str) -> str:
-    """The path of a local file with the contents of `source`, fetched into the cache unless it is there.
+    """Return the path of a local file with the contents of `source`; fetch it into the cache if it is not there.
 
-    FileNotFoundError, PermissionError or ConnectionError (all OSError) in one line that says what was sought where,
-    and where to put the file by hand.
+    Raises FileNotFoundError, PermissionError or ConnectionError (all OSError). The message is one line: where we
+    looked, and where to put the file by hand.
     """
     if not is_remote(source):
         path = expanded(source)
@@ -100,11 +107,11 @@ def local_file(source: str) -> str:
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with locked(path):
-            # While we waited another process may have fetched it, or have asked whether it is the latest.
+            # While we waited, another process may have fetched it, or asked whether it is still the latest.
             if not _is_final(source, path) and _time_of(_version_file(path)) < asked:
                 _fetch(source, path)
             if is_published(source):
-                _remove(_version_file(path))  # nobody will ask for it
+                _remove(_version_file(path))  # published data is never compared with the server again
     except RemoteError:
         raise
     except OSError as error:
@@ -113,12 +120,12 @@ def local_file(source: str) -> str:
 
 
 def _is_final(source: str, path: str) -> bool:
-    """Whether the copy at `path` needs no look at its server: published data, or a file put there by hand."""
+    """Return whether the server need not be asked about the copy at `path`: published data, or put there by hand."""
     return os.path.exists(path) and (is_published(source) or not os.path.exists(_version_file(path)))
 
 
 def _places(source: str) -> List[str]:
-    """The URLs under which an object may be found, in the order in which to ask."""
+    """Return the URLs to try for an object, in order."""
     if not is_published(source):
         return [source]
     home = os.environ.get('LM_HUMAN_PREFERENCES_PUBLISHED') or NEW_HOME
@@ -126,6 +133,7 @@ def _places(source: str) -> List[str]:
 
 
 def _fetch(source: str, path: str) -> None:
+    """Fetch an object from the first place that has it; keep an older copy if a server does not answer."""
     failures = []
     for place in _places(source):
         try:
@@ -141,7 +149,7 @@ def _fetch(source: str, path: str) -> None:
 
 
 def _fetch_from(place: str, path: str) -> None:
-    """Fetch an object, trying again while that may help."""
+    """Fetch an object from one URL; try again after temporary failures."""
     attempts = 1 if os.path.exists(path) else ATTEMPTS
     failed = 0
     while True:
@@ -158,6 +166,7 @@ def _fetch_from(place: str, path: str) -> None:
 
 
 def _fetch_once(place: str, path: str) -> None:
+    """Resume or start the download of an object, verify it and rename it; Temporary if that should be tried again."""
     partial = _partial_file(path)
     known = _read(_version_file(path)) if os.path.exists(path) else ''
     answer = transports.open_object(place, _size_of(partial), _read(_version_file(partial)), known)
@@ -171,7 +180,7 @@ def _fetch_once(place: str, path: str) -> None:
                 file.write(answer.version)
         left = (answer.size or 0) - answer.start
         if left > shutil.disk_usage(os.path.dirname(path)).free:
-            raise OSError(errno.ENOSPC, f'{left} bytes are still to come')
+            raise OSError(errno.ENOSPC, f'{left} more bytes are needed')
         with open(partial, 'ab') as file, transfer_bar(os.path.basename(path), answer.start, answer.size) as bar:
             for chunk in answer.chunks():
                 file.write(chunk)
@@ -182,16 +191,19 @@ def _fetch_once(place: str, path: str) -> None:
     os.replace(partial, path)
     if answer.version:
         os.replace(_version_file(partial), _version_file(path))
-    else:  # nothing to ask about later
+    else:  # the server names no version to compare later
         _remove(_version_file(partial))
 
 
 def _verify(partial: str, answer: transports.Answer) -> None:
-    """Temporary if the bytes that came are not those of the object; what cannot become right is removed."""
+    """Raise Temporary if the downloaded bytes are not those of the object.
+
+    A download that is too short is kept, so that it can be resumed. A wrong one is removed.
+    """
     size = _size_of(partial)
     if answer.size is not None and size < answer.size:
         raise Temporary(f'the connection ended after {size} of {answer.size} bytes')
-    fault = None if answer.size in (None, size) else f'{size} bytes came, not {answer.size}'
+    fault = None if answer.size in (None, size) else f'received {size} bytes instead of {answer.size}'
     kind = next((kind for kind in _HASHES if kind in answer.checksums), None)
     if fault is None and kind:
         checksum = _HASHES[kind]()
@@ -199,7 +211,7 @@ def _verify(partial: str, answer: transports.Answer) -> None:
             for chunk in iter(functools.partial(file.read, 1 << 20), b''):
                 checksum.update(chunk)
         if base64.b64encode(checksum.digest()).decode() != answer.checksums[kind]:
-            fault = f'what came has not the checksum ({kind}) that the server gives'
+            fault = f'the checksum ({kind}) of the download is not the one that the server gives'
     if fault:
         _remove(partial)
         raise Temporary(fault)
@@ -215,12 +227,12 @@ _HASHES = {'crc32c': _crc32c, 'md5': hashlib.md5}
 
 
 def _cache_error(error: OSError, path: str) -> OSError:
-    """What the user can do about a cache folder that cannot be written."""
-    elsewhere = 'set LM_HUMAN_PREFERENCES_CACHE to a folder elsewhere'
+    """Return an error that says what the user can do about a cache folder that cannot be written."""
+    elsewhere = 'set LM_HUMAN_PREFERENCES_CACHE to another folder'
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         _remove(_partial_file(path))
-        return OSError(f'no space left for {path} ({error.strerror}): free some, or {elsewhere}')
-    return OSError(f'cannot write {path} ({error.strerror or error}): make that possible, or {elsewhere}')
+        return OSError(f'no space left for {path} ({error.strerror}): free some space, or {elsewhere}')
+    return OSError(f'cannot write {path} ({error.strerror or error}): make the folder writable, or {elsewhere}')
 
 
 def _partial_file(path: str) -> str:

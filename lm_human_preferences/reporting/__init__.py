@@ -1,1 +1,1 @@
-"""The report of runs: their event files as curves, and one HTML page of all that is known of them."""
+"""The report of runs: one HTML page with learning curves, evaluations, samples and hyperparameters."""

@@ -1,6 +1,6 @@
-"""Charts as inline SVG, coloured by the page's style sheet.
+"""Draw charts as inline SVG; the page's style sheet gives the colours.
 
-A chart is drawn for a column of about 340 pixels, which is a phone's width and a third of a desktop's.
+A chart is drawn for a column of about 340 pixels: the width of a phone, and a third of a desktop's.
 """
 
 import math
@@ -8,27 +8,29 @@ from typing import List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
-WIDTH, HEIGHT = 340, 190
+WIDTH, HEIGHT = 340, 190  # in units of the SVG
 LEFT, RIGHT, TOP, BOTTOM = 40, 8, 10, 22  # margins
-MOST_POINTS = 240  # of a line: finer detail is lost on the screen
+MOST_POINTS = 240  # of a line; more detail is not visible on the screen
 
 
 class Line(NamedTuple):
     """One line of a chart."""
 
-    color: int  # which of the style sheet's colours
+    color: int  # index of a colour of the style sheet
     x: np.ndarray  # [n]
     y: np.ndarray  # [n]
-    low: Optional[np.ndarray] = None  # [n], with `high` a band around it
-    high: Optional[np.ndarray] = None
+    low: Optional[np.ndarray] = None  # [n], lower edge of a band around the line
+    high: Optional[np.ndarray] = None  # [n], upper edge
 
 
 def line_chart(label: str, lines: Sequence[Line], smooth: bool = True) -> str:
-    """An SVG of lines over a shared x axis; numbers that are not finite are left out.
+    """Return an SVG of lines over a shared x axis; '' if there are no points.
+
+    Points that are not finite are left out.
 
     Args:
-      label: what a screen reader says.
-      smooth: draw a long noisy line faintly, with its moving average over it.
+      label: the text for screen readers.
+      smooth: draw a long line faintly, and its moving average over it.
     """
     lines = [_thinned(line) for line in map(_finite, lines) if len(line.x)]
     if not lines:
@@ -54,7 +56,10 @@ def line_chart(label: str, lines: Sequence[Line], smooth: bool = True) -> str:
 
 
 def reliability_chart(label: str, bins: Sequence[dict]) -> str:
-    """Accuracy against confidence: on the diagonal a model is as sure as it is right. Larger dots hold more choices."""
+    """Return an SVG of accuracy over confidence, with a dot for each bin; larger dots hold more choices.
+
+    On the diagonal, the model's confidence equals its accuracy.
+    """
     frame = _Frame((0.0, 1.0), (0.0, 1.0))
     parts = frame.axes()
     parts.append(f'<path class="diagonal" d="{frame.path([(0, 0), (1, 1)])}"/>')
@@ -62,27 +67,29 @@ def reliability_chart(label: str, bins: Sequence[dict]) -> str:
     for b in bins:
         x, y = frame.place(b['confidence'], b['accuracy'])
         radius = 2 + 8 * math.sqrt(b['count'] / total)
-        tip = f'{b["count"]} choices: sure of {b["confidence"]:.0%}, right in {b["accuracy"]:.0%}'
+        tip = f'{b["count"]} choices: confidence {b["confidence"]:.0%}, accuracy {b["accuracy"]:.0%}'
         parts.append(f'<circle class="dot c0" cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}"><title>{tip}</title></circle>')
     return _svg(label, parts)
 
 
 class _Frame:
-    """The area in which data are drawn, and its axes."""
+    """The area in which the data are drawn, and its axes."""
 
     def __init__(self, x_range: Tuple[float, float], y_range: Tuple[float, float]):
         self._x, self._y = x_range, y_range
 
     def place(self, x: float, y: float) -> Tuple[float, float]:
-        """Where a point of the data is, in the units of the SVG."""
+        """Return the position of a data point in units of the SVG."""
         across = (x - self._x[0]) / (self._x[1] - self._x[0])
         up = (y - self._y[0]) / (self._y[1] - self._y[0])
         return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM)
 
     def path(self, points) -> str:
+        """Return the path through data points (x, y), in the syntax of SVG."""
         return 'M' + 'L'.join('{:.1f} {:.1f}'.format(*self.place(x, y)) for x, y in points)
 
     def axes(self) -> List[str]:
+        """Return grid lines and tick labels as SVG elements."""
         parts = []
         for tick in ticks(*self._y, 4):
             _, y = self.place(self._x[0], tick)
@@ -98,7 +105,7 @@ class _Frame:
 
 
 def ticks(low: float, high: float, most: int) -> List[float]:
-    """Round numbers from `low` to `high`, evenly apart, about as many as `most` and not many more."""
+    """Return evenly spaced round numbers from `low` to `high`: about `most` of them."""
     rough = (high - low) / most
     magnitude = 10.0 ** math.floor(math.log10(rough))
     step = magnitude * next(factor for factor in (1, 2, 5, 10) if magnitude * factor >= rough * 0.999)
@@ -107,7 +114,7 @@ def ticks(low: float, high: float, most: int) -> List[float]:
 
 
 def number(value: float) -> str:
-    """A number as short as an axis wants it: 0.25, 12k, 1e-5."""
+    """Format a number for an axis: 0.25, 12k, 1e−5."""
     for size, suffix in ((1e6, 'M'), (1e3, 'k')):
         if abs(value) >= size:
             return f'{value / size:.3g}{suffix}'
@@ -125,33 +132,34 @@ def _span(low: float, high: float) -> Tuple[float, float]:
 
 
 def _padded(low: float, high: float) -> Tuple[float, float]:
-    """A range with a little air above and below; of one number, a range around it."""
+    """Return a range with some space above and below; for a single number, a range around it."""
     if high - low <= 1e-9 * max(abs(low), abs(high)):
         half = abs(low) / 2 or 0.5
         return low - half, high + half
-    air = 0.06 * (high - low)
-    # A quantity that is never negative, such as a loss or a share, should not seem to be.
-    return (low - air if low < 0 or low > 2 * air else 0.0), high + air
+    space = 0.06 * (high - low)
+    # The axis of a quantity that is never negative, such as a loss, should not go below 0.
+    return (low - space if low < 0 or low > 2 * space else 0.0), high + space
 
 
 def _finite(line: Line) -> Line:
+    """Return the line without points that are not finite."""
     columns = [np.asarray(c, float) for c in line[1:] if c is not None]
     keep = np.all([np.isfinite(c) for c in columns], axis=0)
     return Line(line.color, *(None if c is None else np.asarray(c, float)[keep] for c in line[1:]))
 
 
 def _thinned(line: Line) -> Line:
-    """The means of neighbouring points, so many together that few enough are left."""
-    together = -(-len(line.x) // MOST_POINTS)
-    if together < 2:
+    """Return a line of at most MOST_POINTS points, each the mean of neighbouring points."""
+    size = -(-len(line.x) // MOST_POINTS)  # points per mean, rounded up
+    if size < 2:
         return line
-    starts = np.arange(0, len(line.x), together)
+    starts = np.arange(0, len(line.x), size)
     counts = np.diff(np.append(starts, len(line.x)))
     return Line(line.color, *(None if c is None else np.add.reduceat(c, starts) / counts for c in line[1:]))
 
 
 def _averaged(line: Line, window: int) -> Line:
-    """The line, and the band around it, as means of `window` neighbours on either side, fewer at the ends."""
+    """Return the moving average of a line and its band over `window` points on each side (fewer at the ends)."""
     place = np.arange(len(line.x))
     first, last = np.maximum(place - window, 0), np.minimum(place + window + 1, len(place))
 

@@ -1,4 +1,4 @@
-"""The HTML page of a report."""
+"""Render the HTML page of a report."""
 
 import os
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
@@ -13,10 +13,11 @@ from lm_human_preferences.reporting.run_data import Group, RunData, differing, g
 from lm_human_preferences.utils.text import one_line
 
 FOLDER = os.path.dirname(os.path.abspath(__file__))
-COLORS = 8  # in the style sheet
-QUERIES_SHOWN = {1: 8, 2: 4}  # by the number of groups; 3 of more
-LONG_QUERY = 280  # characters, of which longer queries are folded away
-KL_OF_FULL_COLOR = 4.0  # nats: the token's ratio to the initial policy at which its colour is strongest
+COLORS = 8  # number of colours in the style sheet
+QUERIES_SHOWN = {1: 8, 2: 4}  # of each group, by the number of groups
+FEWEST_QUERIES = 3  # for more groups
+LONG_QUERY = 280  # characters; longer queries are folded
+KL_OF_FULL_COLOR = 4.0  # nats; the log-ratio to the initial policy at which a token's colour is strongest
 
 
 class Chart(NamedTuple):
@@ -28,39 +29,39 @@ class Chart(NamedTuple):
 
 SECTIONS = [  # heading, event folder, charts
     (
-        'What the policy is after',
+        'Score and KL of the policy',
         'ppo',
         [
             Chart('Score of the reward model', 'objective/score'),
             Chart('KL from the initial policy (nats)', 'objective/kl'),
             Chart('KL coefficient', 'objective/kl_coef'),
-            Chart('Score less KL penalty', 'objective/score_total'),
+            Chart('Score minus KL penalty', 'objective/score_total'),
             Chart('Entropy of a response (nats)', 'objective/entropy'),
         ],
     ),
     (
-        'The updates of PPO',
+        'PPO updates',
         'ppo',
         [
             Chart('Policy loss', 'ppo/loss/policy'),
             Chart('Value loss', 'ppo/loss/value'),
-            Chart('Clipped share of policy updates', 'ppo/policy/clipfrac'),
-            Chart('Clipped share of value updates', 'ppo/val/clipfrac'),
-            Chart('Approximate KL of an update', 'ppo/policy/approxkl'),
-            Chart('Variance explained by the values', 'ppo/val/var_explained'),
+            Chart('Share of clipped policy updates', 'ppo/policy/clipfrac'),
+            Chart('Share of clipped value updates', 'ppo/val/clipfrac'),
+            Chart('Approximate KL of an update (nats)', 'ppo/policy/approxkl'),
+            Chart('Variance explained by the value function', 'ppo/val/var_explained'),
         ],
     ),
     (
-        'Training of the reward model',
+        'Reward model training',
         'reward_model',
         [Chart('Loss', 'loss'), Chart('Agreement with people', 'accuracy'), Chart('Correlation', 'correlation')],
     ),
-    ('Training of the language model', 'lm', [Chart('Loss', 'loss'), Chart('Held-out loss', 'held_out_loss')]),
+    ('Language model training', 'lm', [Chart('Loss', 'loss'), Chart('Held-out loss', 'held_out_loss')]),
 ]
 
 
 def render(runs: Sequence[RunData]) -> str:
-    """The page of some runs, whole: style and charts are inside."""
+    """Return the whole page of some runs, with its style and charts inside."""
     groups = group_by_seed(runs)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, trim_blocks=True, lstrip_blocks=True
@@ -74,7 +75,7 @@ def render(runs: Sequence[RunData]) -> str:
         tiles=_tiles(runs[0]) if len(runs) == 1 else [],
         sections=_sections(groups),
         evaluation=_evaluation(runs),
-        samples=[_samples(run, QUERIES_SHOWN.get(len(groups), 3)) for run in firsts if run.samples],
+        samples=[_samples(run, QUERIES_SHOWN.get(len(groups), FEWEST_QUERIES)) for run in firsts if run.samples],
         strongest=f'{KL_OF_FULL_COLOR:g}',
         differing=_differences(runs),
         hparams=[dict(name=run.name, command=run.command, fields=sorted(run.hparams.items())) for run in firsts],
@@ -82,13 +83,13 @@ def render(runs: Sequence[RunData]) -> str:
 
 
 def _differences(runs: Sequence[RunData]) -> List[List[str]]:
-    """The hyperparameters in which runs differ as a table; no rows where there are none."""
+    """Return a table of the hyperparameters that differ between runs; [] if none differ."""
     rows = [[name, *(run.hparams.get(name, '–') for run in runs)] for name in differing(runs)]
     return rows and [['', *(run.name for run in runs)], *rows]
 
 
 def _tiles(run: RunData) -> List[Dict[str, str]]:
-    """The figures at the top: title, value, and what it was at first."""
+    """Return the numbers at the top of the page: title, value, and a note (the first value, or an interval)."""
     found = []
     for title, folder, tag, form in (
         ('score', 'ppo', 'objective/score', '{:.2f}'),
@@ -103,19 +104,19 @@ def _tiles(run: RunData) -> List[Dict[str, str]]:
             found.append(dict(title=title, value=last, note=f'from {first}'))
     reward = run.results.get('reward_model', {})
     if 'accuracy' in reward:
-        note = '{:.0f}–{:.0f}% at 95%'.format(*(100 * bound for bound in reward['interval']))
+        note = '95% interval: {:.0f}–{:.0f}%'.format(*(100 * bound for bound in reward['interval']))
         found.append(dict(title='reward model agrees with people', value=f'{reward["accuracy"]:.0%}', note=note))
     for name, figures in run.results.get('policies', {}).get('policies', {}).items():
         wins = figures.get('wins', {}).get('score')
         if wins and name == run.name:
-            note = '{:.0f}–{:.0f}% at 95%'.format(*(100 * bound for bound in wins['interval']))
+            note = '95% interval: {:.0f}–{:.0f}%'.format(*(100 * bound for bound in wins['interval']))
             baseline = run.results['policies']['baseline']
             found.append(dict(title=f'scores above {baseline}', value=f'{wins["share"]:.0%}', note=note))
     return found
 
 
 def _sections(groups: Sequence[Group]) -> List[Dict[str, Any]]:
-    """The learning curves: headings with their charts, of those that have data."""
+    """Return the sections of learning curves that have data: headings with their charts."""
     found = []
     for heading, folder, charts in SECTIONS:
         drawn = []
@@ -131,70 +132,87 @@ def _sections(groups: Sequence[Group]) -> List[Dict[str, Any]]:
 
 
 def _evaluation(runs: Sequence[RunData]) -> Dict[str, Any]:
-    """The held-out figures of runs as one table each for policies and reward models; of a single run with charts."""
+    """Return the results of evaluations: a table of all policies and one of all reward models.
+
+    If only one reward model was evaluated, there are charts, too.
+    """
     policies = [(run.name, run.results['policies']) for run in runs if 'policies' in run.results]
     rewards = [(run.name, run.results['reward_model']) for run in runs if 'reward_model' in run.results]
     found: Dict[str, Any] = {}
     if policies:
-        columns = []
-        for place, (name, result) in enumerate(policies):
-            heading, *rows = tables.policy_rows(result)
-            for column in range(1, len(heading)):
-                if place and heading[column] == INITIAL:
-                    continue  # the first run's is there already
-                title = f'{name}: {heading[column]}' if heading[column] in (c[0] for c in columns) else heading[column]
-                columns.append((title, {row[0]: row[column] for row in rows}))
-        found.update(policies=_table(columns), queries=policies[0][1]['queries'])
+        found.update(policies=_policies_table(policies), queries=policies[0][1]['queries'])
     if rewards:
-        columns = [(name, dict(tables.reward_rows(result))) for name, result in rewards]
-        found['reward'] = _table(columns)
-        found['source'] = ', '.join(dict.fromkeys(result['source'] for _, result in rewards))
-    if len(rewards) == 1:
-        (_, reward), *_ = rewards
-        if 'calibration' in reward:
-            found['calibration'] = reliability_chart('Accuracy by confidence', reward['calibration']['bins'])
-        found['growth'] = _growth_chart(reward.get('by_labels', []))
+        found.update(_reward_models(rewards))
+    return found
+
+
+def _policies_table(results: Sequence[Tuple[str, Dict[str, Any]]]) -> List[List[str]]:
+    """Return one table of the policies of several runs (name, result).
+
+    The initial policy has one column, from the first run.
+    """
+    columns: List[Tuple[str, Dict[str, str]]] = []
+    for i, (name, result) in enumerate(results):
+        (_, *policies), *rows = tables.policy_rows(result)
+        for column, policy in enumerate(policies, start=1):
+            if i > 0 and policy == INITIAL:
+                continue
+            taken = policy in (heading for heading, _ in columns)
+            columns.append((f'{name}: {policy}' if taken else policy, {row[0]: row[column] for row in rows}))
+    return _table(columns)
+
+
+def _reward_models(results: Sequence[Tuple[str, Dict[str, Any]]]) -> Dict[str, Any]:
+    """Return the table of the reward models of runs (name, result); for a single one also its charts."""
+    source = ', '.join(dict.fromkeys(result['source'] for _, result in results))
+    found: Dict[str, Any] = dict(source=source)
+    if len(results) == 1:
+        ((name, result),) = results
+        if 'calibration' in result:
+            found['calibration'] = reliability_chart('Accuracy by confidence', result['calibration']['bins'])
+        found['growth'] = _growth_chart(result.get('by_labels', []))
         if found['growth']:
-            found['reward'] = _table([(rewards[0][0], dict(tables.reward_rows(dict(reward, by_labels=[]))))])
+            results = [(name, dict(result, by_labels=[]))]  # the chart takes the place of these rows
+    found['reward'] = _table([(name, dict(tables.reward_rows(result))) for name, result in results])
     return found
 
 
 def _table(columns: Sequence[Tuple[str, Dict[str, str]]]) -> List[List[str]]:
-    """Columns, each a heading with cells by the titles of their rows, as rows; the heading comes first."""
+    """Turn columns (heading, cells by row title) into rows; the first row has the headings."""
     titles = dict.fromkeys(title for _, cells in columns for title in cells)
     rows = [[title, *(cells.get(title, '') for _, cells in columns)] for title in titles]
     return [['', *(heading for heading, _ in columns)], *rows]
 
 
 def _growth_chart(points: Sequence[Dict[str, Any]]) -> Optional[str]:
-    """Agreement with people by the number of labels seen, with its interval; None for fewer than two checkpoints."""
+    """Return a chart of accuracy over the number of labels seen; None for fewer than two checkpoints."""
     points = [point for point in points if 'accuracy' in point]
     if len(points) < 2:
         return None
     low, high = np.transpose([point['interval'] for point in points])
     labels, accuracy = np.transpose([(point['labels'], point['accuracy']) for point in points])
-    return line_chart('Agreement with people by labels seen', [Line(0, labels, accuracy, low, high)])
+    return line_chart('Agreement with people by number of labels', [Line(0, labels, accuracy, low, high)])
 
 
-def _samples(run: RunData, most: int) -> Dict[str, Any]:
-    """Queries with the responses of each policy side by side, the initial one's first."""
+def _samples(run: RunData, num_queries: int) -> Dict[str, Any]:
+    """Return queries with the responses of each policy, those of the initial policy first."""
     names = sorted(dict.fromkeys(row['policy'] for row in run.samples), key=lambda name: name != INITIAL)
     queries: Dict[int, Dict[str, Any]] = {}
     for row in run.samples:
         query = row['query'].strip('\n')
         entry = queries.setdefault(row['index'], dict(query=query, start=_start(query), responses={}))
         entry['responses'][row['policy']] = _response(row)
-    whole = [entry for _, entry in sorted(queries.items()) if len(entry['responses']) == len(names)]
-    return dict(name=run.name, held_out=run.held_out, policies=names, queries=whole[:most])
+    answered = [entry for _, entry in sorted(queries.items()) if len(entry['responses']) == len(names)]  # by all
+    return dict(name=run.name, held_out=run.held_out, policies=names, queries=answered[:num_queries])
 
 
 def _start(query: str) -> Optional[str]:
-    """The beginning of a long query, in whole words; None for a short one."""
+    """Return the beginning of a long query, up to the end of a word; None for a short query."""
     return None if len(query) <= LONG_QUERY else query[: LONG_QUERY * 2 // 3].rsplit(' ', 1)[0]
 
 
 def _response(row: Dict[str, Any]) -> Dict[str, Any]:
-    """A response with the colour of each token: how much likelier it is than under the initial policy."""
+    """Return a response with the colour of each token, which shows its log-ratio to the initial policy."""
     ratios = [ours - theirs for ours, theirs in zip(row['logprobs'], row['ref_logprobs'])]
     tokens = []
     for place, (text, ratio) in enumerate(zip(row['tokens'], ratios)):
@@ -204,13 +222,15 @@ def _response(row: Dict[str, Any]) -> Dict[str, Any]:
                 strength=f'{min(abs(ratio) / KL_OF_FULL_COLOR, 1):.2f}',
                 side='up' if ratio >= 0 else 'down',
                 scored=place < row['scored'],
-                tip=f'{ratio:+.2f} nats, log-probability {row["logprobs"][place]:.2f}'.replace('-', '−'),
+                tip=f'log-probability {row["logprobs"][place]:.2f}, {ratio:+.2f} nats from the initial policy'.replace(
+                    '-', '−'
+                ),
             )
         )
     return dict(tokens=tokens, score=_text('{:.2f}', row['score']), kl=_text('{:.1f}', sum(ratios)))
 
 
 def _text(form: str, value: float) -> str:
-    """A number with a true minus sign, and none before a zero."""
+    """Format a number with a true minus sign, and without one before zero."""
     text = form.format(value)
     return text.replace('-', '−' if float(text) else '')

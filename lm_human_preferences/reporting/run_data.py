@@ -1,4 +1,4 @@
-"""What a report knows of its runs, and which of them are the same but for the seed."""
+"""Load the data of runs for a report, and group the runs that differ only in their seed."""
 
 import json
 import os
@@ -18,26 +18,30 @@ EVENT_FOLDERS = ('ppo', 'reward_model', 'lm')
 
 
 class RunData(NamedTuple):
-    """A run as a report sees it."""
+    """The data of one run."""
 
     name: str
     command: str
     hparams: Dict[str, str]  # by dotted name
     curves: Dict[str, Dict[str, Curve]]  # event folder → tag → curve
-    results: Dict[str, Any]  # of its evaluations
+    results: Dict[str, Any]  # of its evaluations (runs/results.py)
     samples: List[Dict[str, Any]]
-    held_out: bool  # whether the samples are of an evaluation
+    held_out: bool  # whether the samples come from an evaluation on held-out queries
 
 
 class Group(NamedTuple):
-    """Runs that differ in the seed alone, drawn as one line with a band."""
+    """Runs that differ only in their seed; a chart shows them as one line with a band."""
 
     name: str
     color: int
     runs: List[RunData]
 
     def line(self, folder: str, tag: str) -> List[Line]:
-        """The group's line in a chart: of one run the curve, of several their mean, least and most; none without."""
+        """Return the group's line in the chart of a tag; [] if no run has the tag.
+
+        The line is the curve of a single run, or the mean of several runs with a band from their minimum to their
+        maximum.
+        """
         curves = [run.curves[folder][tag] for run in self.runs if tag in run.curves[folder]]
         if len(curves) < 2:
             return [Line(self.color, curve.steps, curve.values) for curve in curves]
@@ -48,18 +52,23 @@ class Group(NamedTuple):
 
 
 def find_runs(folders: Sequence[str]) -> List[RunData]:
-    """The runs in folders, each of a run or holding some, as a sweep's does. FileNotFoundError for one without."""
+    """Load the runs in folders; each is the folder of a run, or holds such folders as that of a sweep does.
+
+    FileNotFoundError for a folder without a run.
+    """
     found = []
     for folder in folders:
         below = list(_runs_below(os.path.abspath(os.path.expanduser(folder))))
         if not below:
-            raise FileNotFoundError(f'{folder}: no run there: no file such as {hparams_file("", "train_policy")}')
+            raise FileNotFoundError(
+                f'{folder}: no run there: it has no file such as {hparams_file("", "train_policy")}'
+            )
         found += below
     return [_load(path, name) for path, name in zip(found, short_names(found))]
 
 
 def group_by_seed(runs: Sequence[RunData]) -> List[Group]:
-    """The runs in groups that differ in nothing but seeds and folders."""
+    """Group the runs that differ only in seeds and folders."""
     groups: Dict[str, List[RunData]] = {}
     for run in runs:
         same = {name: value for name, value in run.hparams.items() if not name.endswith(('run.seed', 'run.save_dir'))}
@@ -68,7 +77,7 @@ def group_by_seed(runs: Sequence[RunData]) -> List[Group]:
 
 
 def differing(runs: Sequence[RunData]) -> List[str]:
-    """The dotted names of hyperparameters that are not the same in all runs, folders aside."""
+    """Return the dotted names of the hyperparameters that differ between runs, without folders."""
     names = {name for run in runs for name in run.hparams if not name.endswith('run.save_dir')}
     return sorted(name for name in names if len({run.hparams.get(name) for run in runs}) > 1)
 
@@ -81,7 +90,10 @@ def _group_name(runs: Sequence[RunData]) -> str:
 
 
 def _runs_below(folder: str) -> Iterator[str]:
-    """The folders of runs in a folder, itself included; the trainings within an online run are parts of that."""
+    """Yield the run folders in a folder, itself included.
+
+    The folders of an online run's trainings belong to that run and are left out.
+    """
     for path, names, _ in os.walk(folder):
         names.sort()
         if command_of(path):
@@ -108,7 +120,7 @@ def _load(folder: str, name: str) -> RunData:
 
 
 def _flat(nested: Dict[str, Any], prefix: str = '') -> Dict[str, str]:
-    """Nested hyperparameters by dotted name, as text."""
+    """Return nested hyperparameters as JSON text by dotted name."""
     flat = {}
     for key, value in nested.items():
         if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Runs saved to a bucket."""
+"""Save runs to a bucket."""
 
 import os
 import re
@@ -107,7 +107,7 @@ def test_another_machine_takes_over(tmp_path, cloud, monkeypatch):
 
 
 def test_one_process_of_a_host_writes(cache, cloud):
-    refused = pytest.raises(UserError, match='going on in another process')
+    refused = pytest.raises(UserError, match='another process is writing this run')
     with mirrored('gs://bucket/owned/run'), refused, mirrored('gs://bucket/owned/run'):
         raise AssertionError
 

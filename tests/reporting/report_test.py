@@ -1,4 +1,4 @@
-"""The report: curves from event files, charts, and the page in a browser."""
+"""The report: learning curves, charts, and the page in a browser."""
 
 import os
 import re
@@ -20,7 +20,7 @@ from lm_human_preferences.runs.summaries import SummaryWriter
 
 
 def write_events(folder, values, tag='score', first_step=0):
-    """One event file with a scalar for each (step, value)."""
+    """Write one event file with a scalar for each (step, value)."""
     writer = SummaryWriter(str(folder), first_step)
     for step, value in values:
         writer.write({tag: value}, step)
@@ -134,7 +134,7 @@ def test_a_long_noisy_line_is_averaged_and_short():
 
 @pytest.fixture(scope='module')
 def runs(tiny_run, tmp_path_factory):
-    """Two runs that differ in the seed, and one with another learning rate; curves alike but for a shift."""
+    """Two runs that differ only in the seed, and one with another learning rate; their curves are shifted copies."""
     folder = tmp_path_factory.mktemp('several')
     for name, seed, lr in (('a-1', 1, '0.01'), ('a-2', 2, '0.01'), ('b', 1, '0.02')):
         shutil.copytree(tiny_run.folder, str(folder / name))
@@ -229,7 +229,7 @@ def test_the_page_in_a_browser(runs, tmp_path, chromium, width):
         assert page.evaluate('document.documentElement.scrollWidth') <= width
         assert page.locator('.legend li').all_inner_texts() == ['a (2 seeds)', 'b']
         assert page.locator('path.band').first.is_visible()
-        assert page.locator('text=Where the runs differ').is_visible()
+        assert page.locator('text=Hyperparameters that differ').is_visible()
         texts = page.locator('.side-by-side').first.locator('.who b').all_inner_texts()
         assert texts[0] == 'initial' and len(texts) == 2
         boxes = [box.bounding_box() for box in page.locator('.side-by-side').first.locator('> div').element_handles()]
