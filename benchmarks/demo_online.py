@@ -30,8 +30,7 @@ from lm_human_preferences.method.lm_tasks import Task  # noqa: E402
 from lm_human_preferences.mpi.ranks import Ranks  # noqa: E402
 from lm_human_preferences.mpi.seeds import uniforms_of_samples  # noqa: E402
 from lm_human_preferences.online import Schedule  # noqa: E402
-from lm_human_preferences.runs.results import RESULTS_FILE  # noqa: E402
-from lm_human_preferences.runs.run_folder import RunFolder  # noqa: E402
+from lm_human_preferences.runs.run_folder import RESULTS_FILE, RunFolder  # noqa: E402
 
 NEW_MODEL = '--rewards.train_new_model'
 QUESTIONS = 512

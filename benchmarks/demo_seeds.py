@@ -23,7 +23,7 @@ from lm_human_preferences import experiments  # noqa: E402
 from lm_human_preferences.demo import data_set  # noqa: E402
 from lm_human_preferences.hyperparameters import EvaluateHParams  # noqa: E402
 from lm_human_preferences.language.trained_models import find_model  # noqa: E402
-from lm_human_preferences.runs.results import RESULTS_FILE  # noqa: E402
+from lm_human_preferences.runs.run_folder import RESULTS_FILE  # noqa: E402
 
 CHOICES, SEED = 800, EvaluateHParams().seed  # as the demo's evaluation has them
 ROWS = [  # title, where the figure is (`tuned` stands for the fine-tuned policy), format

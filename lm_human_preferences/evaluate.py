@@ -22,8 +22,8 @@ from lm_human_preferences.method.lm_tasks import Task
 from lm_human_preferences.method.sample_rows import sample_rows
 from lm_human_preferences.remote import storage
 from lm_human_preferences.runs.results import save_results
-from lm_human_preferences.runs.run_folder import RunFolder
-from lm_human_preferences.runs.samples import HELD_OUT_FILE, write_samples
+from lm_human_preferences.runs.run_folder import HELD_OUT_SAMPLES_FILE, RunFolder
+from lm_human_preferences.runs.samples import write_samples
 from lm_human_preferences.utils.progress import say
 
 
@@ -181,4 +181,4 @@ def _write_responses(
         scores = policy.scores[policy_evaluation.SCORE]
         rows += sample_rows(name, dict(policy._asdict(), queries=held_out.queries, scores=scores), task.encoding)
     os.makedirs(out, exist_ok=True)
-    write_samples(os.path.join(out, HELD_OUT_FILE), rows)
+    write_samples(os.path.join(out, HELD_OUT_SAMPLES_FILE), rows)

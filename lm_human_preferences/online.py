@@ -25,7 +25,7 @@ from lm_human_preferences.labeling.questions import Respond
 from lm_human_preferences.mpi.ranks import Ranks
 from lm_human_preferences.runs import preemption
 from lm_human_preferences.runs.checkpoint_files import last_state
-from lm_human_preferences.runs.resuming import ONLINE_FOLDER
+from lm_human_preferences.runs.run_folder import ONLINE, ONLINE_LABELS, POLICY, REWARD_MODEL
 from lm_human_preferences.utils.progress import say
 
 
@@ -87,18 +87,18 @@ class OnlineRewardModel:
 
     @property
     def _labels_folder(self) -> str:
-        return os.path.join(self._folder, ONLINE_FOLDER, 'labels')
+        return os.path.join(self._folder, ONLINE_LABELS)
 
     @property
     def _reward_model(self) -> str:
-        return os.path.join(self._folder, 'reward_model')
+        return os.path.join(self._folder, REWARD_MODEL)
 
     def train_first(self) -> None:
         """Train the reward model for the first episode, on labels of the initial policy's samples.
 
         Do nothing if the run is resumed after its first step.
         """
-        has_steps = bool(last_state(os.path.join(self._folder, 'policy'))) if self._collector else False
+        has_steps = bool(last_state(os.path.join(self._folder, POLICY))) if self._collector else False
         if self._from_first_rank(has_steps):
             return
         with contextlib.ExitStack() as stack:
@@ -153,7 +153,7 @@ class OnlineRewardModel:
         train_reward.train(new)
         if self._collector:
             shutil.rmtree(self._reward_model, ignore_errors=True)
-            os.rename(os.path.join(new.run.save_dir, 'reward_model'), self._reward_model)
+            os.rename(os.path.join(new.run.save_dir, REWARD_MODEL), self._reward_model)
         self._ranks.wait_for_all()
 
     def _training_hparams(self, training: int) -> TrainRewardHParams:
@@ -165,7 +165,7 @@ class OnlineRewardModel:
         first_seed = self._seed if new.run.seed is None else new.run.seed
         if first_seed is not None:
             new.run.seed = (first_seed + training - self._schedule.training(0)) % 2**31
-        new.run.save_dir = os.path.join(self._folder, ONLINE_FOLDER, f'training-{training}')
+        new.run.save_dir = os.path.join(self._folder, ONLINE, f'training-{training}')
         return new
 
     def _is_trained(self, new: TrainRewardHParams) -> bool:

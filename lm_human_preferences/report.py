@@ -6,7 +6,7 @@ from typing import List, Optional
 from lm_human_preferences.hyperparameters import ReportHParams
 from lm_human_preferences.reporting.page import render
 from lm_human_preferences.reporting.run_data import find_runs
-from lm_human_preferences.runs.resuming import REPORT_FILE
+from lm_human_preferences.runs.run_folder import REPORT_FILE
 from lm_human_preferences.utils.files import written_whole
 from lm_human_preferences.utils.progress import say
 

@@ -21,6 +21,7 @@ from lm_human_preferences.method.lm_trainer import LmTrainer, TokenStream
 from lm_human_preferences.runs.checkpoint_files import forget_after
 from lm_human_preferences.runs.checkpoints import CheckpointWriter
 from lm_human_preferences.runs.divergence import check_finite
+from lm_human_preferences.runs.run_folder import LM, LM_TRAINING
 from lm_human_preferences.training_stage import Stage
 
 TRAINING_CHECKPOINTS_KEPT = 2
@@ -59,7 +60,7 @@ def train(hparams: HParams) -> None:
 
     The model in training may not be the best one: `run.save_dir`/training holds it, with what a resumed run needs.
     """
-    stage = Stage(hparams, 'training', events='lm')
+    stage = Stage(hparams, LM_TRAINING, events='lm')
     texts = get_lm_texts(hparams.dataset, 'train')
     initial_model = find_model(hparams.initial_model) if hparams.initial_model else None
     encoding, model_hparams = vocabulary_and_size(hparams, initial_model, texts)
@@ -74,7 +75,7 @@ def train(hparams: HParams) -> None:
     if stage.step >= num_steps or so_far.is_patience_out(hparams):
         stage.say(f'the language model in {hparams.run.save_dir} is finished: {stage.step} steps')
         return
-    best_folder = os.path.join(stage.run_folder, 'model') if stage.run_folder else None
+    best_folder = os.path.join(stage.run_folder, LM) if stage.run_folder else None
 
     def build():
         rates = dict.fromkeys(('embd_pdrop', 'attn_pdrop', 'resid_pdrop'), hparams.dropout)

@@ -24,6 +24,7 @@ from lm_human_preferences.mpi.ranks import Ranks, shared_temporary_folder
 from lm_human_preferences.mpi.seeds import step_generator
 from lm_human_preferences.online import OnlineRewardModel
 from lm_human_preferences.runs.divergence import check_finite
+from lm_human_preferences.runs.run_folder import POLICY
 from lm_human_preferences.runs.samples import keep_samples
 from lm_human_preferences.training_stage import Stage
 from lm_human_preferences.utils.progress import say
@@ -67,7 +68,7 @@ def train_new_reward_model(hparams: HParams, save_dir: str) -> None:
 
 def fine_tune(hparams: HParams, reward_model: str, online: Optional[OnlineRewardModel] = None) -> None:
     """Run PPO against the reward model at `reward_model`, which `online` trains anew as labels come in."""
-    stage = Stage(hparams, 'policy', events='ppo')
+    stage = Stage(hparams, POLICY, events='ppo')
     num_steps = max(1, hparams.ppo.total_episodes // hparams.ppo.batch_size)
     if stage.step >= num_steps:
         stage.say(f'the policy in {hparams.run.save_dir} is finished: {stage.step} steps')

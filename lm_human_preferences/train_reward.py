@@ -13,6 +13,7 @@ from lm_human_preferences.method.label_types import get_label_type, label_schema
 from lm_human_preferences.method.lm_tasks import Task
 from lm_human_preferences.method.reward_trainer import Normalizer, RewardTrainer
 from lm_human_preferences.runs.divergence import check_finite
+from lm_human_preferences.runs.run_folder import REWARD_MODEL
 from lm_human_preferences.training_stage import Stage
 
 FIGURES_SHOWN = ('loss', 'accuracy', 'correlation')
@@ -20,7 +21,7 @@ FIGURES_SHOWN = ('loss', 'accuracy', 'correlation')
 
 def train(hparams: HParams) -> None:
     """Train a reward model as `hparams` say and save it under `run.save_dir`/reward_model."""
-    stage = Stage(hparams, 'reward_model', events='reward_model')
+    stage = Stage(hparams, REWARD_MODEL, events='reward_model')
     if hparams.labels.schedule is not None:
         raise ValueError('labels.schedule collects labels while a policy trains: give it to train_policy')
     if stage.checkpoints.finished:

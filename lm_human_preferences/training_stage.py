@@ -18,7 +18,7 @@ from lm_human_preferences.language.trained_models import save_model_folder
 from lm_human_preferences.mpi.collectives import initialize_variables
 from lm_human_preferences.mpi.ranks import Ranks
 from lm_human_preferences.runs.checkpoints import CHECKPOINTS_KEPT, Checkpoints
-from lm_human_preferences.runs.resuming import save_hparams
+from lm_human_preferences.runs.run_folder import EVENTS, save_hparams
 from lm_human_preferences.runs.summaries import SummaryWriter, brief
 from lm_human_preferences.utils.hyperparams import HParams
 from lm_human_preferences.utils.progress import progress, say
@@ -96,7 +96,7 @@ class Stage:
             if self.run_folder:
                 save_model_folder(model_folder or self.folder, model_hparams, encoding)
                 save_hparams(self.run_folder, self.hparams)
-            events = os.path.join(self.run_folder, 'tb', self._events) if self.run_folder else None
+            events = os.path.join(self.run_folder, EVENTS, self._events) if self.run_folder else None
             self.summaries = SummaryWriter(events, self.step)
             variables = [variable for variable in tf.global_variables() if saved(variable)]
             loaded = self.checkpoints.restore(session, variables, keep)

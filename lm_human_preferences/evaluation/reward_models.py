@@ -14,6 +14,7 @@ from lm_human_preferences.language.encodings import Encoding
 from lm_human_preferences.language.trained_models import TrainedModel
 from lm_human_preferences.method.inference import Scorer
 from lm_human_preferences.method.lm_tasks import Task
+from lm_human_preferences.runs.run_folder import CHECKPOINTS
 
 CALIBRATION_BINS = 10
 
@@ -27,7 +28,7 @@ class Checkpoint(NamedTuple):
 
 def kept_checkpoints(trained: TrainedModel, limit: int) -> List[Checkpoint]:
     """Return at most `limit` of a model's saved checkpoints, spread evenly over its training, oldest first."""
-    folder = os.path.join(trained.folder or '', 'checkpoints')
+    folder = os.path.join(trained.folder or '', CHECKPOINTS)
     names = os.listdir(folder) if trained.folder and os.path.isdir(folder) else []
     steps = sorted(int(m.group(1)) for m in (re.match(r'model\.ckpt-(\d+)\.index\Z', name) for name in names) if m)
     if limit < len(steps):

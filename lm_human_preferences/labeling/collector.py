@@ -19,7 +19,7 @@ from lm_human_preferences.method.label_types import get_label_type, label_schema
 from lm_human_preferences.method.lm_tasks import Task
 from lm_human_preferences.mpi.ranks import Ranks
 from lm_human_preferences.runs import preemption
-from lm_human_preferences.runs.resuming import PEOPLES_LABELS
+from lm_human_preferences.runs.run_folder import PEOPLES_LABELS
 from lm_human_preferences.utils.errors import UserError
 from lm_human_preferences.utils.files import write_json
 from lm_human_preferences.utils.progress import say

@@ -12,6 +12,7 @@ from lm_human_preferences.graph.tf_versions import tf
 from lm_human_preferences.language.encodings import ENCODER_FILE, MERGES_FILE
 from lm_human_preferences.remote import storage
 from lm_human_preferences.runs.checkpoints import latest_checkpoint
+from lm_human_preferences.runs.run_folder import CHECKPOINTS
 
 
 def model_folder(path: str, subfolders: Sequence[str]) -> str:
@@ -56,7 +57,7 @@ def local_checkpoint(folder: str) -> str:
     """Return the local path prefix of the newest checkpoint in a model folder, after fetching it if it is remote."""
     if not storage.is_remote(folder):
         return latest_checkpoint(folder)
-    candidates = [storage.join(folder, 'checkpoints'), folder]
+    candidates = [storage.join(folder, CHECKPOINTS), folder]
     # First the one that is in the cache already.
     candidates.sort(key=lambda candidate: not os.path.exists(_cached_state(candidate)))
     for remote in candidates:

@@ -4,7 +4,7 @@ from typing import List, NamedTuple, Sequence
 
 from lm_human_preferences.language.trained_models import TrainedModel, find_model, find_reward_model
 from lm_human_preferences.remote import storage
-from lm_human_preferences.runs.run_folder import RunFolder, short_names
+from lm_human_preferences.runs.run_folder import POLICY, REWARD_MODEL, RunFolder, hparams_file, short_names
 
 INITIAL = 'initial'  # the name of the policy from which a run started
 
@@ -12,15 +12,17 @@ INITIAL = 'initial'  # the name of the policy from which a run started
 def run_policy(run: RunFolder, savescope: str = 'policy') -> TrainedModel:
     """Return the policy of the run. With the savescope `ref_policy`, return its initial policy."""
     if not run.has_policy:
-        raise FileNotFoundError(f'{run.path}: not the folder of a policy: there is no train_policy_hparams.json')
-    return find_model(storage.join(run.path, 'policy'), savescope)
+        raise FileNotFoundError(
+            f'{run.path}: not the folder of a policy: there is no {hparams_file("", "train_policy")}'
+        )
+    return find_model(storage.join(run.path, POLICY), savescope)
 
 
 def run_reward_model(run: RunFolder) -> TrainedModel:
     """Return the run's reward model: the one in its folder, else the one given as `rewards.trained_model`."""
     given = run.hparams.rewards.trained_model if run.has_policy else None
     try:
-        return find_reward_model(storage.join(run.path, 'reward_model'))
+        return find_reward_model(storage.join(run.path, REWARD_MODEL))
     except storage.NOT_THERE:
         if given is None:
             raise

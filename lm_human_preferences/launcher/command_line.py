@@ -30,8 +30,8 @@ from lm_human_preferences.launcher.hosts import take_gpu
 from lm_human_preferences.launcher.save_dirs import check_run_folder, forbid_world_writable_files
 from lm_human_preferences.mpi.ranks import THREADS_VARIABLE
 from lm_human_preferences.remote.mirror import mirrored
-from lm_human_preferences.runs import resuming
-from lm_human_preferences.runs.results import RESULTS_FILE
+from lm_human_preferences.runs import ownership, resuming
+from lm_human_preferences.runs.run_folder import REPORT_FILE, RESULTS_FILE, save_hparams
 from lm_human_preferences.utils.errors import UserError, user_message
 from lm_human_preferences.utils.hyperparams import HParams
 from lm_human_preferences.utils.progress import say
@@ -128,7 +128,7 @@ def _runs(trials: List[experiments.Trial], name: str, launch: TrainFlags) -> Lis
     """Return the runs of trials, each with its folder inside SAVE_DIR/NAME."""
     save_dir = os.path.expanduser(launch.save_dir)
     if launch.resume == 'off':
-        name = resuming.unused_name(save_dir, name)
+        name = ownership.unused_name(save_dir, name)
     runs = []
     for trial in trials:
         folder = os.path.join(save_dir, name, trial.descriptor).rstrip('/')
@@ -156,11 +156,11 @@ def _start(
         check_run_folder(folder, save_dir)
         if launch.threads:
             os.environ[THREADS_VARIABLE] = str(launch.threads)
-        resuming.check_owner(command, folder)
-        with resuming.claimed(folder):
+        ownership.check_owner(command, folder)
+        with ownership.claimed(folder):
             check_run_folder(folder, save_dir)  # again: now nobody can put another folder there
             if launch.resume == 'overwrite':
-                resuming.clear(folder)
+                ownership.clear(folder)
             finished = _train_to_the_end(command, Run(folder, run.hparams), placement, launch)
             evaluation = definition.evaluation(folder) if command == 'train_policy' else None
             _evaluate_and_report(folder, evaluation, finished)
@@ -175,7 +175,7 @@ def _train_to_the_end(command: str, run: Run, placement: Placement, launch: Trai
     if launch.resume == 'off':
         print(f'{command} in {run.folder}', flush=True)
     # Saved before the first stage, because the checkpoints of a stage do not hold all hyperparameters.
-    resuming.save_hparams(run.folder, run.hparams)
+    save_hparams(run.folder, run.hparams)
     _execute(command, run.hparams, placement, launch.traceback)
     return False
 
@@ -184,7 +184,7 @@ def _evaluate_and_report(folder: str, evaluation: Optional[EvaluateHParams], had
     """Measure a finished run and write its report; if the run had finished earlier, only what is missing."""
     if evaluation is not None and not (had_finished and os.path.exists(os.path.join(folder, RESULTS_FILE))):
         _evaluate(evaluation)
-    if not had_finished or not os.path.exists(os.path.join(folder, resuming.REPORT_FILE)):
+    if not had_finished or not os.path.exists(os.path.join(folder, REPORT_FILE)):
         _write_report(folder)
 
 

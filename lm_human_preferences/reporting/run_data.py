@@ -9,12 +9,18 @@ import numpy as np
 from lm_human_preferences.reporting.charts import Line
 from lm_human_preferences.reporting.event_files import Curve, read_curves
 from lm_human_preferences.runs.results import read_results
-from lm_human_preferences.runs.resuming import ONLINE_FOLDER, command_of, hparams_file
-from lm_human_preferences.runs.run_folder import short_names
-from lm_human_preferences.runs.samples import HELD_OUT_FILE, SAMPLES_FILE, read_samples
+from lm_human_preferences.runs.run_folder import (
+    EVENT_FOLDERS,
+    EVENTS,
+    HELD_OUT_SAMPLES_FILE,
+    ONLINE,
+    SAMPLES_FILE,
+    command_of,
+    hparams_file,
+    short_names,
+)
+from lm_human_preferences.runs.samples import read_samples
 from lm_human_preferences.utils.json_files import read_json
-
-EVENT_FOLDERS = ('ppo', 'reward_model', 'lm')
 
 
 class RunData(NamedTuple):
@@ -97,7 +103,7 @@ def _runs_below(folder: str) -> Iterator[str]:
     for path, names, _ in os.walk(folder):
         names.sort()
         if command_of(path):
-            names[:] = [name for name in names if name != ONLINE_FOLDER]
+            names[:] = [name for name in names if name != ONLINE]
             yield path
 
 
@@ -107,12 +113,12 @@ def _load(folder: str, name: str) -> RunData:
     hparams = read_json(path)
     if not isinstance(hparams, dict):
         raise ValueError(f'{path} should hold a JSON object, not {type(hparams).__name__}')
-    held_out = read_samples(os.path.join(folder, HELD_OUT_FILE))
+    held_out = read_samples(os.path.join(folder, HELD_OUT_SAMPLES_FILE))
     return RunData(
         name=name,
         command=command,
         hparams=_flat(hparams),
-        curves={events: read_curves(os.path.join(folder, 'tb', events)) for events in EVENT_FOLDERS},
+        curves={events: read_curves(os.path.join(folder, EVENTS, events)) for events in EVENT_FOLDERS},
         results=read_results(folder),
         samples=held_out or read_samples(os.path.join(folder, SAMPLES_FILE)),
         held_out=bool(held_out),

@@ -15,10 +15,10 @@ import re
 import shutil
 from typing import Any, Dict, Iterator, List, Optional
 
+from lm_human_preferences.runs.run_folder import CHECKPOINTS
 from lm_human_preferences.utils.errors import UserError
 from lm_human_preferences.utils.files import sync, write_json, written_whole
 
-FOLDER = 'checkpoints'
 PREFIX = 'model.ckpt'
 _POINTER = 'checkpoint'
 _UNFINISHED = '.saving'
@@ -30,7 +30,7 @@ def latest_checkpoint(folder: str) -> str:
     Only file names are read from TensorFlow's `checkpoint` file, since a folder may have been moved or downloaded.
     FileNotFoundError where there is none.
     """
-    named = [path for place in (os.path.join(folder, FOLDER), folder) for path in _named_checkpoints(place)]
+    named = [path for place in (os.path.join(folder, CHECKPOINTS), folder) for path in _named_checkpoints(place)]
     for path in named:
         if _is_whole(path):
             return path
@@ -43,7 +43,7 @@ def last_state(folder: str) -> Optional[Dict[str, Any]]:
 
     Raises UserError for a folder with checkpoints from which no run can go on: they are not to be written over.
     """
-    place = os.path.join(folder, FOLDER)
+    place = os.path.join(folder, CHECKPOINTS)
     paths = _named_checkpoints(place)
     if not paths:
         return None
@@ -61,7 +61,7 @@ def new_checkpoint(folder: str, step: int, state: Dict[str, Any], keep: int) -> 
 
     Only then are older ones beyond `keep` removed. An error in the block leaves everything as it was.
     """
-    place = os.path.join(folder, FOLDER)
+    place = os.path.join(folder, CHECKPOINTS)
     unfinished = os.path.join(place, _UNFINISHED)
     shutil.rmtree(unfinished, ignore_errors=True)  # of a save that was cut short
     os.makedirs(unfinished)
@@ -91,7 +91,7 @@ def forget_after(folder: str, step: int) -> None:
 
     UserError for a folder whose checkpoints are of no run that could have been killed.
     """
-    place = os.path.join(folder, FOLDER)
+    place = os.path.join(folder, CHECKPOINTS)
     if not os.path.isdir(place):
         return
     last_state(folder)

@@ -1,16 +1,18 @@
-"""The figures of a run's evaluations: `evaluation.json` in its folder."""
+"""The results of a run's evaluations, in `evaluation.json`."""
 
 import os
 from typing import Any, Dict, Optional
 
+from lm_human_preferences.runs.run_folder import RESULTS_FILE
 from lm_human_preferences.utils.files import write_json
 from lm_human_preferences.utils.json_files import read_json
 
-RESULTS_FILE = 'evaluation.json'
-
 
 def read_results(folder: str) -> Dict[str, Any]:
-    """The figures of a run's evaluations so far; none where there was no evaluation."""
+    """Return the results of a run's evaluations by section; none if it was not evaluated yet.
+
+    ValueError if the file is damaged.
+    """
     path = os.path.join(folder, RESULTS_FILE)
     if not os.path.exists(path):
         return {}
@@ -21,7 +23,7 @@ def read_results(folder: str) -> Dict[str, Any]:
 
 
 def save_results(folder: Optional[str], **sections: Dict[str, Any]) -> None:
-    """Add sections to the figures in a folder, in place of earlier ones of the same name; None: nowhere."""
+    """Write sections of results, in place of earlier sections of the same name. Do nothing if `folder` is None."""
     if folder is None:
         return
     os.makedirs(folder, exist_ok=True)

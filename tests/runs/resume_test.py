@@ -324,7 +324,7 @@ def test_a_run_has_one_owner_whose_lock_ends_with_it(long_run, experiment, tmp_p
     for resume in ('on', 'overwrite'):
         status, output, errors = launch(*flags, f'--resume={resume}')
         assert (status, output) == (2, '')
-        assert 'going on in another process' in errors and len(errors.splitlines()) == 1
+        assert 'in progress in another process' in errors and len(errors.splitlines()) == 1
     assert process.poll() is None
     process.kill()
     process.wait()

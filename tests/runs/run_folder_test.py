@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lm_human_preferences import train_policy
-from lm_human_preferences.language.run_models import run_policy
+from lm_human_preferences.language.run_models import run_policy, run_reward_model
 from lm_human_preferences.runs.run_folder import RunFolder
 from lm_human_preferences.utils.json_files import read_json
 
@@ -55,10 +55,11 @@ def test_a_run_of_2019_that_was_moved(run, tmp_path):
         hparams['rewards']['train_new_model'] = train_new_model
         with open(path, 'w') as file:
             json.dump(hparams, file)
-        np.testing.assert_array_equal(weights(RunFolder(moved).reward_model()), weights(RunFolder(run).reward_model()))
+        found, expected = (weights(run_reward_model(RunFolder(folder))) for folder in (moved, run))
+        np.testing.assert_array_equal(found, expected)
     shutil.rmtree(os.path.join(moved, 'reward_model'))
     with pytest.raises(FileNotFoundError, match='no model at /gone/reward_model'):
-        RunFolder(moved).reward_model()
+        run_reward_model(RunFolder(moved))
 
 
 def test_paths_below_the_users_home(run, monkeypatch):
@@ -66,4 +67,4 @@ def test_paths_below_the_users_home(run, monkeypatch):
     monkeypatch.setenv('HOME', os.path.dirname(run))
     found = RunFolder('~/one')
     assert run_policy(found).folder == os.path.join(run, 'policy')
-    assert weights(found.reward_model()).shape == (7,)
+    assert weights(run_reward_model(found)).shape == (7,)
