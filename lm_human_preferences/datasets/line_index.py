@@ -47,6 +47,14 @@ def line_index(path: str, find_spans: Callable[[str], Iterable[Span]]) -> np.nda
     return np.memmap(index_file, np.int64, mode='r').reshape(-1, 2)
 
 
+def read_span(path: str, span: Span) -> bytes:
+    """Return the bytes of one item."""
+    start, end = span
+    with open(path, 'rb') as f:
+        f.seek(start)
+        return f.read(end - start)
+
+
 # The names of the following two functions are part of the key above: a new name indexes all large files anew.
 def lines(path: str) -> Iterator[Span]:
     """Yield the spans of the lines that are not blank.

@@ -8,7 +8,7 @@ import os
 from typing import Any, Callable, Optional, Sequence
 from urllib.parse import urlsplit
 
-from lm_human_preferences.datasets.line_index import line_index, lines
+from lm_human_preferences.datasets.line_index import line_index, lines, read_span
 from lm_human_preferences.remote import storage
 
 # Of every 20 lines of a single file, one belongs to the split `valid` and one to `test`.
@@ -80,14 +80,12 @@ class LineFile(Sequence):
 
     def __getitem__(self, index: int) -> Optional[str]:
         """Return the item of a line. ValueError naming file and byte if `parse` refuses the line."""
-        start, end = self._index[index]
-        with open(self.path, 'rb') as f:
-            f.seek(start)
-            line = f.read(end - start).decode('utf-8').rstrip('\r\n')
+        span = self._index[index]
+        line = read_span(self.path, span).decode('utf-8').rstrip('\r\n')
         try:
             return self._parse(line)
         except ValueError as e:
-            raise ValueError(f'{self.path}: line at byte {start}: {e}') from None
+            raise ValueError(f'{self.path}: line at byte {span[0]}: {e}') from None
 
 
 class Split(Sequence):

@@ -6,7 +6,7 @@ from typing import Dict, Optional, Sequence
 
 import ftfy
 
-from lm_human_preferences.datasets.line_index import json_list, line_index
+from lm_human_preferences.datasets.line_index import json_list, line_index, read_span
 from lm_human_preferences.remote import storage
 
 
@@ -37,12 +37,10 @@ class Posts(Sequence):
 
     def _read(self, index: int) -> Dict:
         start, end = self._index[index]
-        with open(self._path, 'rb') as f:
-            f.seek(start)
-            try:
-                post = json.loads(f.read(end - start).decode('utf-8'))
-            except UnicodeDecodeError as e:
-                raise ValueError(f'{self._path}: not UTF-8 text: byte {start + e.start} of the file') from None
+        try:
+            post = json.loads(read_span(self._path, (start, end)).decode('utf-8'))
+        except UnicodeDecodeError as e:
+            raise ValueError(f'{self._path}: not UTF-8 text: byte {start + e.start} of the file') from None
         if not isinstance(post, dict) or not isinstance(post.get('content'), str):
             raise ValueError(f'{self._path}: item at byte {start}: not an object with a "content"')
         return post

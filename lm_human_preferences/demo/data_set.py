@@ -67,8 +67,7 @@ def best_of_4_labels(
     for snippet in snippets(split):
         tokens = encoding.encode(snippet.text + '\n')
         if len(tokens) <= response_length:
-            padding = [encoding.padding_token] * (response_length - len(tokens))
-            rated.append((snippet, tokens + padding))
+            rated.append((snippet, encoding.pad(tokens, response_length)))
     if len(rated) < 8:
         raise ValueError(f'only {len(rated)} snippets fit into response_length {response_length}')
     queries, samples, best, num_skipped = [], [], [], 0

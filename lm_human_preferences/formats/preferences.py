@@ -46,14 +46,11 @@ def labels_of_pairs(path: str, encoding: Encoding, query_length: int, response_l
         query, samples = encoding.encode(prompt), [encoding.encode(text) for text in responses]
         num_cut_prompts += len(query) > query_length
         num_cut_responses += sum(len(sample) > response_length for sample in samples)
-        padded = [
-            sample[:response_length] + [encoding.padding_token] * (response_length - len(sample)) for sample in samples
-        ]
+        padded = [encoding.pad(sample[:response_length], response_length) for sample in samples]
         best = i % 2
-        query = query[-query_length:]
         labels.append(
             dict(
-                query=query + [encoding.padding_token] * (query_length - len(query)),
+                query=encoding.pad(query[-query_length:], query_length),
                 sample0=padded[best],
                 sample1=padded[1 - best],
                 best=best,

@@ -123,6 +123,10 @@ class Encoding:
         # A character that stands for no byte becomes 0xFF, which is not UTF-8, and so U+FFFD.
         return bytes(self._bytes.get(symbol, 0xFF) for symbol in symbols).decode('utf-8', errors='replace')
 
+    def pad(self, tokens: List[int], length: int) -> List[int]:
+        """Return `tokens` with padding on the right, up to `length` in all."""
+        return tokens + [self.padding_token] * (length - len(tokens))
+
     def same_tokens(self, other: 'Encoding') -> bool:
         """Return whether every token id means the same text in both encodings."""
         return (self._encoder, self.padding_token) == (other._encoder, other.padding_token)

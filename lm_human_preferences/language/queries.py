@@ -30,7 +30,7 @@ def tokenize_query(
             tokens.pop()
     if not tokens:
         return None
-    return tokens + [encoding.padding_token] * (query_length - len(tokens))
+    return encoding.pad(tokens, query_length)
 
 
 def single_token(encoding: Encoding, text: str, field: str) -> int:

@@ -1,10 +1,10 @@
-"""Texts without queries, or that are no text: one line that names the file and the place."""
+"""Texts without queries, and files that are no text: one line names the file and the place in it."""
 
 import pytest
 from refusals import FOLDER, Case, check, table
 
 LINES = 'a.bcd efgh\n'.replace(' ', '') * 40
-READ = ['--labels.source=test', '--normalize_before', '--normalize_samples=4']  # what it takes to come to the queries
+READ = ['--labels.source=test', '--normalize_before', '--normalize_samples=4']  # flags with which a run reads queries
 ALL = "36 texts in a row of the data set 'text:DIR/texts.txt' have no query: "
 
 

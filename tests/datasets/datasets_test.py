@@ -110,7 +110,7 @@ def test_spans_in_a_json_list(tmp_path, monkeypatch, chunk):
 
 
 @pytest.mark.parametrize('content', ['', '{}', '[', '[1', '[1,', '[1,]', '[1 2]', '[1, oops]', '["a'])
-def test_what_is_no_json_list(tmp_path, content):
+def test_files_that_are_no_json_list(tmp_path, content):
     (tmp_path / 'list.json').write_text(content)
     with pytest.raises(ValueError, match='list.json: not a JSON list'):
         list(line_index.json_list(str(tmp_path / 'list.json')))
@@ -147,7 +147,7 @@ print(len(stream._texts), re.search(r'VmHWM:\\s+(\\d+) kB', open('/proc/self/sta
 @pytest.mark.skipif(not os.path.exists('/proc/self/status'), reason='this system does not tell a process its memory')
 @pytest.mark.parametrize('kind', ['text', 'jsonl', 'tldr'])
 def test_memory_does_not_grow_with_the_data_set(tmp_path, monkeypatch, kind):
-    """What a process needs at its peak for 1 000 texts, and for 80 MB of them."""
+    """The peak memory of a process for 1 000 texts, and for 80 MB of texts."""
     write = {'text': '{}\n', 'jsonl': '"{}"\n', 'tldr': ',{{"content": "{}"}}'}[kind].format('abcd' * 100)
     peaks = []
     for count in (1000, 200000):
@@ -210,7 +210,7 @@ def test_ranks_share_the_order_of_one(lines):
             assert mine == alone[rank::num_ranks][:25]
 
 
-def test_stream_goes_on_from_a_position(lines):
+def test_stream_resumes_at_a_position(lines):
     queries = stream(lines, seed=1, rank=1, num_ranks=2, start_text='c')
     queries.next_batch(60)
     resumed = stream(lines, seed=1, rank=1, num_ranks=2, start_text='c', position=queries.position)
@@ -225,7 +225,7 @@ def test_stream_goes_on_from_a_position(lines):
         ({'end_text': '.'}, "task.end_text '.' is missing from the first 2 tokens"),
     ],
 )
-def test_texts_without_queries_say_which_token_lacks(lines, options, fault):
+def test_texts_without_queries_say_which_token_is_missing(lines, options, fault):
     with pytest.raises(ValueError, match=f'90 texts in a row of the data set .* have no query: .*{fault}'):
         stream(lines, **options).next_batch(1)
 
@@ -310,7 +310,7 @@ def test_cnndm_is_fetched_story_by_story(cache, mirror):
     queries = QueryStream('cnndm', 'train', LETTERS, 6, rank=1, num_ranks=2)
     assert len({decoded([tokens])[0] for tokens in queries.next_batch(3)}) == 3
     stories = [path for path in mirror.bodies if path.endswith('.story')]
-    assert len(stories) == 3  # the other rank's are the other rank's to fetch
+    assert len(stories) == 3  # the other rank fetches its own
     kept = {len(files) for _, _, files in os.walk(str(cache)) if files}
     assert kept == {1, 3}  # nothing but the list and the stories
 

@@ -30,7 +30,7 @@ def test_all_ratings_are_read_once():
     assert ratings['repost from january 13, 2004 with a better fit title.'] == -0.15
 
 
-def test_splits_are_disjoint_and_of_the_sizes_meant():
+def test_splits_are_disjoint_and_have_the_right_sizes():
     movies = {split: {same(s.text) for s in snippets.snippets(split)} for split in snippets.SPLITS}
     assert sum(snippets.SPLITS.values()) == 1000
     assert [round(len(movies[split]), -2) for split in ('judge', 'test', 'valid', 'train')] == [

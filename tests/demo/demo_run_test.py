@@ -42,14 +42,14 @@ def test_a_short_demo_ends_with_its_table(tmp_path):
     accuracy = float(re.search(r'agrees with people +([0-9.]+)%', output).group(1)) / 100
     assert abs(accuracy - reward['accuracy']) < 1e-3
     assert reward['interval'][0] < accuracy < reward['interval'][1]
-    # A model of English knows something of sentiment after ten steps: better than 25 % by over 3 standard errors.
+    # After ten steps, a model of English knows something of sentiment: over 3 standard errors better than 25 %.
     assert accuracy > 0.3
     assert 0.4 < reward['judges']['VADER'] < 0.6  # people's choices agree with an independent judge
-    # One small step of PPO has hardly moved the policy: neither does better than the other.
+    # One small step of PPO hardly changes the policy: neither policy is better than the other.
     initial, tuned = results['policies']['policies']['initial'], results['policies']['policies']['short']
     assert abs(tuned['kl']) < 1 and abs(initial['kl']) < 1e-3
     assert set(tuned['wins']) == set(initial['judges']) and 0.3 < tuned['wins']['score']['share'] < 0.7
-    # Measured anew, it is by the same judges.
+    # A second evaluation uses the same judges.
     status, output, errors = launch('evaluate', run, '--num_queries=8')
     assert (status, errors) == (0, '') and 'better than initial: ridge' in output and 'Policies on 8 ' in output
     # The vocabulary travels with the models, so the run folder can be sampled anywhere.

@@ -22,7 +22,7 @@ from lm_human_preferences.method.inference import Scorer
 from lm_human_preferences.method.lm_tasks import Task
 from lm_human_preferences.runs.run_folder import RunFolder
 
-SAVED = os.path.join(TESTS, 'huggingface')  # by transformers, see its make.py
+SAVED = os.path.join(TESTS, 'huggingface')  # written by transformers, see its make.py
 TOKENS = [[1, 256, 5, 9, 9, 100, 31, 2, 7], [80, 81, 82, 83, 84, 85, 86, 87, 88]]  # those of make.py
 
 
@@ -56,7 +56,7 @@ def assert_same_arrays(one, two):
 
 @pytest.fixture
 def imported(tmp_path):
-    """transformers' own model as a folder of ours."""
+    """The model saved by transformers, converted to a folder of ours."""
     convert(SAVED, tmp_path / 'ours')
     return tmp_path / 'ours'
 
@@ -154,7 +154,7 @@ def test_what_is_not_our_gpt2_is_refused(fields, message, tmp_path, capsys):
     assert not (tmp_path / 'ours').exists()
 
 
-def test_other_faults_are_told_in_one_line(tmp_path, capsys):
+def test_other_faults_give_one_line(tmp_path, capsys):
     shutil.copytree(SAVED, str(tmp_path / 'model'))
     assert 'exists: give another TARGET' in refused(capsys, SAVED, tmp_path / 'model')
     os.unlink(str(tmp_path / 'model' / 'model.safetensors'))
@@ -167,7 +167,7 @@ def test_other_faults_are_told_in_one_line(tmp_path, capsys):
 
 
 def transformers_python():
-    """An interpreter that has transformers and torch: TRANSFORMERS_PYTHON, else this one if it has."""
+    """An interpreter with transformers and torch: TRANSFORMERS_PYTHON, else this one if it has them."""
     if os.environ.get('TRANSFORMERS_PYTHON'):
         return os.environ['TRANSFORMERS_PYTHON']
     has = all(importlib.util.find_spec(name) is not None for name in ('transformers', 'torch'))
@@ -176,7 +176,7 @@ def transformers_python():
 
 @pytest.mark.skipif(transformers_python() is None, reason='needs transformers and torch: set TRANSFORMERS_PYTHON')
 def test_transformers_computes_our_logits(imported, tmp_path):
-    """Both ways with the library itself: the demo's model as transformers reads it, and a model that it writes now."""
+    """Both ways with the library: transformers reads the demo's model, and we read a model that it writes now."""
     script = os.path.join(SAVED, 'make.py')
     convert('demo', tmp_path / 'demo')
     subprocess.check_call([transformers_python(), script, str(tmp_path / 'demo'), str(tmp_path / 'demo.npy')])
@@ -215,7 +215,7 @@ def test_pairs_become_labels(tiny_run, tmp_path, capsys):
         dict(query=[3, pad], sample0=[26, pad, pad], sample1=[0, 1, 2], best=1),
         dict(query=[pad, pad], sample0=[0, pad, pad], sample1=[1, pad, pad], best=0),
     ]
-    # They are labels that a reward model is trained and measured on.
+    # A reward model can be trained and evaluated on these labels.
     flags = ['--label_type=best_of_2', f'--labels={tmp_path / "labels.json"}']
     main(['evaluate', tiny_run.folder, *flags])
     assert 'agrees with people' in capsys.readouterr().out
@@ -264,7 +264,7 @@ def test_comparisons_become_pairs_and_ratings_do_not(tiny_run, tmp_path, capsys)
         ('', 'no pairs there'),
     ],
 )
-def test_bad_pairs_are_told_in_one_line(tiny_run, tmp_path, capsys, line, message):
+def test_bad_pairs_give_one_line(tiny_run, tmp_path, capsys, line, message):
     (tmp_path / 'pairs.jsonl').write_text(line + '\n')
     assert message in refused(capsys, tmp_path / 'pairs.jsonl', tmp_path / 'labels.json', '--model', tiny_run.folder)
     assert 'give --query_length and --response_length' in refused(capsys, tmp_path / 'pairs.jsonl', tmp_path / 'l.json')

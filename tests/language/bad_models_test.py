@@ -249,11 +249,11 @@ INCOMPLETE = f'{NONE}: a file of model.ckpt-1 is missing or cut off'
     ],
 )
 def test_damaged_checkpoints(name, change, expected, without_sizes, good_models, tmp_path, capsys):
-    """As our own runs save them, with the sizes of the files beside, and as others do."""
+    """With a file of the sizes beside the checkpoint, as our runs save it, and without."""
     shutil.copytree(f'{good_models}/model', str(tmp_path / 'model'))
     folder = tmp_path / 'model' / 'checkpoints'
     change(str(folder / name))
-    convert = ['convert', f'{tmp_path}/model', f'{tmp_path}/out']  # which reads all variables, and builds no graph
+    convert = ['convert', f'{tmp_path}/model', f'{tmp_path}/out']  # reads all variables without a graph
     assert_line(refusal(capsys, convert), expected, str(tmp_path))
     os.unlink(str(folder / 'state-1.json'))
     assert_line(refusal(capsys, convert), without_sizes, str(tmp_path))
@@ -347,7 +347,7 @@ def test_samples_of_a_damaged_run(content, expected, tmp_path, capsys):
 
 
 def test_a_good_model_is_no_bad_input(good_models, tmp_path):
-    """The folders that these tests spoil train as they are."""
+    """The folders that these tests damage can be trained on."""
     from lm_human_preferences.launcher import command_line
 
     write_files(str(tmp_path), {'tiny.yaml': EXPERIMENT})

@@ -1,4 +1,4 @@
-"""Models, runs and labels in a bucket and on a web server: what is fetched, and what runs make of it."""
+"""Models, runs and labels in a bucket and on a web server: which files are fetched, and how runs use them."""
 
 import json
 import os
@@ -30,7 +30,7 @@ train_policy:
 
 
 def launch(*arguments):
-    """Run launch.py as a user does; (status, standard output, standard error)."""
+    """Run launch.py as a user does. Return (status, standard output, standard error)."""
     done = subprocess.run(
         [sys.executable, LAUNCH, *map(str, arguments)],
         capture_output=True,
@@ -80,7 +80,7 @@ def test_a_remote_model_with_a_vocabulary_of_its_own(cache, web, tmp_path):
     encoding = Encoding('own', *train_bpe(['the cat'], 259))
     write_gpt2(str(tmp_path), n_vocab=259, n_ctx=8, n_embd=6, n_head=2, n_layer=1)
     encoding.save(str(tmp_path))
-    for named in (True, False):  # as ours, and as OpenAI's, which has no file `encoding`
+    for named in (True, False):  # with a file `encoding` as ours, and without as OpenAI's
         serve_folder(web, f'/{named}', tmp_path)
         if not named:
             del web.files['/False/encoding']
@@ -123,7 +123,7 @@ def test_a_published_model_put_there_by_hand_needs_no_network(cache, tmp_path, m
 
 
 def test_runs_from_everywhere(cache, web, cloud, tmp_path):
-    """Labels from a bucket, the initial model from the web, on two ranks; then the policy is sampled from both."""
+    """Train on two ranks with labels from a bucket and a model from the web. Then sample the policy from both."""
     save_small(str(tmp_path / 'initial'))
     serve_folder(web, '/initial', tmp_path / 'initial')
     random = np.random.RandomState(0)

@@ -55,14 +55,14 @@ def test_respond_and_analyze_agree(session, random, affixes, temperature):
     analyzed = policy.analyze_responses(queries, responded['responses'])
     sharpen(session)
     responded, analyzed = session.run((responded, dict(analyzed)))
-    # The random numbers fed are constants of the graph, so the responses are those that were analyzed.
+    # The random numbers are constants of the graph, so both calls see the same responses.
     assert len(np.unique(responded['responses'])) > 10
     np.testing.assert_allclose(responded['logprobs'], analyzed['logprobs'], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(responded['values'], analyzed['values'], rtol=1e-4, atol=1e-5)
     assert np.abs(analyzed['values']).max() > 0.1
 
 
-# Of 32 columns and more, products of up to 16 rows are with panels of the matrices.
+# Matrices of 32 columns or more are used in panels if the product has at most 16 rows.
 @pytest.mark.parametrize(['width', 'heads', 'batch'], [(12, 3, 8), (32, 4, 8), (32, 4, 17)])
 def test_incremental_sampling_equals_the_full_forward_pass(session, random, width, heads, batch):
     model = Model(ModelHParams(n_vocab=27, n_ctx=20, n_embd=width, n_head=heads, n_layer=2), heads=['value'])
@@ -94,7 +94,7 @@ def test_decoding_reads_matrices_in_panels_where_that_is_faster(session, random,
     assert forms == [panels if uses_onednn() else [64, 256], [64, 256]]
 
 
-def test_reading_in_two_parts_equals_reading_at_once(session, random):
+def test_reading_in_two_calls_equals_reading_in_one(session, random):
     model = Model(HPARAMS)
     tokens = random.randint(0, 27, (4, 10)).astype(np.int32)
     first = model(tf.constant(tokens[:, :6]))
@@ -114,7 +114,7 @@ def test_padding_in_the_middle_changes_nothing_for_real_tokens(session, random):
     sharpen(session)
     plain, padded = session.run((plain.hidden, padded.hidden))
     np.testing.assert_allclose(padded[:, places], plain, rtol=1e-4, atol=1e-5)
-    # A padded position bears the output of the last real token before it.
+    # A padded position has the output of the last real token before it.
     np.testing.assert_array_equal(padded[0, 3], padded[0, 2])
     np.testing.assert_array_equal(padded[0, 11], padded[0, 10])
 
@@ -129,12 +129,12 @@ def test_top_k_and_top_p_hold_for_every_token(session, random, limits):
     logits = model.logits(model(tf.concat([context, samples.tokens], axis=1)).hidden[:, 2:-1])
     sharpen(session, scale=2.0)
     tokens, probabilities = session.run((samples.tokens, tf.nn.softmax(logits)))
-    for place in range(length):  # the first token among them
-        chosen = tokens[:, place]
+    for position in range(length):  # also for the first token
+        chosen = tokens[:, position]
         for row in range(batch):
-            ordered = np.argsort(-probabilities[row, place])
+            ordered = np.argsort(-probabilities[row, position])
             kept = ordered[: limits.get('top_k', 27)]
-            mass = probabilities[row, place][kept]
+            mass = probabilities[row, position][kept]
             mass = np.cumsum(mass / mass.sum())
             kept = kept[: 1 + np.searchsorted(mass, limits.get('top_p', 1.0) - 1e-5)]
             assert chosen[row] in kept
