@@ -19,6 +19,7 @@ from repository import LAUNCH, ROOT
 
 from lm_human_preferences import experiments
 from lm_human_preferences.demo import snippets
+from lm_human_preferences.experiments.definitions import parse
 from lm_human_preferences.launcher import save_dirs
 from lm_human_preferences.utils.files import write_json, written_whole
 
@@ -168,7 +169,7 @@ def test_links_inside_save_dir_and_to_it_are_the_users(tmp_path):
 def test_sweeps_stay_inside_save_dir(values):
     sections = {'train_lm': {'dataset': 'test', 'sweep': {'dataset': list(map(str, values))}}}
     try:
-        trials = experiments.Experiment('mine', sections).trials('train_lm', {})
+        trials = experiments.Experiment('mine', parse('mine', sections)).trials('train_lm', {})
     except ValueError:  # text that is no text
         return
     names = [trial.descriptor for trial in trials]
