@@ -61,7 +61,7 @@ def number(query, samples):
 
 @pytest.fixture(scope='module')
 def labeler(tmp_path_factory):
-    """The module of a labeler, to be found by its name."""
+    """The module of a labeler, which can be imported by its name."""
     folder = tmp_path_factory.mktemp('labeler')
     (folder / 'online_labeler.py').write_text(LABELER)
     sys.path.insert(0, str(folder))
@@ -81,7 +81,7 @@ def online_hparams(folder, **schedule):
 
 @pytest.fixture(scope='module')
 def uninterrupted(labeler, tmp_path_factory):
-    """The folder of a run to its end."""
+    """The folder of a finished run that was never interrupted."""
     hparams, _ = online_hparams(tmp_path_factory.mktemp('online') / 'run')
     train_policy.train(hparams)
     return tmp_path_factory.getbasetemp() / os.path.relpath(hparams.run.save_dir, str(tmp_path_factory.getbasetemp()))
@@ -98,7 +98,7 @@ def journal(folder, who='program'):
 
 
 def variables(path, scope=''):
-    """The parameters in a checkpoint below a scope."""
+    """Return the parameters under a scope of a checkpoint."""
     reader = tf.train.load_checkpoint(path)
     names = reader.get_variable_to_shape_map()
     return {name: reader.get_tensor(name) for name in names if name.startswith(scope) and 'adam' not in name.lower()}
@@ -111,9 +111,9 @@ def test_the_papers_schedule():
     assert [schedule.wanted(n) for n in (0, 200000, 500000, 1000000)] == [500, 1355, 2468, 3875]
     spaced = [schedule.labels(k) for k in range(20)]
     assert spaced == list(range(500, 5000, 225)) and schedule.budget == 4775
-    assert schedule.wanted(1999999) == schedule.wanted(episodes) == 4775  # the others would teach nobody
+    assert schedule.wanted(1999999) == schedule.wanted(episodes) == 4775  # no training would use the others
     starts = [next(n for n in range(0, episodes, 500) if schedule.training(n) == k) for k in range(20)]
-    assert starts[0] == 0 and all(np.diff(np.diff(starts)) >= 0)  # further and further apart
+    assert starts[0] == 0 and all(np.diff(np.diff(starts)) >= 0)  # at growing distances
     for k, n in enumerate(starts[1:], start=1):
         assert schedule.wanted(n) >= spaced[k] > schedule.wanted(n - 500)
     offline = Schedule(5000, 5000, 19, episodes)
@@ -132,7 +132,7 @@ def test_labels_are_collected_while_the_policy_trains(uninterrupted):
     assert collections.Counter(policies) == {'initial': 16, 'step 1': 16, 'step 2': 12, 'step 3': 4}
     trainings = sorted(os.listdir(str(uninterrupted / 'online')))
     assert trainings == ['labels', 'training-0', 'training-1', 'training-2']
-    # PPO ended with the last of the reward models, which is the run's.
+    # PPO ended with the last reward model, which is in the run's folder.
     last = variables(latest_checkpoint(str(uninterrupted / 'reward_model')))
     used = variables(latest_checkpoint(str(uninterrupted / 'policy')), 'reward_model/')
     assert set(used) == set(last) and len(used) > 20
@@ -141,7 +141,7 @@ def test_labels_are_collected_while_the_policy_trains(uninterrupted):
     assert latest_checkpoint(str(uninterrupted / 'reward_model')).endswith('model.ckpt-6')  # 48 labels, 8 a step
 
 
-def test_the_policy_of_a_run_is_asked_about_in_the_runs_task(uninterrupted, tmp_path):
+def test_questions_about_a_run_have_the_task_of_the_run(uninterrupted, tmp_path):
     hparams = LabelPageHParams(
         policy=str(uninterrupted), out=str(tmp_path / 'labels.json'), num_questions=5, temperature=0.5
     )
@@ -154,7 +154,7 @@ def test_the_policy_of_a_run_is_asked_about_in_the_runs_task(uninterrupted, tmp_
     collection.close()
 
 
-def test_an_interrupted_run_ends_as_one_that_was_not(uninterrupted, labeler, tmp_path):
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(uninterrupted, labeler, tmp_path):
     hparams, _ = online_hparams(tmp_path / 'run')
     hparams.run.save_interval = 1
     labeler.judged = 0

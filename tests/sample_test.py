@@ -19,7 +19,7 @@ from lm_human_preferences.runs.run_folder import RunFolder, short_names
 
 @pytest.fixture
 def sample(tiny_run, capsys):
-    """A function that gives what `sample` prints on standard output and standard error."""
+    """Return a function that runs `sample` and returns its standard output and standard error."""
 
     def run(*flags):
         capsys.readouterr()

@@ -1,1 +1,1 @@
-"""The label page: questions for people, a journal of their answers, and a small web server in between."""
+"""Labels from people or programs: questions about samples, the label page, and the journal of answers."""

@@ -8,12 +8,12 @@ from lm_human_preferences.labeling.collection import Collection
 from lm_human_preferences.labeling.forms import get_form
 from lm_human_preferences.labeling.server import serving
 
-READY = 'html[data-ready]'  # from then on the page heeds keys
+READY = 'html[data-ready]'  # the page now reacts to keys
 
 
 @pytest.fixture
 def open_page(chromium, tmp_path):
-    """Serve questions (texts of their samples) and open the page as a person; (page, collection)."""
+    """Return a function that serves questions (the texts of samples) and opens the page; (page, collection)."""
     opened = []
 
     def start(samples, label_type='best_of_4', query='once upon a time.', width=1280, scheme='light', **options):
@@ -33,7 +33,7 @@ def open_page(chromium, tmp_path):
 
 
 class Texts:
-    """An encoding of any text: a character a token."""
+    """An encoding of any text: each character is a token."""
 
     def decode(self, tokens):
         return ''.join(map(chr, tokens))
@@ -51,7 +51,7 @@ def begin(page, name='Ann'):
 
 
 def press(page, key, progress):
-    """Press a key that leads to another page, and wait until that shows `progress`."""
+    """Press a key that opens another page, and wait until the new page shows `progress`."""
     page.keyboard.press(key)
     page.wait_for_selector(f'progress[value="{progress}"]')
     page.wait_for_selector(READY)
@@ -87,7 +87,7 @@ def test_with_the_keyboard_alone(open_page):
     assert 'text 0' in page.inner_text('.samples') and collection.num_answers == 0
     texts = page.locator('.sample .text').all_inner_texts()
     press(page, str(1 + texts.index('text 0 b')), 1)
-    # With Tab and Enter, as one who does not know the keys.
+    # With Tab and Enter, as people do who do not know the keys.
     while not page.evaluate('document.activeElement.matches(".sample")'):
         page.keyboard.press('Tab')
     assert page.evaluate('getComputedStyle(document.activeElement).outlineStyle') == 'solid'
@@ -105,7 +105,7 @@ def test_a_key_held_down_answers_one_question(open_page):
     page, collection = open_page(four(3))
     begin(page)
     page.keyboard.down('1')
-    page.keyboard.down('1')  # what a held key sends: repeats
+    page.keyboard.down('1')  # a key that is held down sends repeats
     page.wait_for_selector('progress[value="1"]')
     page.keyboard.down('1')
     page.wait_for_selector(READY)

@@ -35,7 +35,7 @@ def questions(count, form=BEST, first=0):
 
 @pytest.fixture
 def collect(tmp_path):
-    """Open the collection at tmp_path, as a process that starts does; whatever was open is closed."""
+    """Return a function that opens the collection at tmp_path, as a new process would, and closes the one before."""
     opened = []
 
     def open_collection(form=BEST, count=0, **options):
@@ -53,14 +53,14 @@ def collect(tmp_path):
 
 
 def choose(collection, who, sample):
-    """Answer a person's next question by the place where they see a sample; the question's number."""
+    """Answer a person's next question by choosing a sample. Return the question's number."""
     question = collection.next_question(who)
     place = collection.order(who, question.number).index(sample)
     assert collection.answer(who, question.number, place)
     return question.number
 
 
-def test_labels_are_of_the_samples_whatever_the_order_shown(collect):
+def test_labels_do_not_depend_on_the_order_shown(collect):
     collection = collect(count=30)
     wanted = [sample % 4 for sample in range(30)]
     orders = [tuple(collection.order('ann', number)) for number in range(30)]
@@ -153,7 +153,7 @@ def test_skip_and_undo(collect):
 
 
 def test_an_answer_to_a_question_that_was_skipped_counts(collect):
-    """As when somebody goes back to its page after all."""
+    """Somebody may go back to its page in the browser."""
     collection = collect(count=2)
     collection.skip('ann', 0)
     assert collection.answer('ann', 0, collection.order('ann', 0).index(0))
@@ -204,7 +204,7 @@ def test_many_people_at_once(collect):
     assert len(collection.labels()) == collection.wanted == 240
 
 
-def test_a_collection_goes_on_where_it_was(collect):
+def test_a_collection_resumes(collect):
     collection = collect(count=5, overlap=0.4, people=2)
     for sample in (0, 1, 2):
         choose(collection, 'ann', sample)
@@ -250,7 +250,7 @@ def test_a_torn_last_line_is_cut_off_and_others_are_named(tmp_path):
 
 
 def test_a_full_disk_tears_no_line(tmp_path):
-    """The kernel's limit on the size of a file stands for the end of the disk."""
+    """A limit on the size of files acts like a full disk."""
     program = """
 import resource, signal, sys
 from lm_human_preferences.runs.journal import Journal, journal_path

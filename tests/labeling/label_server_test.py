@@ -28,14 +28,14 @@ BEST = get_form('best_of_4')
 
 
 class Bytes:
-    """An encoding of any text: a byte a token."""
+    """An encoding of any text: each byte is a token."""
 
     def decode(self, tokens):
         return bytes(tokens).decode()
 
 
 class Person:
-    """Somebody with a browser, who reads the page and posts its forms."""
+    """A person with a browser, who reads the page and sends its forms."""
 
     def __init__(self, address, name):
         self.base = address.split('/?')[0]
@@ -45,7 +45,7 @@ class Person:
 
     @property
     def question(self):
-        """The number of the question on the page, None where there is none."""
+        """The number of the question on the page, None if there is none."""
         found = re.search(r'name="question" value="(\d+)"', self.page)
         return int(found.group(1)) if found else None
 
@@ -53,7 +53,7 @@ class Person:
         return re.findall(r'<span class="text" dir="auto">(.*?)</span>', self.page, re.DOTALL)
 
     def post(self, action, **fields):
-        """Post a form as the page would; the status of where it leads."""
+        """Send a form as the page would. Return the status of the page that follows."""
         response = self.session.post(f'{self.base}/{action}', fields)
         self.page = response.text
         return response.status_code
@@ -68,7 +68,7 @@ class Person:
 
 @pytest.fixture
 def serve(tmp_path):
-    """Serve a collection of questions with the given texts; (address, collection)."""
+    """Return a function that serves questions with the given texts and returns (address, collection)."""
     with contextlib.ExitStack() as stack:
 
         def start(samples, query='q', form=BEST, **options):
@@ -176,7 +176,7 @@ def test_names(serve):
     assert 'Your name' in ann.session.post(f'{ann.base}/name').text
 
 
-def test_who_comes_late_is_told(serve):
+def test_a_late_answer_is_reported(serve):
     address, collection = serve(numbered(1))
     ann, bob = Person(address, 'Ann'), Person(address, 'Bob')
     assert ann.question == 0 and bob.question is None and 'No questions for you right now' in bob.page
@@ -235,7 +235,7 @@ train_reward: {labels: {type: TYPE, source: test, num_train: 8}, batch_size: 8}
 
 @pytest.fixture
 def label(tmp_path):
-    """Start `launch.py label` on the built-in model; (process, address) once it serves."""
+    """Return a function that starts `launch.py label` on the built-in model and returns (process, address)."""
     processes = []
 
     def start(*flags, label_type='best_of_4'):
@@ -261,7 +261,7 @@ def label(tmp_path):
 
 
 def answer(person, count):
-    """Answer this many questions, waiting for those to come; the texts that were chosen."""
+    """Answer `count` questions, and wait for new ones if necessary. Return the chosen texts."""
     chosen = []
     while len(chosen) < count:
         if person.question is None:
@@ -291,7 +291,7 @@ def test_kill_loses_no_choice(label, tmp_path):
     process, address = label('--num_questions', '12')
     ann = Person(address, 'Ann')
     assert '5 of 12' in ann.page and 'Ann: 5' in ann.page
-    assert chosen_texts(read(tmp_path / 'labels.json')) == chosen  # written anew at the start
+    assert chosen_texts(read(tmp_path / 'labels.json')) == chosen  # written again at the start
     chosen += answer(ann, 7)
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=60)[0].decode()
