@@ -101,10 +101,7 @@ class Model:
             if past is not None:
                 past_rows = rows_of_positions(shape_of(past.keys_values[0][0]), start, sequence)
 
-            # Activations are matrices, one row for each position of each sequence: [batch * sequence, n_embd].
-            x = tf.gather(self.weights['wte'], tf.reshape(tokens, [-1]))
-            x += tf.gather(self.weights['wpe'], tf.reshape(positions, [-1]))
-            x = self._drop(x, self.hparams.embd_pdrop, dropout)
+            x = self._embed(tokens, positions, dropout)
             # Added to the attention scores: large enough that the score vanishes in float32.
             mask = tf.cast(tf.logical_not(visible), x.dtype)[:, tf.newaxis] * -1e10
             rows = None if past is not None else _rows_to_read(visible, sequence, read, padding_token)
@@ -125,6 +122,15 @@ class Model:
                 hidden = layers.take_rows(hidden, rows)
             hidden = tf.reshape(hidden, [-1, sequence if read is None else len(read), self.hparams.n_embd])
             return States(hidden, Past(tuple(keys_values), all_real, start + sequence))
+
+    def _embed(self, tokens, positions, dropout):
+        """Return the sum of token and position embeddings, one row for each position: [batch * sequence, n_embd].
+
+        All activations are such matrices.
+        """
+        x = tf.gather(self.weights['wte'], tf.reshape(tokens, [-1]))
+        x += tf.gather(self.weights['wpe'], tf.reshape(positions, [-1]))
+        return self._drop(x, self.hparams.embd_pdrop, dropout)
 
     def _block(self, block, x, sequence, mask, past, rows, dropout):
         """Return a block's output for x [batch * sequence, n_embd], and its keys and values.
