@@ -102,7 +102,7 @@ horovod: environment
 lock:
 	$(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/pip --disable-pip-version-check install --quiet $(LOCK_TOOLS)
-	.venv-lock/bin/python tools/lock.py
+	.venv-lock/bin/python tools/lock.py $(UPGRADE)
 
 clean:
 	rm -rf .venv .venv-* build
