@@ -64,8 +64,8 @@ def encoders(files):
         tokenizer = tokenizers.ByteLevelBPETokenizer(*files)
         yield 'tokenizers', lambda: lambda text: tokenizer.encode(text).ids
     if importlib.util.find_spec('tiktoken'):
-        sys.path[:0] = [os.path.join(ROOT, 'tests', folder) for folder in ('language', 'support')]
-        from gpt2_vocabulary_test import load_tiktoken
+        sys.path.insert(0, os.path.join(ROOT, 'tests', 'support'))
+        from reference_encoders import load_tiktoken
 
         yield 'tiktoken', load_tiktoken
 

@@ -8,9 +8,8 @@ import pytest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
-for folder in ('support', 'runs', 'language', ''):
-    sys.path.insert(0, os.path.join(ROOT, 'tests', folder))
-sys.path.insert(0, os.path.join(ROOT, 'benchmarks'))
+for folder in ('tests/support', 'benchmarks'):
+    sys.path.insert(0, os.path.join(ROOT, folder))
 
 import loopback  # noqa: E402
 from tiny_run import TinyRun  # noqa: E402

@@ -2,12 +2,10 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-from repository import LAUNCH
+from launching import launch, launch_anew
 
 from lm_human_preferences.graph.tf_versions import tf
 from lm_human_preferences.runs.checkpoints import latest_checkpoint
@@ -23,15 +21,6 @@ train_reward:
 train_policy:
   ppo: {batch_size: 16, total_episodes: 48, lr: 1e-2}
 """
-
-
-def launch(*arguments):
-    """Run launch.py as a user does; (status, standard output, standard error)."""
-    done = subprocess.run(
-        [sys.executable, LAUNCH, *map(str, arguments)],
-        capture_output=True,
-    )
-    return done.returncode, done.stdout.decode(), done.stderr.decode()
 
 
 @pytest.fixture
@@ -73,7 +62,9 @@ def test_both_steps_and_samples(experiment, tmp_path):
     assert sorted(name for name in os.listdir(str(run)) if not name.startswith('.')) == names
     saved = json.loads((run / 'train_policy_hparams.json').read_text())
     assert saved['rewards']['trained_model'] == str(trained) and saved['ppo']['batch_size'] == 16
-    status, output, errors = launch('sample', '--save_dir', run, '--savescope', 'policy', '--mpi', 1, '--nsamples=3')
+    status, output, errors = launch_anew(
+        'sample', '--save_dir', run, '--savescope', 'policy', '--mpi', 1, '--nsamples=3'
+    )
     assert (status, errors, output.count('▸')) == (0, '', 3)
 
 
@@ -141,5 +132,5 @@ def test_an_error_in_a_run_is_one_line(experiment, tmp_path, ranks):
 
 
 def test_sampling_needs_a_run(tmp_path):
-    status, _, errors = launch('sample', f'--save_dir={tmp_path}', '--nsamples=1')
+    status, _, errors = launch_anew('sample', f'--save_dir={tmp_path}', '--nsamples=1')
     assert status == 2 and 'not the folder of a run' in errors and len(errors.splitlines()) == 1

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from runs_test import launch
+from launching import launch
 
 from lm_human_preferences.language.encodings import test_encoding as letters
 from lm_human_preferences.language.run_models import run_reward_model

@@ -33,8 +33,7 @@ def test_a_step_is_held_against_the_arithmetic_of_a_rank(ranks):
     assert figures['limits']['reference'] == pytest.approx(figures['limits']['train'] / 12)
 
 
-def test_the_exponent_of_growth(monkeypatch):
-    monkeypatch.syspath_prepend(os.path.join(ROOT, 'benchmarks'))
+def test_the_exponent_of_growth():
     from ppo_step import growth_exponent
 
     assert growth_exponent([(1, 3), (2, 12), (4, 48)]) == pytest.approx(2)
@@ -70,8 +69,7 @@ def test_another_checkout_is_the_one_that_is_measured(tmp_path):
 
 
 @pytest.mark.filterwarnings('ignore:Converting sparse IndexedSlices')
-def test_the_plain_row_computes_what_ours_does(monkeypatch):
-    monkeypatch.syspath_prepend(os.path.join(ROOT, 'benchmarks'))
+def test_the_plain_row_computes_what_ours_does():
     from plain_row import PlainModel
 
     random = np.random.RandomState(0)

@@ -4,7 +4,7 @@ import json
 import os
 import re
 
-from runs_test import launch
+from launching import launch
 
 
 def test_a_short_demo_ends_with_its_table(tmp_path):

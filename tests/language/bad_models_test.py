@@ -6,33 +6,11 @@ import shutil
 
 import pytest
 from refusals import EXPERIMENT, FOLDER, Case, arguments, assert_line, check, refusal, table, write_files
+from small_models import ENCODER, SIZES, save_model
 
-from lm_human_preferences.graph.tf_versions import new_session, tf
-from lm_human_preferences.hyperparameters import ModelHParams
-from lm_human_preferences.language.encodings import Encoding
-from lm_human_preferences.language.model import Model
-from lm_human_preferences.language.trained_models import save_model_folder
-from lm_human_preferences.runs.checkpoints import CheckpointWriter
-
-SIZES = dict(n_vocab=28, n_ctx=8, n_embd=6, n_head=2, n_layer=1)
-ENCODER = dict({chr(ord('a') + i): i for i in range(26)}, **{'.': 26, 'ab': 27})
 MODEL = ['--task.policy.initial_model=DIR/model', '--labels.source=test']
 HPARAMS = 'DIR/model/hparams.json'
 CHECKPOINT = 'DIR/model/checkpoints/model.ckpt-1'
-
-
-def save_model(folder, scopes=('',), heads=(), sizes=SIZES):
-    """Save a small model with random parameters, under each of the scopes; with a head, as a reward model."""
-    with tf.Graph().as_default() as graph, new_session(graph) as session:
-        tf.set_random_seed(1)
-        for scope in scopes:
-            Model(ModelHParams(**sizes), scope=scope + 'model', heads=heads)
-            if heads:
-                tf.get_variable(scope + 'reward_norm/gain', [], initializer=tf.ones_initializer(), use_resource=True)
-                tf.get_variable(scope + 'reward_norm/bias', [], initializer=tf.zeros_initializer(), use_resource=True)
-        session.run(tf.global_variables_initializer())
-        save_model_folder(folder, ModelHParams(**sizes), Encoding('own', ENCODER, [('a', 'b')]))
-        CheckpointWriter(folder, tf.global_variables()).save(session, 1)
 
 
 @pytest.fixture(scope='session')

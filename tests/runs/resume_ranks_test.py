@@ -14,8 +14,9 @@ import uuid
 
 import pytest
 from killed_run import newest_checkpoint
-from resume_test import TESTS, assert_same_run, curve, samples, write_experiment
-from runs_test import launch
+from launching import launch
+from repository import LAUNCH
+from resumed_runs import assert_same_run, curve, samples, write_experiment
 
 from lm_human_preferences.runs.checkpoints import latest_checkpoint
 
@@ -31,7 +32,7 @@ class RankedRun:
         name, value = self._mark.split('=')
         with open(output, 'ab') as file:
             self.launcher = subprocess.Popen(
-                [sys.executable, os.path.join(os.path.dirname(TESTS), 'launch.py'), *map(str, arguments), '--mpi=2'],
+                [sys.executable, LAUNCH, *map(str, arguments), '--mpi=2'],
                 env=dict(os.environ, **{name: value}),
                 stdout=file,
                 stderr=file,

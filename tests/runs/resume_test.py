@@ -11,62 +11,23 @@ import signal
 import subprocess
 import sys
 
-import numpy as np
 import pytest
+from launching import launch
 from refusals import refusal
-from repository import TESTS
-from runs_test import launch
+from repository import LAUNCH, TESTS
+from resumed_runs import assert_same_run, curve, samples, variables, write_experiment
 
-from lm_human_preferences.graph.tf_versions import tf
 from lm_human_preferences.launcher.command_line import main
 from lm_human_preferences.reporting.event_files import read_curves
 from lm_human_preferences.runs.checkpoints import latest_checkpoint
 
 KILLS = int(os.environ.get('RESUME_KILLS', 5))
-
-DEFINITION = """
-description: tiny runs on the built-in names
-run: {seed: 1, log_interval: 1, save_interval: 2}
-task: {query_length: 2, response_length: 3, query_dataset: test, policy: {initial_model: test}}
-train_reward:
-  labels: {type: best_of_4, source: LABELS, num_train: 800}
-  batch_size: 8
-  lr: 1e-2
-  normalize_samples: 64
-  normalize_before: true
-  normalize_after: true
-train_policy:
-  rewards: {adaptive_kl: {target: 1.0, horizon: 1000}}
-  ppo: {batch_size: 16, nminibatches: 2, noptepochs: 2, total_episodes: EPISODES, lr: 1e-3}
-train_lm:
-  dataset: text:TEXT
-  model: {n_vocab: 262, n_ctx: 12, n_embd: 8, n_head: 2, n_layer: 1}
-  sequence_length: 10
-  batch_size: 8
-  epochs: 3
-  dropout: 0.1
-  lr: 1e-2
-"""
+NUM_STEPS = 20 + 16 * KILLS
 
 
 @pytest.fixture(scope='module')
 def experiment(tmp_path_factory):
-    return write_experiment(tmp_path_factory.mktemp('experiment'))
-
-
-def write_experiment(folder):
-    """An experiment of tiny steps, and the files it needs; its path."""
-    random = np.random.RandomState(0)
-    labels = []
-    for _ in range(800):
-        label = {f'sample{i}': random.randint(0, 27, 3).tolist() for i in range(4)}
-        labels.append(dict(label, query=random.randint(0, 27, 2).tolist(), best=int(random.randint(4))))
-    (folder / 'labels.json').write_text(json.dumps(labels))
-    (folder / 'lines.txt').write_text('we saw a cat.\na cat saw us.\nwe are here.\n' * 200)
-    text = DEFINITION.replace('LABELS', str(folder / 'labels.json')).replace('TEXT', str(folder / 'lines.txt'))
-    path = folder / 'tiny.yaml'
-    path.write_text(text.replace('EPISODES', str(16 * (20 + 16 * KILLS))))
-    return path
+    return write_experiment(tmp_path_factory.mktemp('experiment'), NUM_STEPS)
 
 
 def run_with_kills(kills, tmp_path, name, *arguments):
@@ -81,69 +42,6 @@ def run_with_kills(kills, tmp_path, name, *arguments):
     return printed
 
 
-def variables(folder):
-    """All of the last checkpoint in a model folder: parameters and the optimizer's."""
-    reader = tf.train.load_checkpoint(latest_checkpoint(folder))
-    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
-
-
-def state(folder):
-    """What is beside the last checkpoint, but for what time and place of the run say."""
-    with open(os.path.join(folder, 'checkpoints', f'state-{latest_checkpoint(folder).split("-")[-1]}.json')) as file:
-        content = json.load(file)
-    assert content.pop('seconds', 1) > 0
-    hparams = content.get('hparams', {})
-    for group in (hparams, (hparams.get('rewards') or {}).get('train_new_model')):
-        if group:
-            group['run'].pop('save_dir')
-    return content
-
-
-def curve(folder):
-    """[(tag, step, what is recorded)] in the event files of a folder, without the time and what a restart discards."""
-    found = []
-    for name in sorted(os.listdir(folder)):
-        try:
-            for event in tf.train.summary_iterator(os.path.join(folder, name)):
-                if event.session_log.status == tf.SessionLog.START:
-                    found = [entry for entry in found if entry[1] < event.step]
-                found += [(value.tag, event.step, value.SerializeToString()) for value in event.summary.value]
-        except tf.errors.DataLossError:  # the process was killed while it wrote
-            continue
-    return [entry for entry in found if entry[0] not in ('elapsed/time', 'elapsed/fps')]
-
-
-def sample_lines(run):
-    with open(os.path.join(run, 'samples.jsonl')) as file:
-        return file.readlines()
-
-
-def samples(printed):
-    """The blocks of samples that were printed: {title: texts}."""
-    blocks = {}
-    for title, block in re.findall(r'^(Samples (?:before|after) fine-tuning:)\n(.*?)\n\n', printed, re.DOTALL | re.M):
-        blocks.setdefault(title, set()).add(block)
-    return blocks
-
-
-def assert_same_run(first, second, models, curves):
-    """Two runs are the same to the last bit: variables, state, curves, samples."""
-    if 'policy' in models:
-        one, two = (sample_lines(run) for run in (first, second))
-        assert one == two and len(one) > 0
-    for model in models:
-        one, two = (variables(os.path.join(run, model)) for run in (first, second))
-        assert set(one) == set(two)
-        assert any('Adam' in name for name in one) or model == 'model'
-        for name in one:
-            np.testing.assert_array_equal(one[name], two[name], name)
-        assert state(os.path.join(first, model)) == state(os.path.join(second, model))
-    for name in curves:
-        one, two = (curve(os.path.join(run, 'tb', name)) for run in (first, second))
-        assert one == two
-        assert len({entry[:2] for entry in one}) == len(one) > 0  # no step is there twice
-
-
 def test_both_steps_killed_at_random_moments_end_as_if_undisturbed(experiment, tmp_path):
     whole = run_with_kills(0, tmp_path, 'whole', 'train_policy', experiment, 'run')
     killed = run_with_kills(KILLS, tmp_path, 'killed', 'train_policy', experiment, 'run')
@@ -153,7 +51,7 @@ def test_both_steps_killed_at_random_moments_end_as_if_undisturbed(experiment, t
     assert killed.count('going on after step') >= KILLS // 3
     assert sorted(os.listdir(second)) == sorted(os.listdir(first))
     steps = [step for tag, step, _ in curve(os.path.join(second, 'tb', 'ppo')) if tag == 'objective/kl']
-    assert steps == list(range(20 + 16 * KILLS))
+    assert steps == list(range(NUM_STEPS))
     check_tensorboard(os.path.join(second, 'tb', 'ppo'), steps)
 
 
@@ -264,7 +162,7 @@ def long_run(experiment, tmp_path):
     processes = []
 
     def start(*flags):
-        command = [sys.executable, os.path.join(os.path.dirname(TESTS), 'launch.py'), 'train_policy', str(experiment)]
+        command = [sys.executable, LAUNCH, 'train_policy', str(experiment)]
         command += ['long', f'--save_dir={tmp_path}', '--rewards.train_new_model=off', '--rewards.trained_model=test']
         command += ['--ppo.total_episodes=1600000', '--run.save_interval=1000000', *flags]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -7,6 +7,17 @@ import numpy as np
 
 from lm_human_preferences.launcher.command_line import main
 
+TINY_EXPERIMENT = """
+description: a tiny run
+run: {seed: 1, log_interval: 1}
+task: {query_length: 2, response_length: 3, query_dataset: test, policy: {initial_model: test}}
+train_reward:
+  labels: {type: best_of_4, source: test, num_train: 16}
+  batch_size: 8
+train_policy:
+  ppo: {batch_size: 16, total_episodes: 32, lr: 1e-2}
+"""
+
 
 class TinyRun:
     """A run of `train_policy` in the vocabulary of letters, with the labels its reward model learned from."""
