@@ -9,7 +9,7 @@ from lm_human_preferences.hyperparameters.rules import (
     NOT_NEGATIVE,
     POSITIVE,
     check,
-    check_divides,
+    check_multiple,
 )
 from lm_human_preferences.hyperparameters.tasks import RunHParams
 from lm_human_preferences.utils.hyperparams import HParams, hparam
@@ -35,7 +35,7 @@ class ModelHParams(HParams):
         check(self, prefix, 'n_vocab n_ctx n_embd n_head n_layer', POSITIVE)
         check(self, prefix, 'n_vocab n_ctx n_embd n_layer', (lambda value: value <= 10**6, 'at most 1000000'))
         check(self, prefix, 'embd_pdrop attn_pdrop resid_pdrop', DROPOUT_RATE)
-        check_divides(f'{prefix}n_embd', self.n_embd, f'{prefix}n_head', self.n_head)
+        check_multiple(f'{prefix}n_embd', self.n_embd, f'{prefix}n_head', self.n_head)
 
 
 @dataclass
@@ -61,7 +61,7 @@ class TrainLmHParams(HParams):
         check(self, prefix, 'sequence_length batch_size epochs', POSITIVE)
         check(self, prefix, 'lr warmup_steps weight_decay patience', NOT_NEGATIVE)
         check(self, prefix, 'dropout', DROPOUT_RATE)
-        check_divides(f'{prefix}batch_size', self.batch_size, 'the number of ranks', num_ranks)
+        check_multiple(f'{prefix}batch_size', self.batch_size, 'the number of ranks', num_ranks)
         if self.initial_model is None and self.sequence_length > self.model.n_ctx:
             length, n_ctx = self.sequence_length, self.model.n_ctx
             raise ValueError(f'{prefix}sequence_length ({length}) must be at most {prefix}model.n_ctx ({n_ctx})')

@@ -10,7 +10,7 @@ from lm_human_preferences.hyperparameters.rules import (
     POSITIVE,
     UNIT_INTERVAL,
     check,
-    check_divides,
+    check_multiple,
 )
 from lm_human_preferences.hyperparameters.tasks import RunHParams, TaskHParams
 from lm_human_preferences.utils.hyperparams import HParams, hparam
@@ -22,7 +22,7 @@ class AdaptiveKLHParams(HParams):
 
     target: float = hparam(None, 'Wanted KL divergence from the initial policy, in nats per response (section 2.2).')
     horizon: int = hparam(
-        10000, 'Episodes of slowness: a step changes kl_coef by at most 0.2 × batch_size / horizon of itself.'
+        10000, 'Slowness of the control, in episodes: a step changes kl_coef by at most 20 % × batch_size / horizon.'
     )
 
     def validate(self, prefix: str = '') -> None:
@@ -81,10 +81,10 @@ class PpoHParams(HParams):
         check(self, prefix, 'lr vf_coef microbatch_size', NOT_NEGATIVE)
         check(self, prefix, 'gamma lam', UNIT_INTERVAL)
         shares = self.nminibatches * num_ranks
-        check_divides(f'{prefix}batch_size', self.batch_size, f'{prefix}nminibatches times ranks', shares)
+        check_multiple(f'{prefix}batch_size', self.batch_size, f'{prefix}nminibatches times ranks', shares)
         if self.microbatch_size:
             minibatch = self.batch_size // shares
-            check_divides("a rank's minibatch", minibatch, f'{prefix}microbatch_size', self.microbatch_size)
+            check_multiple("a rank's minibatch", minibatch, f'{prefix}microbatch_size', self.microbatch_size)
         if self.whiten_rewards and self.batch_size < 8 * shares:
             raise ValueError(
                 f'{prefix}batch_size must be at least {8 * shares}, not {self.batch_size}: '

@@ -13,7 +13,7 @@ from lm_human_preferences.hyperparameters.rules import (
     UNIT_INTERVAL,
     best_of,
     check,
-    check_divides,
+    check_multiple,
 )
 from lm_human_preferences.hyperparameters.tasks import RunHParams, TaskHParams
 from lm_human_preferences.utils.hyperparams import HParams, hparam
@@ -104,8 +104,8 @@ class TrainRewardHParams(HParams):
         if (self.normalize_before or self.normalize_after) and not self.normalize_samples:
             raise ValueError(f'{prefix}normalize_samples must be above 0 with normalize_before or _after')
         num_train, batch_size = f'{prefix}labels.num_train', f'{prefix}batch_size'
-        check_divides(num_train, self.labels.num_train, batch_size, self.batch_size)
-        check_divides(batch_size, self.batch_size, 'the number of ranks', num_ranks)
+        check_multiple(num_train, self.labels.num_train, batch_size, self.batch_size)
+        check_multiple(batch_size, self.batch_size, 'the number of ranks', num_ranks)
         schedule = self.labels.schedule
         if schedule is not None and not self.batch_size <= schedule.num_initial <= self.labels.num_train:
             raise ValueError(

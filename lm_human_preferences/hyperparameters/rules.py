@@ -27,13 +27,12 @@ def check(group: HParams, prefix: str, names: str, rule: Rule) -> None:
             raise ValueError(f'{prefix}{name} must be {wanted}, not {value!r}')
 
 
-def check_divides(name: str, value: int, divisor_name: str, divisor: int) -> None:
+def check_multiple(name: str, value: int, divisor_name: str, divisor: int) -> None:
     """Raise ValueError if a value is no multiple of a divisor; the message names the nearest multiples."""
     if value % divisor:
         below = value // divisor * divisor
-        nearest = f'{below} and {below + divisor}' if below else str(divisor)
-        by = f'{divisor_name} ({divisor})'
-        raise ValueError(f'{name} ({value}) does not divide by {by}: nearest would be {nearest}')
+        nearest = f'the nearest are {below} and {below + divisor}' if below else f'the nearest is {divisor}'
+        raise ValueError(f'{name} ({value}) must be a multiple of {divisor_name} ({divisor}): {nearest}')
 
 
 def best_of(label_type: str) -> Optional[int]:

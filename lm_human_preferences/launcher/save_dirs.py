@@ -1,4 +1,4 @@
-"""Where runs write: inside SAVE_DIR, and in no folder that another user of the machine could change."""
+"""Checks of the folders of runs: they are inside SAVE_DIR, and no other user of the machine can change them."""
 
 import os
 import stat
@@ -6,19 +6,19 @@ import stat
 from lm_human_preferences.remote.storage import is_remote
 from lm_human_preferences.utils.errors import UserError
 
-DEFAULT_SAVE_DIR = '/tmp/save'  # the folders of the commands are in it
+DEFAULT_SAVE_DIR = '/tmp/save'  # it holds a folder for each command
 
 
 def forbid_world_writable_files() -> None:
-    """Let no file or folder that this process or one of its children makes be writable for everybody."""
+    """Set the umask: only the user and the user's group may write what this process and its children create."""
     os.umask(os.umask(0o077) | 0o002)
 
 
 def check_run_folder(folder: str, save_dir: str) -> None:
-    """Refuse (UserError) a run folder, made or not, that links lead out of `save_dir` or that is not ours alone.
+    """Raise UserError if links lead a run's folder out of `save_dir`, or if another user could change it.
 
-    A folder that the user names is the user's choice, as one shared by a group may be. The default one is in /tmp,
-    where anybody could have put it before us to give us other files than those we wrote.
+    The folder need not exist. If the user names `save_dir`, it may be shared with others. The default one is in /tmp:
+    there, another user could create it first and replace our files.
     """
     if is_remote(save_dir):
         return
@@ -30,7 +30,7 @@ def check_run_folder(folder: str, save_dir: str) -> None:
     while os.path.commonpath([place, DEFAULT_SAVE_DIR]) == DEFAULT_SAVE_DIR:
         try:
             status = os.lstat(place)
-        except FileNotFoundError:  # to be made, and then ours
+        except FileNotFoundError:  # we will create it
             place = os.path.dirname(place)
             continue
         if stat.S_ISLNK(status.st_mode) or status.st_uid not in (0, os.geteuid()):

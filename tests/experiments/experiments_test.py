@@ -1,4 +1,4 @@
-"""Experiment definition files and the trials they give."""
+"""Definition files of experiments, and the trials that they describe."""
 
 import pytest
 

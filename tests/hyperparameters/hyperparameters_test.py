@@ -1,4 +1,4 @@
-"""The project's hyperparameters: defaults and the rules between them."""
+"""The project's hyperparameters: their defaults, descriptions and rules."""
 
 import json
 
@@ -112,9 +112,9 @@ def test_good_trees_pass():
     [
         (
             {'labels__num_train': 20},
-            r'labels.num_train \(20\) does not divide by batch_size \(8\): .* 16 and 24',
+            r'labels.num_train \(20\) must be a multiple of batch_size \(8\): the nearest are 16 and 24',
         ),
-        ({'labels__num_train': 3}, r'nearest would be 8$'),
+        ({'labels__num_train': 3}, r'the nearest is 8$'),
         ({'labels__num_train': 0}, 'labels.num_train must be above 0'),
         ({'labels__type': 'best_of_1'}, 'labels.type must be best_of_N'),
         ({'labels__type': 'best_of_'}, 'labels.type must be best_of_N'),
@@ -142,7 +142,7 @@ def test_label_types():
 
 
 def test_ranks_share_batches_evenly():
-    with pytest.raises(ValueError, match=r'batch_size \(8\) does not divide by the number of ranks \(3\)'):
+    with pytest.raises(ValueError, match=r'batch_size \(8\) must be a multiple of the number of ranks \(3\)'):
         reward_hparams().validate(num_ranks=3)
     with pytest.raises(ValueError, match=r'rewards.train_new_model.batch_size \(8\) .* ranks \(16\)'):
         policy_hparams({'ppo.whiten_rewards': False}).validate(num_ranks=16)
@@ -156,7 +156,7 @@ def test_ranks_share_batches_evenly():
         (
             {'ppo.nminibatches': 3},
             1,
-            r'ppo.batch_size \(64\) does not divide by .*\(3\): nearest would be 63 and 66',
+            r'ppo.batch_size \(64\) must be a multiple of .*\(3\): the nearest are 63 and 66',
         ),
         (
             {'ppo.nminibatches': 4},
@@ -201,14 +201,14 @@ def test_unset_fields_are_asked_for():
 
 
 def test_model_and_lm_rules():
-    with pytest.raises(ValueError, match=r'n_embd \(768\) does not divide by n_head \(7\)'):
+    with pytest.raises(ValueError, match=r'n_embd \(768\) must be a multiple of n_head \(7\)'):
         ModelHParams(n_head=7).validate()
     with pytest.raises(ValueError, match='attn_pdrop'):
         ModelHParams(attn_pdrop=1.0).validate()
     lm = TrainLmHParams(dataset='books', model=ModelHParams(n_ctx=64))
     with pytest.raises(ValueError, match=r'sequence_length must be at most model.n_ctx \(64\), not 128|128'):
         lm.validate()
-    lm.initial_model = 'demo'  # whose size is not known here
+    lm.initial_model = 'demo'  # its size is unknown before it is read
     lm.validate()
     with pytest.raises(ValueError, match='temperature'):
         SampleHParams(save_dir='x', temperature=0.0).validate()

@@ -1,4 +1,4 @@
-"""The reference page of the documentation says what the code says."""
+"""The reference page of hyperparameters agrees with the code."""
 
 import os
 import sys

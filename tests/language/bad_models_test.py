@@ -59,7 +59,7 @@ def vocabulary_case(name, expected, **files):
     hparams_case('n_vocab_beyond_int64', ': n_vocab is too large: 1000…', dict(SIZES, n_vocab=10**30)),
     hparams_case(
         'heads_do_not_divide',
-        ': n_embd (6) does not divide by n_head (4): nearest would be 4 and 8',
+        ': n_embd (6) must be a multiple of n_head (4): the nearest are 4 and 8',
         dict(SIZES, n_head=4),
     ),
     hparams_case(

@@ -1,4 +1,4 @@
-"""Hyperparameters that do not fit, as flags and in an experiment's file: one line that names the field."""
+"""Bad hyperparameters, as flags and in an experiment's file: each gives one line that names the field."""
 
 import os
 
@@ -107,12 +107,12 @@ def lm(name, expected, *flags):
     flag('mode', "mode must be local, not 'cloud'", '--mode=cloud'),
     flag(
         'minibatches',
-        'ppo.batch_size (16) does not divide by ppo.nminibatches times ranks (3): nearest would be 15 and 18',
+        'ppo.batch_size (16) must be a multiple of ppo.nminibatches times ranks (3): the nearest are 15 and 18',
         '--ppo.nminibatches=3',
     ),
     flag(
         'ranks',
-        'ppo.batch_size (16) does not divide by ppo.nminibatches times ranks (3): nearest would be 15 and 18',
+        'ppo.batch_size (16) must be a multiple of ppo.nminibatches times ranks (3): the nearest are 15 and 18',
         '--mpi=3',
     ),
     flag(
@@ -122,13 +122,13 @@ def lm(name, expected, *flags):
     ),
     flag(
         'reward_batch',
-        'labels.num_train (8) does not divide by batch_size (3): nearest would be 6 and 9',
+        'labels.num_train (8) must be a multiple of batch_size (3): the nearest are 6 and 9',
         '--batch_size=3',
         command='train_reward',
     ),
     flag(
         'reward_ranks',
-        'batch_size (8) does not divide by the number of ranks (3): nearest would be 6 and 9',
+        'batch_size (8) must be a multiple of the number of ranks (3): the nearest are 6 and 9',
         '--mpi=3',
         command='train_reward',
     ),
@@ -138,18 +138,20 @@ def lm(name, expected, *flags):
         '--normalize_after',
         command='train_reward',
     ),
-    lm('n_head', 'model.n_embd (8) does not divide by model.n_head (3): nearest would be 6 and 9', '--model.n_head=3'),
+    lm(
+        'n_head', 'model.n_embd (8) must be a multiple of model.n_head (3): the nearest are 6 and 9', '--model.n_head=3'
+    ),
     lm('sequence_beyond_n_ctx', 'sequence_length (13) must be at most model.n_ctx (12)', '--sequence_length=13'),
     lm('dropout_one', 'dropout must be 0 or above and below 1, not 1.0', '--dropout=1'),
     lm('layers_beyond_sense', 'model.n_layer must be at most 1000000, not 1000000000', '--model.n_layer=1000000000'),
-    lm('lm_ranks', 'batch_size (2) does not divide by the number of ranks (3): nearest would be 3', '--mpi=3'),
+    lm('lm_ranks', 'batch_size (2) must be a multiple of the number of ranks (3): the nearest is 3', '--mpi=3'),
 )
 def test_flags(case, tmp_path, capsys):
     check(case, tmp_path, capsys)
 
 
 def file(name, expected, old, new, command='train_policy'):
-    """A case of EXPERIMENT with `new` in place of `old`."""
+    """Return a case in which `new` replaces `old` in EXPERIMENT."""
     assert EXPERIMENT.count(old) == 1
     return Case(name, 'DIR/tiny.yaml: ' + expected, {'tiny.yaml': EXPERIMENT.replace(old, new)}, command=command)
 
@@ -250,7 +252,7 @@ PPO = 'ppo: {batch_size: 16, total_episodes: 48}'
     ),
     file(
         'does_not_divide',
-        'ppo.batch_size (16) does not divide by ppo.nminibatches times ranks (5): nearest would be 15 and 20',
+        'ppo.batch_size (16) must be a multiple of ppo.nminibatches times ranks (5): the nearest are 15 and 20',
         'batch_size: 16',
         'batch_size: 16, nminibatches: 5',
     ),
@@ -316,7 +318,7 @@ def test_experiments(case, tmp_path, capsys):
 
 
 def test_aliases_that_multiply_are_shown_in_short(tmp_path, capsys):
-    """Nine of nine of nine … of a word: a gigabyte as text, a few hundred bytes in memory."""
+    """Nested YAML aliases: a few hundred bytes in memory, but a gigabyte when written out. Messages shorten them."""
     lines = ['description:', '  - &b0 [x, x, x, x, x, x, x, x, x]']
     lines += [f'  - &b{i} [{", ".join([f"*b{i - 1}"] * 9)}]' for i in range(1, 10)]
     (tmp_path / 'bomb.yaml').write_text('\n'.join([*lines, 'run: *b9']) + '\n')

@@ -1,4 +1,4 @@
-"""However a run of several ranks ends, all of it ends."""
+"""All processes of a run on several ranks end, whatever ends the run."""
 
 import importlib.util
 import os
@@ -38,12 +38,12 @@ def test_a_rank_is_killed(start, backend):
 
 def test_a_rank_raises(start):
     run = start()
-    os.kill(run.rank(1), signal.SIGINT)  # Python raises KeyboardInterrupt in that rank alone
+    os.kill(run.rank(1), signal.SIGINT)  # Python raises KeyboardInterrupt in this rank only
     status, _, errors = run.end()
     lines = errors.splitlines()
     assert status == 1
     assert lines[0] == 'Traceback (most recent call last):'
-    # One rank's; the signal may come while Python or numpy handles an exception of their own, which is then told too.
+    # One rank's traceback. The signal may come while Python or numpy handles another exception, which is shown, too.
     assert errors.count('Traceback') == 1 + errors.count('During handling of the above exception')
     assert lines[-2:] == ['KeyboardInterrupt', 'error: rank 1 of 2 failed with the error above']
 

@@ -1,6 +1,6 @@
-"""Ranks on two hosts: network namespaces with an address, a host name and an SSH server each, joined by a cable.
+"""Ranks on two hosts. Each host is a network namespace with its own address and host name; one has an SSH server.
 
-The second host does not see what the first one writes.
+A virtual cable joins the hosts. The second host does not see the files of the first one.
 """
 
 import importlib.util
@@ -17,13 +17,13 @@ from running import Running, command
 
 SERVER = os.path.join(TESTS, 'support', 'ssh_server.py')
 ADDRESSES = ('10.97.0.1', '10.97.0.2')
-# Open MPI's launcher puts ssh into a process group of its own, from both sides of the fork, and warns where the child,
-# which had done so already, was the faster one. Nothing is wrong then.
+# Open MPI's launcher gives ssh its own process group. Parent and child both do this, and the parent prints a warning if
+# the child was faster. The warning is harmless.
 LATE_SETPGID = re.compile(r'^\[\S+\] plm:ssh: Warning: setpgid\(\d+,\d+\) failed in parent with errno=.*\n', re.M)
 
 
 def missing():
-    """What these tests need and this machine lacks."""
+    """Return what these tests need and this machine does not have."""
     programs = [name for name in ('ip', 'unshare', 'ssh', 'ssh-keygen') if shutil.which(name) is None]
     packages = [name for name in ('mpi4py', 'asyncssh') if importlib.util.find_spec(name) is None]
     if programs or packages:
@@ -41,7 +41,7 @@ pytestmark = pytest.mark.skipif(LACK is not None, reason=f'needs {LACK}')
 
 
 class TwoHosts:
-    """host-a, where runs are started, and host-b, which answers SSH."""
+    """Two hosts: host-a starts runs, and host-b has an SSH server."""
 
     def __init__(self, folder):
         self.save_dir = f'{folder}/save'
@@ -73,18 +73,18 @@ class TwoHosts:
         return subprocess.run(['ip', *words], check=True, stdout=subprocess.PIPE).stdout.decode()
 
     def prefix(self, host, then='exec'):
-        """The start of a command line for one of the hosts."""
+        """Return the first words of a command line that runs on a host."""
         name = self._names[host]
         script = f'hostname {name[:6]} && {then} "$0" "$@"'
         return ['ip', 'netns', 'exec', name, 'unshare', '--uts', '--mount', 'sh', '-c', script]
 
     def on_b(self, *words):
-        """What a command on host-b prints."""
+        """Return the output of a command on host-b."""
         ssh = [*self._ssh.split(), ADDRESSES[1], *words]
         return subprocess.run([*self.prefix(0), *ssh], check=True, stdout=subprocess.PIPE).stdout.decode()
 
     def processes_on_b(self):
-        """Those beside the SSH server."""
+        """Return the processes on host-b, without those of the SSH server."""
         return set(map(int, self._ip('netns', 'pids', self._names[1]).split())) - {self._server.pid}
 
     def remove(self):

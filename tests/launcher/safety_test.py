@@ -1,4 +1,4 @@
-"""Nothing that is read is executed, nothing is written where it should not be, and nothing is open to strangers."""
+"""Safety: no input is executed, files are written only where they should be, and other users cannot change them."""
 
 import ast
 import glob
@@ -45,12 +45,12 @@ METHODS = {
     'tf': {'py_function'},
 }
 ANY_OBJECT = {
-    *('extractall', 'extract'),  # of archives: to names that the archive chooses
+    *('extractall', 'extract'),  # of archives: the archive chooses the names of the files
     *('import_meta_graph', 'import_graph_def'),  # a graph can read and write files
     *('bcast', 'send', 'recv', 'isend', 'irecv', 'gather', 'allgather', 'scatter', 'allreduce', 'reduce', 'alltoall'),
-}  # the last line: mpi4py's methods for objects, which pickle them; those for buffers begin with capitals
+}  # the last line: mpi4py's methods for objects, which use pickle; its methods for buffers begin with capitals
 
-TENSORS = ('functools', 'horovod', 'np', 'tf')  # whose functions of those names are about arrays
+TENSORS = ('functools', 'horovod', 'np', 'tf')  # their functions with these names work on arrays
 
 
 def sources():
@@ -60,7 +60,7 @@ def sources():
 
 
 def dangers(text):
-    """What a source does that could run what it reads, or write where it should not."""
+    """Yield the calls and imports of a source that could execute input, or write files in wrong places."""
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or '']
@@ -82,7 +82,10 @@ def dangers(text):
             if keyword.arg == 'typ' and constant != 'safe':  # of ruamel.yaml
                 yield 'typ'
         modes = [getattr(argument, 'n', getattr(argument, 'value', 0)) for argument in node.args]
-        if isinstance(function, ast.Attribute) and function.attr in ('chmod', 'fchmod'):  # others heed the umask
+        if isinstance(function, ast.Attribute) and function.attr in (
+            'chmod',
+            'fchmod',
+        ):  # other calls respect the umask
             yield from (oct(mode) for mode in modes if type(mode) is int and mode & 0o002)
 
 
@@ -170,7 +173,7 @@ def test_sweeps_stay_inside_save_dir(values):
     sections = {'train_lm': {'dataset': 'test', 'sweep': {'dataset': list(map(str, values))}}}
     try:
         trials = experiments.Experiment('mine', parse('mine', sections)).trials('train_lm', {})
-    except ValueError:  # text that is no text
+    except ValueError:  # such as a zero byte in the text
         return
     names = [trial.descriptor for trial in trials]
     assert len({name.lower() for name in names}) == len(values)
@@ -179,7 +182,7 @@ def test_sweeps_stay_inside_save_dir(values):
 
 @pytest.fixture
 def default(tmp_path, monkeypatch):
-    """The default folder of runs, in another place than /tmp."""
+    """Move the default folder of runs from /tmp into the test's folder, and return it."""
     folder = tmp_path / 'save'
     monkeypatch.setattr(save_dirs, 'DEFAULT_SAVE_DIR', str(folder))
     return folder
@@ -190,7 +193,7 @@ def check_default(folder):
 
 
 def test_the_default_folder_is_ours_alone(default, tmp_path):
-    check_default(default)  # not there yet
+    check_default(default)  # it does not exist yet
     (default / 'train_lm' / 'x').mkdir(parents=True)
     check_default(default)
     for folder in (default, default / 'train_lm', default / 'train_lm' / 'x'):
@@ -220,7 +223,7 @@ def test_the_default_folder_is_not_anothers(default):
 
 
 def modes(folder):
-    """The permissions of everything in a folder, by path."""
+    """Return the permissions of all files and folders in a folder, by path."""
     paths = [os.path.join(place, name) for place, folders, files in os.walk(str(folder)) for name in folders + files]
     return {path: stat.S_IMODE(os.lstat(path).st_mode) for path in paths if not os.path.islink(path)}
 
@@ -230,7 +233,7 @@ def modes(folder):
     [1, pytest.param(2, marks=pytest.mark.skipif(importlib.util.find_spec('mpi4py') is None, reason='needs mpi4py'))],
 )
 def test_files_of_a_run_are_not_open_to_everybody(ranks, tmp_path):
-    """Even where the user's umask is 0; what is temporary is in a folder that nobody else can enter, and goes."""
+    """This holds even with umask 0. Temporary files are in a folder that only the user can enter, and are removed."""
     folder, temporary = str(tmp_path), tmp_path / 'temporary'
     temporary.mkdir()
     write_files(folder, {'tiny.yaml': EXPERIMENT, 'labels.json': good_labels()})
@@ -268,7 +271,7 @@ def test_partial_files_are_private(tmp_path):
 
 
 def archive(*members):
-    """A gzipped archive of (name, content or TarInfo)."""
+    """Return a gzipped archive with the members (name, content or TarInfo)."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode='w:gz') as tar:
         for name, content in members:
@@ -291,7 +294,7 @@ INNER = archive(*[(f'deep/{name}', content) for name, content in RATINGS.items()
 
 
 def bomb(size):
-    """The header of a huge member alone: reading it all would take the memory."""
+    """Return an archive with only the header of a huge member: reading the member would exhaust the memory."""
     header = special(tarfile.REGTYPE, size=size)
     header.name = snippets.INNER_ARCHIVE
     return gzip.compress(header.tobuf(tarfile.GNU_FORMAT) + b'\0' * 1024)
@@ -306,7 +309,7 @@ def bomb(size):
         (archive((snippets.INNER_ARCHIVE, special(tarfile.FIFOTYPE))), 'is no file of at most'),
         (archive((snippets.INNER_ARCHIVE, special(tarfile.CHRTYPE))), 'is no file of at most'),
         (bomb(1 << 40), 'is no file of at most'),
-        (bomb(1 << 20), 'not an archive that can be read'),  # and ends before its end
+        (bomb(1 << 20), 'not an archive that can be read'),  # the archive ends inside the member
         (archive(('x', b'')), 'is not in it'),
         (archive((snippets.INNER_ARCHIVE, b'no archive')), 'not an archive that can be read'),
         (archive((snippets.INNER_ARCHIVE, archive(('x', b'')))), 'movieReviewSnippets_GroundTruth.txt is not in it'),
@@ -324,7 +327,7 @@ def test_hostile_archives_are_refused(content, fault, cache, tmp_path):
 
 @pytest.mark.parametrize('prefix', ['', '/', '/tmp/', '../', '../../../', 'deep/../../', './'])
 def test_archives_write_nothing(prefix, cache, tmp_path):
-    """Whatever their members are called: they are read from memory."""
+    """Members are read in memory, whatever their names are."""
     inner = archive(*[(prefix + name, content) for name, content in RATINGS.items()])
     outer = archive(
         (prefix + 'evil', b'x'),
@@ -342,7 +345,7 @@ def test_archives_write_nothing(prefix, cache, tmp_path):
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """A function that reads an archive as if it were the published one, from the cache folder `inside`."""
+    """Return a function that reads an archive from the cache folder `inside`, in place of the published archive."""
     monkeypatch.setenv('LM_HUMAN_PREFERENCES_CACHE', str(tmp_path / 'inside'))
     monkeypatch.chdir(tmp_path)
 

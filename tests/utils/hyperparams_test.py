@@ -1,4 +1,4 @@
-"""Trees of hyperparameters: setting, checking and printing by dotted name."""
+"""Trees of hyperparameters: fields are set, checked and printed by dotted name."""
 
 import io
 import json
