@@ -1,9 +1,12 @@
-"""The demo over several seeds, beside a choice model on words that learns from the same human choices.
+"""Run the demo with several seeds, and compare its reward model with a choice model on words.
 
     python benchmarks/demo_seeds.py SAVE_DIR [SEED …] [--FLAG=VALUE …]
 
-Runs `launch.py train_policy demo seed-N` for each seed (1, 2 and 3), unless SAVE_DIR has it already, and prints mean
-and range of every figure. Flags go to each run, as `--run.dtype=bfloat16 --rewards.train_new_model.run.dtype=bfloat16`.
+Runs `launch.py train_policy demo seed-N` for each seed (default 1, 2 and 3) that SAVE_DIR does not have yet. Flags are
+passed to each run, for example --run.dtype=bfloat16 --rewards.train_new_model.run.dtype=bfloat16. Each row of the table
+is a result of the demo's evaluation; its columns are the mean, minimum and maximum over the seeds. "better than
+initial" is how often a judge scores the fine-tuned policy higher than the initial one. The row "choice model on words,
+same labels" is the accuracy of a logistic choice model on words and word pairs, trained on the same labels.
 """
 
 import json
@@ -14,19 +17,17 @@ import time
 from typing import List, Sequence
 
 import numpy as np
-import word_choice
+from measuring import ROOT
+from word_choice import bag_of_words_choice_accuracy, choices_of
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path.insert(0, ROOT)
+from lm_human_preferences import experiments
+from lm_human_preferences.demo import data_set
+from lm_human_preferences.hyperparameters import EvaluateHParams
+from lm_human_preferences.language.trained_models import find_model
+from lm_human_preferences.runs.run_folder import RESULTS_FILE
 
-from lm_human_preferences import experiments  # noqa: E402
-from lm_human_preferences.demo import data_set  # noqa: E402
-from lm_human_preferences.hyperparameters import EvaluateHParams  # noqa: E402
-from lm_human_preferences.language.trained_models import find_model  # noqa: E402
-from lm_human_preferences.runs.run_folder import RESULTS_FILE  # noqa: E402
-
-CHOICES, SEED = 800, EvaluateHParams().seed  # as the demo's evaluation has them
-ROWS = [  # title, where the figure is (`tuned` stands for the fine-tuned policy), format
+CHOICES, SEED = 800, EvaluateHParams().seed  # as in the demo's evaluation
+ROWS = [  # title, keys of the result (`tuned` is the fine-tuned policy), format
     ('reward model’s accuracy', ('reward_model', 'accuracy'), '.1%'),
     ('choice model on words, same labels', ('words_accuracy',), '.1%'),
     ('VADER’s accuracy', ('reward_model', 'judges', 'VADER'), '.1%'),
@@ -43,7 +44,7 @@ ROWS = [  # title, where the figure is (`tuned` stands for the fine-tuned policy
 
 
 def run(save_dir: str, seed: int, flags: List[str]) -> dict:
-    """The figures of the demo with one seed, from its run folder where it is there."""
+    """Return the results of the demo with one seed; run it if SAVE_DIR does not have it."""
     folder = os.path.join(save_dir, f'seed-{seed}')
     path = os.path.join(folder, RESULTS_FILE)
     if not os.path.exists(path):
@@ -64,25 +65,23 @@ def run(save_dir: str, seed: int, flags: List[str]) -> dict:
 
 
 def value(figures: dict, keys: Sequence[str]) -> float:
-    """The figure that the keys lead to; not a number where there is none."""
+    """Return the result under nested keys; NaN if there is none."""
     for key in keys:
         figures = figures.get(key, {})
     return np.nan if figures == {} else figures
 
 
 def words_accuracy() -> float:
-    """How often a logistic choice model on words and pairs of words picks what people rated highest."""
+    """Return the accuracy of a logistic choice model on words and word pairs: how often it picks what people did."""
     (trial,) = experiments.load('demo').trials('train_reward', {})
     task, encoding = trial.hparams.task, find_model('demo').encoding()
 
     def choices(split, num, seed):
         labels = data_set.best_of_4_labels(split, num, encoding, task.query_length, task.response_length, seed)
-        return word_choice.choices_of(labels, encoding)
+        return choices_of(labels, encoding)
 
     train = choices('train', trial.hparams.labels.num_train, 0)
-    return word_choice.bag_of_words_choice_accuracy(
-        train, choices('valid', CHOICES, SEED), choices('test', CHOICES, SEED)
-    )
+    return bag_of_words_choice_accuracy(train, choices('valid', CHOICES, SEED), choices('test', CHOICES, SEED))
 
 
 def main() -> None:
@@ -90,7 +89,7 @@ def main() -> None:
     seeds = [int(argument) for argument in sys.argv[2:] if argument not in flags] or [1, 2, 3]
     runs = [run(sys.argv[1], seed, flags) for seed in seeds]
     words = words_accuracy()
-    print(f'{"the demo, seeds " + ", ".join(map(str, seeds)):40}{"mean":>8}{"least":>8}{"most":>8}')
+    print(f'{"the demo, seeds " + ", ".join(map(str, seeds)):40}{"mean":>8}{"min":>8}{"max":>8}')
     for title, key, form in ROWS:
         values = [value(dict(figures, words_accuracy=words), key) for figures in runs]
         cells = (np.mean(values), min(values), max(values))

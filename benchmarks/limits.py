@@ -1,10 +1,11 @@
-"""How fast this machine multiplies the matrices of a training pass: the limit every other benchmark is held against.
+"""Measure how fast this machine multiplies the matrices of a training pass: the limit for the other benchmarks.
 
     python benchmarks/limits.py --model 124M --batch 8
 
-Each weight matrix of one block, and the embedding as output head, is multiplied as the forward pass and the two
-products of its gradient do it, by TensorFlow itself, operands in memory. Of several ranks, each does its
-share of the batch on its share of the cores; the rates are those of one.
+Each row is a matrix product of a forward or backward pass: the weight matrices of one block, and the token embedding as
+output head, each with the two products of its gradient. Columns: `product`, `shape` (rows × inner × columns), and the
+rate in GFLOP/s for each type. TensorFlow multiplies operands that are already in memory. The last row is the rate of a
+whole pass. With several ranks, each rank has its share of the batch and of the cores; the rates are those of one rank.
 """
 
 from typing import List, NamedTuple
@@ -25,7 +26,7 @@ class Product(NamedTuple):
     columns: int
     transpose_a: bool = False
     transpose_b: bool = False
-    times: int = 1  # in a pass
+    times: int = 1  # how often it occurs in a pass
 
     @property
     def flops(self) -> float:
@@ -33,7 +34,7 @@ class Product(NamedTuple):
 
 
 def products(hparams: ModelHParams, tokens: int, logits: int) -> List[Product]:
-    """The products of one forward and backward pass over `tokens` tokens, with logits at `logits` of them."""
+    """Return the products of one forward and backward pass over `tokens` tokens, with logits at `logits` of them."""
     width, found = hparams.n_embd, []
     sizes = [('c_attn', width, 3 * width), ('attn/c_proj', width, width)]
     sizes += [('c_fc', width, 4 * width), ('mlp/c_proj', 4 * width, width)]
@@ -49,7 +50,7 @@ def products(hparams: ModelHParams, tokens: int, logits: int) -> List[Product]:
 
 
 def time_products(found: List[Product], dtype: str, repeats: int, ranks: Ranks) -> List[float]:
-    """Seconds of each product, on all ranks at once."""
+    """Return the seconds of each product, run by all ranks at the same time."""
     with tf.Graph().as_default() as graph, new_session(graph, ranks.threads()) as session:
         operations = []
         for product in found:
@@ -68,14 +69,14 @@ def time_products(found: List[Product], dtype: str, repeats: int, ranks: Ranks) 
 
 
 def matmul_rate(hparams: ModelHParams, tokens: int, logits: int, dtype: str, ranks: Ranks, repeats: int = 3) -> float:
-    """Operations per second of a rank over all products of a forward and backward pass."""
+    """Return the operations per second of a rank over all products of a forward and backward pass."""
     found = products(hparams, tokens, logits)
     times = time_products(found, dtype, repeats, ranks)
     return sum(p.flops * p.times for p in found) / sum(t * p.times for t, p in zip(times, found))
 
 
 def read_rate(repeats: int = 5) -> float:
-    """Bytes per second at which TensorFlow sums an array of half a gigabyte, which no cache holds."""
+    """Return the bytes per second at which TensorFlow sums an array of half a gigabyte, larger than any cache."""
     with tf.Graph().as_default() as graph, new_session(graph) as session:
         array = tf.Variable(tf.zeros([2**27]), use_resource=True)
         session.run(array.initializer)

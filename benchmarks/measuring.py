@@ -1,4 +1,7 @@
-"""What every benchmark needs: model sizes, the arithmetic of a pass, time, memory, a table and a JSON line."""
+"""What the benchmarks share: model sizes, the arithmetic of a pass, time, memory, tables and JSON lines.
+
+The scripts measure the package of this checkout. The environment variable CHECKOUT names another checkout.
+"""
 
 import argparse
 import json
@@ -10,10 +13,11 @@ import sys
 import time
 from typing import Callable, Dict, List, Optional, Sequence
 
-# The package that is measured is this checkout's, or another's.
+import rows
+
 sys.path.insert(0, os.environ.get('CHECKOUT', os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-from lm_human_preferences.hyperparameters import ModelHParams
+from lm_human_preferences.hyperparameters import ModelHParams, TaskHParams
 from lm_human_preferences.mpi.ranks import Ranks
 
 FOLDER = os.path.dirname(os.path.abspath(__file__))
@@ -21,28 +25,36 @@ ROOT = os.path.dirname(FOLDER)
 
 SIZES = {
     'tiny': dict(n_vocab=512, n_ctx=128, n_embd=64, n_head=4, n_layer=2),
-    '124M': dict(n_embd=768, n_head=12, n_layer=12),
-    '355M': dict(n_embd=1024, n_head=16, n_layer=24),
-    '774M': dict(n_embd=1280, n_head=20, n_layer=36),
-    '1558M': dict(n_embd=1600, n_head=25, n_layer=48),
+    **rows.SIZES,
 }
 PHASES = ('sample', 'reference', 'score', 'train')  # of a PPO step
 
 
 def model_size(name: str) -> ModelHParams:
-    """The hyperparameters of a GPT-2 by its number of parameters; `tiny` is for trying a benchmark out."""
+    """Return the hyperparameters of a GPT-2 by its number of parameters; `tiny` is for trying a benchmark."""
     return ModelHParams(**SIZES[name])
 
 
+def random_task(hparams: TaskHParams, model: ModelHParams):
+    """Return a `Task` for random tokens of the model's vocabulary."""
+    # Loaded here, since `startup.py` times these imports.
+    from lm_human_preferences.language.encodings import test_encoding
+    from lm_human_preferences.method.lm_tasks import Task
+
+    task = Task(hparams, test_encoding())
+    task.padding_token = model.n_vocab + 2
+    return task
+
+
 def parser(description: str, **defaults) -> argparse.ArgumentParser:
-    """Flags that benchmarks share; `defaults` of batch and repeats, and of ranks where there may be several."""
+    """Return the flags that benchmarks share; `defaults` may have batch, repeats, and ranks (else no --ranks)."""
     flags = argparse.ArgumentParser(description=description.splitlines()[0])
     flags.add_argument('--model', default='124M', choices=sorted(SIZES))
-    flags.add_argument('--batch', type=int, default=defaults.get('batch', 8), help='sequences, or labels')
+    flags.add_argument('--batch', type=int, default=defaults.get('batch', 8), help='number of sequences or labels')
     flags.add_argument('--query', type=int, default=64, help='tokens of a query')
     flags.add_argument('--response', type=int, default=24, help='tokens of a response')
     flags.add_argument('--dtype', default='float32', choices=['float32', 'bfloat16'])
-    flags.add_argument('--repeats', type=int, default=defaults.get('repeats', 3), help='timed after one warm-up')
+    flags.add_argument('--repeats', type=int, default=defaults.get('repeats', 3), help='timed runs after one warm-up')
     flags.add_argument('--json', action='store_true', help='print one JSON line after the table')
     if 'ranks' in defaults:
         flags.add_argument('--ranks', type=int, default=defaults['ranks'], help='processes that share batch and cores')
@@ -50,16 +62,16 @@ def parser(description: str, **defaults) -> argparse.ArgumentParser:
 
 
 def start_ranks(number: int) -> Ranks:
-    """The ranks of this script, the first of which prints.
+    """Return the ranks of this script; only the first rank prints.
 
-    The process that the user started has mpiexec start it anew, `number` times, and ends with that.
+    The process that the user started runs the script again under mpiexec, `number` times, and exits with its status.
     """
     ranks = Ranks()
     if ranks.size == number:
         if not ranks.is_first:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ranks
-    if ranks.size > 1 or 'BENCHMARK_RANKS' in os.environ:  # never start any from within them
+    if ranks.size > 1 or 'BENCHMARK_RANKS' in os.environ:  # a rank never starts ranks
         sys.exit(f'error: mpiexec has started {ranks.size} ranks that see each other, where --ranks is {number}')
     from lm_human_preferences.launcher import mpiexec
 
@@ -70,7 +82,7 @@ def start_ranks(number: int) -> Ranks:
 
 
 def figures_of(script: str, *arguments: str, python: str = sys.executable, checkout: str = ROOT) -> Dict[str, object]:
-    """What a benchmark of this folder prints as its last line, a process of its own that measures a checkout."""
+    """Run a benchmark of this folder in its own process on a checkout; return its last line, which is JSON."""
     done = subprocess.run(
         [python, os.path.join(FOLDER, script), *arguments],
         capture_output=True,
@@ -82,10 +94,10 @@ def figures_of(script: str, *arguments: str, python: str = sys.executable, check
 
 
 def forward_flops(hparams: ModelHParams, sequences: int, tokens: int, logits: int = 0) -> float:
-    """Floating-point operations of the matrix products of one forward pass.
+    """Return the floating-point operations of the matrix products of one forward pass.
 
     Args:
-      tokens: of each sequence; every one goes through all blocks and attends to all before it.
+      tokens: tokens of each sequence; each goes through all blocks and attends to itself and all tokens before it.
       logits: positions of each sequence at which logits are computed.
     """
     width = hparams.n_embd
@@ -94,7 +106,7 @@ def forward_flops(hparams: ModelHParams, sequences: int, tokens: int, logits: in
 
 
 def seconds(run: Callable[[], object], repeats: int, warm_up: int = 1, ranks: Optional[Ranks] = None) -> float:
-    """The median time of `repeats` calls, after `warm_up` untimed ones; of several ranks until all are done."""
+    """Return the median seconds of `repeats` calls after `warm_up` untimed ones; a call lasts until all ranks end."""
     wait_for_all = ranks.wait_for_all if ranks else lambda: None
     for _ in range(warm_up):
         run()
@@ -109,17 +121,23 @@ def seconds(run: Callable[[], object], repeats: int, warm_up: int = 1, ranks: Op
 
 
 def peak_gigabytes() -> float:
-    """The largest resident size of this process so far."""
+    """Return the largest resident memory of this process so far, in 2³⁰ bytes."""
     kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return kilobytes / (2**30 if sys.platform == 'darwin' else 2**20)
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print rows under their columns as a Markdown table; numbers to three digits."""
-    cells = [[_text(cell) for cell in row] for row in rows]
+def comparison(theirs: Sequence[float], ours: Sequence[float]) -> List[object]:
+    """Return the cells of a comparison of paired times: median of each, median ratio theirs / ours, and its range."""
+    ratios = [their / our for their, our in zip(theirs, ours)]
+    spread = f'{min(ratios):.2f} to {max(ratios):.2f}'
+    return [statistics.median(theirs), statistics.median(ours), statistics.median(ratios), spread]
+
+
+def table(columns: Sequence[str], lines: Sequence[Sequence[object]]) -> None:
+    """Print lines of cells as a Markdown table with headings `columns`; numbers have three digits."""
+    cells = [[_text(cell) for cell in row] for row in lines]
     widths = [max(map(len, column)) for column in zip(columns, *cells)]
-    lines: List[Sequence[str]] = [columns, ['-' * width for width in widths]] + cells
-    for line in lines:
+    for line in [columns, ['-' * width for width in widths], *cells]:
         print('| ' + ' | '.join(cell.ljust(width) for cell, width in zip(line, widths)) + ' |', flush=True)
 
 
@@ -128,11 +146,7 @@ def json_line(figures: Dict[str, object]) -> None:
     print(json.dumps(figures, sort_keys=True), flush=True)
 
 
-def _text(cell):
-    return (
-        f'{cell:.3g}'
-        if isinstance(cell, float) and abs(cell) < 1000
-        else f'{cell:.0f}'
-        if isinstance(cell, float)
-        else str(cell)
-    )
+def _text(cell: object) -> str:
+    if not isinstance(cell, float):
+        return str(cell)
+    return f'{cell:.3g}' if abs(cell) < 1000 else f'{cell:.0f}'

@@ -1,20 +1,24 @@
-"""Our PPO step beside PyTorch's and beside a plain one in TensorFlow, in turn on one machine; the ratio of every pair.
+"""Compare our PPO step with the same step in PyTorch and with a plain one in TensorFlow.
 
-    python benchmarks/peers.py --torch-python PYTHON     # of an environment with torch==2.13.0 and transformers
+    python benchmarks/peers.py --torch-python PYTHON     # PYTHON has torch==2.13.0 and transformers
     python benchmarks/peers.py --torch-python PYTHON --batch 64 --phases sample
     python benchmarks/peers.py --rows plain              # needs no PyTorch
 
-One pair is one run of ours and one of theirs right after it; the table has the median ratio and the range of them.
-The rows are in `torch_rows.py` and `plain_row.py`. PyTorch's packages are the optional dependencies `peers`.
+A pair is one run of our step and, right after it, one of theirs. Columns: `row` (which step of theirs), `phase`, the
+median seconds of theirs and of ours, their median ratio, and the range of the ratio over all pairs. The rows are
+implemented in `torch_rows.py` and `plain_row.py`. The extra `peers` of this package installs PyTorch and transformers.
 """
 
-import statistics
 import sys
 
-from measuring import PHASES, figures_of, json_line, parser, table
+from measuring import PHASES, comparison, figures_of, json_line, parser, table
 
-# And the type of ours to hold it against.
-ROWS = {'common': 'float32', 'tuned': 'float32', 'bfloat16': 'bfloat16', 'plain': 'float32'}
+ROWS = {  # with the type of our step
+    'common': 'float32',
+    'tuned': 'float32',
+    'bfloat16': 'bfloat16',
+    'plain': 'float32',
+}
 
 
 def main() -> None:
@@ -22,7 +26,7 @@ def main() -> None:
     flags.add_argument('--torch-python', default=sys.executable, help='a Python that has torch and transformers')
     flags.add_argument('--pairs', type=int, default=3)
     flags.add_argument('--rows', nargs='+', choices=sorted(ROWS), default=list(ROWS))
-    flags.add_argument('--phases', nargs='+', choices=PHASES, default=list(PHASES), help='all, or only these')
+    flags.add_argument('--phases', nargs='+', choices=PHASES, default=list(PHASES), help='phases to time')
     flags = flags.parse_args()
     size = [f'--{name}={getattr(flags, name)}' for name in ('model', 'batch', 'query', 'response', 'repeats')]
     size += ['--phases', *flags.phases]
@@ -41,14 +45,12 @@ def main() -> None:
         print(f'{row}: {flags.pairs} pairs done', file=sys.stderr, flush=True)
         for phase in [*flags.phases, 'step']:
             seconds = [[dict(f['phases'], step=f['step'])[phase] for f in pair] for pair in pairs]
-            ours, theirs = (statistics.median(column) for column in zip(*seconds))
-            ratios = [pair[1] / pair[0] for pair in seconds]
-            spread = f'{min(ratios):.2f} to {max(ratios):.2f}'
-            rows.append([row, phase, ours, theirs, statistics.median(ratios), spread])
-            figures[f'{row}/{phase}'] = ratios
-        memory = [[f['peak_gigabytes'] for f in pair] for pair in pairs]
-        rows.append([row, 'peak GB', *(max(column) for column in zip(*memory)), '', ''])
-    table(['row', 'phase', 'ours, s', 'theirs, s', 'theirs / ours', 'pairs'], rows)
+            ours, theirs = zip(*seconds)
+            rows.append([row, phase, *comparison(theirs, ours)])
+            figures[f'{row}/{phase}'] = [their / our for our, their in seconds]
+        ours, theirs = zip(*([f['peak_gigabytes'] for f in pair] for pair in pairs))
+        rows.append([row, 'peak GB', max(theirs), max(ours), '', ''])
+    table(['row', 'phase', 'theirs, s', 'ours, s', 'theirs / ours', 'range'], rows)
     if flags.json:
         json_line(figures)
 

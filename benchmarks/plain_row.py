@@ -1,7 +1,8 @@
-"""The same PPO step in TensorFlow, written as plainly as the method allows: the row `plain` of `peers.py`.
+"""The PPO step in TensorFlow, written as plainly as the method allows: the row `plain` of `peers.py`.
 
 Logits at every position, keys and values that grow by concatenation, one softmax for log-probabilities and another for
-entropies, TensorFlow's own gradients and Adam. It is ours, after the paper, and not the code of 2019.
+entropies, TensorFlow's own gradients and Adam. It was written after the paper and is not the code of 2019. Run it by
+`peers.py`; alone it prints one line of JSON (see `rows.py`).
 """
 
 import math
@@ -19,7 +20,7 @@ LEARNING_RATE, KL_COEF = 1e-6, 0.1
 
 
 class PlainModel:
-    """GPT-2 on the variables of a model of ours; no token is padding."""
+    """GPT-2 on the variables of one of our models; no token is padding."""
 
     def __init__(self, hparams, scope, head):
         self.hparams, self.head = hparams, head
@@ -27,7 +28,7 @@ class PlainModel:
         self.variables = self.model.variables
 
     def __call__(self, tokens, past=None):
-        """Hidden states [batch, sequence, n_embd] of tokens after `past`, and keys and values of all layers."""
+        """Return hidden states [batch, sequence, n_embd] of tokens after `past`, and keys and values of all layers."""
         start = 0 if past is None else tf.shape(past[0][0])[2]
         length = tf.shape(tokens)[1]
         positions = start + tf.range(length)
@@ -73,7 +74,7 @@ class PlainModel:
 
 
 class PlainStep:
-    """The phases of a step, with random weights and queries."""
+    """The phases of a step with random weights and queries."""
 
     def __init__(self, flags, session):
         self.session, self.flags = session, flags
@@ -98,7 +99,7 @@ class PlainStep:
         self.random_queries = np.random.RandomState(0).randint(0, hparams.n_vocab, [flags.batch, flags.query])
 
     def sample_responses(self, policy):
-        """Responses, their log-probabilities and values, [batch, response]."""
+        """Return responses, their log-probabilities and values, each [batch, response]."""
 
         def next_token(tokens, past):
             hidden, new = policy(tokens, past)
@@ -126,7 +127,7 @@ class PlainStep:
         return sampled
 
     def look(self, model, tokens):
-        """Log-probabilities, entropies and values of the response, [batch, response]."""
+        """Return log-probabilities, entropies and values of the response, each [batch, response]."""
         hidden, _ = model(tokens)
         logits, first = model.logits(hidden), self.flags.query - 1
         logits, values = logits[:, first:-1], model.scalars(hidden)[:, first:-1]

@@ -1,11 +1,15 @@
-"""One step of PPO in steady state, phase by phase, against the limit of this machine's matrix products.
+"""Time one PPO step after warm-up, phase by phase, against the limit of this machine's matrix products.
 
     python benchmarks/ppo_step.py --model 124M --batch 8 --query 64 --response 24
     python benchmarks/ppo_step.py --phases sample --batch 64
-    python benchmarks/ppo_step.py --growth      # time and memory against batch, response length and model size
+    python benchmarks/ppo_step.py --growth      # time and memory over batch, response length and model size
 
-Weights and queries are random. The limit is the time of the needed arithmetic alone (logits at the response only) at
-the rate that `limits.py` measures in the same process. Of several ranks, which share the batch, it is that of a rank.
+Weights and queries are random. Columns: `phase`; `seconds`, the median; `limit`, the seconds that the necessary
+arithmetic takes alone (logits only at the response) at the rate that `limits.py` measures in the same process; `of the
+limit`, seconds / limit; `response tokens/s`. With several ranks, which share the batch, the limit is that of one rank.
+
+With --growth each row is a case in its own process, with its arithmetic in TFLOP. The line below gives the exponent
+with which time grows with arithmetic.
 """
 
 import sys
@@ -22,6 +26,7 @@ from measuring import (
     model_size,
     parser,
     peak_gigabytes,
+    random_task,
     seconds,
     start_ranks,
     table,
@@ -29,15 +34,13 @@ from measuring import (
 
 from lm_human_preferences.graph.tf_versions import new_session, tf
 from lm_human_preferences.hyperparameters import TaskHParams, TrainPolicyHParams
-from lm_human_preferences.language.encodings import test_encoding
-from lm_human_preferences.method.lm_tasks import Task
 from lm_human_preferences.method.ppo import Rollouts, token_rewards
 from lm_human_preferences.method.ppo_trainer import PPOTrainer
 from lm_human_preferences.mpi.ranks import Ranks
 
 
 def hyperparameters(flags) -> TrainPolicyHParams:
-    """One minibatch of the whole batch, as often as `flags.epochs`."""
+    """Return hyperparameters with one minibatch, the whole batch, for `flags.epochs` epochs."""
     hparams = TrainPolicyHParams(
         task=TaskHParams(query_length=flags.query, response_length=flags.response, query_dataset='test')
     )
@@ -50,14 +53,13 @@ def hyperparameters(flags) -> TrainPolicyHParams:
 
 
 class Bench:
-    """A PPO trainer with random weights in a session, and its phases one by one."""
+    """A PPO trainer with random weights in a session, and a method for each phase."""
 
     def __init__(self, flags, session: tf.Session, ranks: Ranks):
         self.session = session
         hparams = hyperparameters(flags)
         model = model_size(flags.model)
-        task = Task(hparams.task, test_encoding())
-        task.padding_token = model.n_vocab + 2
+        task = random_task(hparams.task, model)
         start = time.perf_counter()
         self.trainer = PPOTrainer(hparams, task, model, model, ranks)
         self.build_seconds = time.perf_counter() - start
@@ -106,9 +108,9 @@ class Bench:
 
 
 def phase_flops(flags, batch: int) -> Dict[str, float]:
-    """The needed arithmetic of each phase; a backward pass is twice its forward pass.
+    """Return the necessary arithmetic of each phase; a backward pass is twice its forward pass.
 
-    The last token of a response is read by the reward model alone: the policy predicts nothing after it.
+    Only the reward model reads the last token of a response: the policy predicts nothing after it.
     """
     model, tokens = model_size(flags.model), flags.query + flags.response
     with_logits = forward_flops(model, batch, tokens - 1, flags.response)
@@ -121,7 +123,7 @@ def phase_flops(flags, batch: int) -> Dict[str, float]:
 
 
 def measure(flags, ranks: Ranks) -> Dict[str, object]:
-    """Seconds of each phase and of the step, the limit's, and memory."""
+    """Return the seconds of each phase and of the step, their limits, and memory."""
     with tf.Graph().as_default() as graph, new_session(graph, ranks.threads()) as session:
         bench = Bench(flags, session, ranks)
         phases = {name: seconds(getattr(bench, name), flags.repeats, ranks=ranks) for name in flags.phases}
@@ -158,16 +160,16 @@ def report(figures: Dict[str, object]) -> None:
         for name, spent in list(figures['phases'].items()) + [('step', figures['step'])]
     ]
     table(['phase', 'seconds', 'limit', 'of the limit', 'response tokens/s'], rows)
-    of_one = f', each of {figures["ranks"]} ranks' if figures['ranks'] > 1 else ''
+    per_rank = f', each of {figures["ranks"]} ranks' if figures['ranks'] > 1 else ''
     print(
-        f'TensorFlow {figures["tensorflow"]}, {figures["dtype"]}{of_one}: '
+        f'TensorFlow {figures["tensorflow"]}, {figures["dtype"]}{per_rank}: '
         f'matrix products {figures["gflops"]:.0f} GFLOP/s; peak memory {figures["peak_gigabytes"]:.2f} GB; '
         f'graph built in {figures["build"]:.1f} s, variables initialized in {figures["initialize"]:.1f} s'
     )
 
 
 def growth(arguments) -> None:
-    """Step time and memory, each case in a process of its own, and how time grows with the arithmetic of a series."""
+    """Print time and memory of a step for series of cases, each in its own process, and the exponents of growth."""
     series = [('batch', [8, 16, 32, 64]), ('response', [12, 24, 48, 96]), ('model', ['124M', '355M'])]
     rows, exponents = [], []
     for flag, settings in series:
@@ -186,16 +188,16 @@ def growth(arguments) -> None:
 
 
 def growth_exponent(measured: Sequence[Tuple[float, float]]) -> float:
-    """The exponent of the power law that fits pairs of size and time best, by least squares of their logarithms."""
+    """Return the exponent of the power law that fits pairs (size, time), by least squares of their logarithms."""
     sizes, times = np.log(np.array(measured)).T
     return float(np.polyfit(sizes, times, 1)[0])
 
 
 def main() -> None:
     flags = parser(__doc__, ranks=1)
-    flags.add_argument('--epochs', type=int, default=4, help='updates on the one minibatch')
-    flags.add_argument('--phases', nargs='+', choices=PHASES, default=list(PHASES), help='all, or only these')
-    flags.add_argument('--growth', action='store_true', help='a table of cases instead of one')
+    flags.add_argument('--epochs', type=int, default=4, help='updates on the minibatch')
+    flags.add_argument('--phases', nargs='+', choices=PHASES, default=list(PHASES), help='phases to time')
+    flags.add_argument('--growth', action='store_true', help='a table of several cases')
     given = flags.parse_args()
     if given.growth:
         growth([argument for argument in sys.argv[1:] if argument not in ('--growth', '--json')])

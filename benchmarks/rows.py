@@ -1,4 +1,8 @@
-"""What the rows of `peers.py` share, their flags and how phases are timed; needs neither TensorFlow nor PyTorch."""
+"""What the row scripts of `peers.py` share: model sizes, flags, and the timing of phases.
+
+This module needs neither TensorFlow nor PyTorch. The scripts print one line of JSON: `phases` (median seconds of each
+phase), `step` (median seconds of all phases together) and `peak_gigabytes` (largest resident memory, in 2³⁰ bytes).
+"""
 
 import argparse
 import json
@@ -7,21 +11,28 @@ import statistics
 import time
 from typing import Callable, Dict, Sequence
 
+SIZES = {  # of GPT-2, by number of parameters
+    '124M': dict(n_embd=768, n_head=12, n_layer=12),
+    '355M': dict(n_embd=1024, n_head=16, n_layer=24),
+    '774M': dict(n_embd=1280, n_head=20, n_layer=36),
+    '1558M': dict(n_embd=1600, n_head=25, n_layer=48),
+}
+
 
 def row_parser(description: str, models: Sequence[str]) -> argparse.ArgumentParser:
-    """Flags of a row's script, which can have these `models`."""
+    """Return the flags of a row's script for these `models`."""
     flags = argparse.ArgumentParser(description=description.splitlines()[0])
     flags.add_argument('--model', choices=sorted(models), default='124M')
     for name, value in dict(batch=8, query=64, response=24, epochs=4, repeats=3).items():
         flags.add_argument('--' + name, type=int, default=value)
-    flags.add_argument('--phases', nargs='+', help='to be timed; those before them run too')
+    flags.add_argument('--phases', nargs='+', help='phases to time; the phases before them run too')
     return flags
 
 
 def time_phases(phases: Dict[str, Callable[[], None]], flags: argparse.Namespace) -> None:
-    """Run a step's phases in order, `flags.repeats` times after one for warming up, and print their medians as JSON."""
-    asked = flags.phases or list(phases)
-    while list(phases)[-1] not in asked:
+    """Run the phases of a step in order, once to warm up, then `flags.repeats` times; print the medians as JSON."""
+    timed = flags.phases or list(phases)
+    while list(phases)[-1] not in timed:
         phases.popitem()
     times = {name: [] for name in phases}
     for repeat in range(1 + flags.repeats):
@@ -30,7 +41,7 @@ def time_phases(phases: Dict[str, Callable[[], None]], flags: argparse.Namespace
             phase()
             if repeat:
                 times[name].append(time.perf_counter() - start)
-    times = {name: times[name] for name in asked}
+    times = {name: times[name] for name in timed}
     step = statistics.median(sum(parts) for parts in zip(*times.values()))
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     medians = {name: statistics.median(measured) for name, measured in times.items()}

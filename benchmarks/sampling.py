@@ -1,23 +1,25 @@
-"""Sampling responses: tokens per second against batch, and time per token against how many came before.
+"""Time the sampling of responses: tokens per second by batch size, and time per token by response length.
 
     python benchmarks/sampling.py --model 124M --batches 8 64
-    python benchmarks/sampling.py --against CHECKOUT      # another checkout of this repository, in turn
+    python benchmarks/sampling.py --against CHECKOUT      # compare with another checkout of this repository
 
-A token of a small batch costs the reading of all weights: the last column is at which rate they are read, and the line
-below the table at which rate this machine reads memory.
+Columns: `batch`; `response`, its length; median `seconds` of all tokens; `tokens/s` of the batch; `first token, s`,
+which includes reading the query; `later tokens, ms each`; and `weights read, GB/s`, the rate at which weights are read
+for the later tokens. With a small batch that rate is the limit: the line below the table says how fast this machine
+reads memory. With --against the columns are the seconds of both checkouts in turn, their median ratio and its range.
 """
-
-import statistics
 
 import numpy as np
 from limits import read_rate
 from measuring import (
     ROOT,
+    comparison,
     figures_of,
     json_line,
     model_size,
     parser,
     peak_gigabytes,
+    random_task,
     seconds,
     start_ranks,
     table,
@@ -25,22 +27,19 @@ from measuring import (
 
 from lm_human_preferences.graph.tf_versions import new_session, tf
 from lm_human_preferences.hyperparameters import ModelHParams, TaskHParams
-from lm_human_preferences.language.encodings import test_encoding
-from lm_human_preferences.method.lm_tasks import Task
 from lm_human_preferences.method.policy import Policy
 from lm_human_preferences.mpi.ranks import Ranks
 
 
 def time_responses(flags, ranks: Ranks, batch: int, response: int) -> float:
-    """Seconds to sample responses of a length to a batch of queries, which the ranks share."""
+    """Return the seconds to sample responses of `response` tokens to a batch of queries, which the ranks share."""
     model, random = model_size(flags.model), np.random.RandomState(0)
     share = ranks.share(batch)
     queries = random.randint(0, model.n_vocab, [share, flags.query]).astype(np.int32)
     uniforms = random.random_sample([share, response]).astype(np.float32)
-    other_type = {} if flags.dtype == 'float32' else {'dtype': flags.dtype}  # which first checkouts do not know
+    other_type = {} if flags.dtype == 'float32' else {'dtype': flags.dtype}  # the first checkouts have no such argument
     with tf.Graph().as_default() as graph, new_session(graph, ranks.threads()) as session:
-        task = Task(TaskHParams(query_length=flags.query, response_length=response), test_encoding())
-        task.padding_token = model.n_vocab + 2
+        task = random_task(TaskHParams(query_length=flags.query, response_length=response), model)
         policy = Policy(model, task, **other_type)
         feed = {tf.placeholder(tf.int32, queries.shape): queries, tf.placeholder(tf.float32, uniforms.shape): uniforms}
         responded = policy.respond(*feed)
@@ -49,13 +48,13 @@ def time_responses(flags, ranks: Ranks, batch: int, response: int) -> float:
 
 
 def weight_bytes(model: ModelHParams, dtype: str) -> float:
-    """What sampling a token reads: the blocks' matrices in `dtype`, and the output head's in float32."""
+    """Return the bytes of weights that a token reads: the blocks' matrices in `dtype`, the output head's in float32."""
     blocks = model.n_layer * 12 * model.n_embd**2 * (2 if dtype == 'bfloat16' else 4)
     return float(blocks + 4 * model.n_vocab * model.n_embd)
 
 
 def compare(flags) -> None:
-    """Print the seconds of another checkout and of this one, pair by pair."""
+    """Print a table that compares another checkout with this one."""
     rows = []
     for batch in flags.batches:
         same = [
@@ -66,18 +65,16 @@ def compare(flags) -> None:
         for _ in range(flags.pairs):
             figures = [figures_of(*command, checkout=checkout) for checkout in (flags.against, ROOT)]
             pairs.append([pair[f'{batch}/{flags.response}']['seconds'] for pair in figures])
-        ratios = [theirs / ours for theirs, ours in pairs]
-        medians = [statistics.median(column) for column in zip(*pairs)]
-        rows.append([batch, *medians, statistics.median(ratios), f'{min(ratios):.2f} to {max(ratios):.2f}'])
-    table(['batch', f'{flags.against}, s', 'this checkout, s', 'times as fast', 'pairs'], rows)
+        rows.append([batch, *comparison(*zip(*pairs))])
+    table(['batch', f'{flags.against}, s', 'this checkout, s', 'times as fast', 'range'], rows)
 
 
 def main() -> None:
     flags = parser(__doc__, ranks=1)
     flags.add_argument('--batches', type=int, nargs='+', default=[8, 64])
     flags.add_argument('--lengths', type=int, nargs='+', default=[24, 48, 96], help='of responses, for the first batch')
-    flags.add_argument('--against', help='another checkout')
-    flags.add_argument('--pairs', type=int, default=3, help='with another checkout')
+    flags.add_argument('--against', help='folder of another checkout')
+    flags.add_argument('--pairs', type=int, default=3, help='pairs of runs with --against')
     flags = flags.parse_args()
     if flags.against:
         compare(flags)

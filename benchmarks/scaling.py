@@ -1,9 +1,12 @@
-"""Ranks: time per step and bytes exchanged for 1, 2 and 4 of them, and a forecast for 8 and 64 GPUs.
+"""Measure time per step and bytes sent with 1, 2 and 4 ranks, and forecast them for 8 and 64 GPUs.
 
-    python benchmarks/scaling.py                # measured on this machine, by mpi4py and by Horovod where it is there
-    python benchmarks/scaling.py --forecast     # computed from the assumptions that it prints
+    python benchmarks/scaling.py                # measured on this machine, with mpi4py and, if installed, Horovod
+    python benchmarks/scaling.py --forecast     # computed from assumptions, which it prints
 
-A step here is PPO's: respond to the whole batch, score it, and one update; the ranks share the batch.
+A step here is one batch of PPO: sample responses, score them, and one update; the ranks share the batch. Columns:
+`ranks`; `gradients by`, the library that averages them; median seconds of rollout, update and step; `MB sent per rank`
+in one update. The forecast's columns are the seconds of each part of a step, the part that takes longest (`bound by`),
+and the speed as a share of N times one GPU.
 """
 
 import argparse
@@ -15,25 +18,25 @@ import time
 from typing import Dict, List, NamedTuple
 
 import numpy as np
-from measuring import forward_flops, model_size, table
+from measuring import forward_flops, model_size, random_task, table
 
 from lm_human_preferences.hyperparameters import ModelHParams, TaskHParams, TrainPolicyHParams
 from lm_human_preferences.launcher import mpiexec
 
-# Published experiments: query and context, response, episodes of a batch.
+# Published experiments: tokens of the context, tokens of the response, episodes per batch.
 EXPERIMENTS = {'sentiment': (64, 24, 512), 'cnndm': (500, 75, 32)}
 EPOCHS = 4
 
 
 class Machine(NamedTuple):
-    """What the forecast assumes of the hardware."""
+    """The hardware that the forecast assumes."""
 
     name: str
-    flops: float  # a second that one GPU sustains in the products of training
-    memory: float  # bytes a second that it reads
-    inside: float  # bytes a second that its gradients travel at inside a host
-    between: float  # bytes a second that a host sends to others
-    gpus: int = 8  # of a host
+    flops: float  # per second, by one GPU in the products of training
+    memory: float  # bytes per second that a GPU reads
+    inside: float  # bytes per second of gradients between GPUs of a host
+    between: float  # bytes per second that a host sends to other hosts
+    gpus: int = 8  # per host
 
 
 MACHINES = [
@@ -44,27 +47,27 @@ MACHINES = [
 
 
 def num_parameters(hparams: ModelHParams) -> int:
-    """Of a GPT-2 without heads."""
+    """Return the number of parameters of a GPT-2 without heads."""
     width = hparams.n_embd
     blocks = hparams.n_layer * (12 * width**2 + 13 * width)
     return (hparams.n_vocab + hparams.n_ctx) * width + blocks + 2 * width
 
 
 def forecast(machine: Machine, hparams: ModelHParams, experiment: str, gpus: int) -> Dict[str, float]:
-    """Seconds of one PPO step by what they are spent on."""
+    """Return the seconds of each part of one PPO step."""
     query, response, batch = EXPERIMENTS[experiment]
     episodes, tokens, weights = batch / gpus, query + response, 4 * num_parameters(hparams)
     whole = forward_flops(hparams, 1, tokens, response) * episodes / machine.flops
-    # Each token of a response is made by reading all weights, and each episode's keys and values so far.
+    # Each token of a response reads all weights, and the keys and values of its episode so far.
     cache = 2 * 4 * hparams.n_layer * hparams.n_embd * (query + response / 2) * episodes
     sampling = response * (weights + cache) / machine.memory + whole
     bandwidth = machine.inside if gpus <= machine.gpus else min(machine.inside, machine.between)
-    exchange = EPOCHS * weights * 2 * (gpus - 1) / gpus / bandwidth
-    return {'sampling': sampling, 'scoring': 2 * whole, 'updates': EPOCHS * 3 * whole, 'exchange': exchange}
+    averaging = EPOCHS * weights * 2 * (gpus - 1) / gpus / bandwidth
+    return {'sampling': sampling, 'scoring': 2 * whole, 'updates': EPOCHS * 3 * whole, 'averaging': averaging}
 
 
 def print_forecast() -> None:
-    """The forecast with its assumptions."""
+    """Print the forecast with its assumptions."""
     print('A step: sample responses (every token reads all weights and the cache; float32 weights), score them by the')
     print(
         f'reference and the reward model (a forward pass each), {EPOCHS} updates (3 forward passes each); gradients of'
@@ -89,27 +92,25 @@ def print_forecast() -> None:
                     sent = EPOCHS * 4 * num_parameters(hparams) * 2 * (gpus - 1) / gpus / 1e9
                     rows.append([machine.name, experiment, size, gpus, sent, *parts.values(), total, bound])
                     rows[-1].append(f'{alone / total / gpus:.0%}')
-    names = ['sampling s', 'scoring s', 'updates s', 'exchange s', 'step s', 'bound by', 'of N times one GPU']
+    names = ['sampling s', 'scoring s', 'updates s', 'averaging s', 'step s', 'bound by', 'of N times one GPU']
     table(['on', 'experiment', 'model', 'GPUs', 'GB sent', *names], rows)
 
 
 def measure_here(size: str, batch: int, repeats: int) -> None:
-    """As one rank: time steps, and print the figures from the first rank."""
+    """Time steps as one rank; the first rank prints the results as JSON."""
     from lm_human_preferences.graph.tf_versions import new_session, tf
-    from lm_human_preferences.language.encodings import test_encoding
-    from lm_human_preferences.method.lm_tasks import Task
     from lm_human_preferences.method.ppo import Rollouts
     from lm_human_preferences.method.ppo_trainer import PPOTrainer
     from lm_human_preferences.mpi import collectives
     from lm_human_preferences.mpi.ranks import Ranks
 
-    exchanged = []
+    sent_bytes = []
 
     class CountingRanks(Ranks):
-        """Notes the size of every buffer that goes through mpi4py."""
+        """Record the size of every buffer that goes through mpi4py."""
 
         def mean_buffer(self, array):
-            exchanged.append(array.nbytes)
+            sent_bytes.append(array.nbytes)
             return super().mean_buffer(array)
 
     ranks = CountingRanks()
@@ -117,8 +118,7 @@ def measure_here(size: str, batch: int, repeats: int) -> None:
     hparams = TrainPolicyHParams(task=TaskHParams(query_length=64, response_length=24, query_dataset='test'))
     hparams.ppo.batch_size = batch
     model = model_size(size)
-    task = Task(hparams.task, test_encoding())
-    task.padding_token = model.n_vocab + 2
+    task = random_task(hparams.task, model)
     with tf.Graph().as_default() as graph, new_session(graph, ranks.threads()) as session:
         trainer = PPOTrainer(hparams, task, model, model, ranks)
         session.run(tf.global_variables_initializer())
@@ -127,7 +127,7 @@ def measure_here(size: str, batch: int, repeats: int) -> None:
         times = []
         for _ in range(1 + repeats):
             ranks.wait_for_all()
-            exchanged.clear()
+            sent_bytes.clear()
             start = time.perf_counter()
             queries = random.randint(0, model.n_vocab, [trainer.batch, 64])
             rollout = trainer.rollout(queries, random.random_sample([trainer.batch, 24]))
@@ -135,8 +135,8 @@ def measure_here(size: str, batch: int, repeats: int) -> None:
             middle = time.perf_counter()
             trainer.update(Rollouts(*(rollout[name] for name in names)), 1e-6)
             times.append((middle - start, time.perf_counter() - middle))
-    payload = sum(exchanged)
-    if 'Horovod' in backend:  # the gradients go past us
+    payload = sum(sent_bytes)
+    if 'Horovod' in backend:  # which sends the gradients itself
         payload += sum(4 * v.shape.num_elements() for v in trainer.policy.model.variables.values())
     sent = payload * 2 * (ranks.size - 1) / ranks.size
     if ranks.is_first:
@@ -147,7 +147,7 @@ def measure_here(size: str, batch: int, repeats: int) -> None:
 
 
 def measure(flags) -> None:
-    """Start every number of ranks with every backend, and print a table."""
+    """Time each number of ranks with each backend, and print a table."""
     rows: List[list] = []
     for size in flags.ranks:
         for backend in ('mpi4py', 'horovod') if size > 1 else ('mpi4py',):
@@ -168,10 +168,10 @@ def measure(flags) -> None:
 def main() -> None:
     flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     flags.add_argument('--model', default='tiny')
-    flags.add_argument('--batch', type=int, default=32, help='episodes, over all ranks')
+    flags.add_argument('--batch', type=int, default=32, help='episodes over all ranks')
     flags.add_argument('--ranks', type=int, nargs='+', default=[1, 2, 4])
-    flags.add_argument('--repeats', type=int, default=5, help='timed after one warm-up')
-    flags.add_argument('--forecast', action='store_true', help='of 8 and 64 GPUs, without measuring')
+    flags.add_argument('--repeats', type=int, default=5, help='timed steps after one warm-up')
+    flags.add_argument('--forecast', action='store_true', help='forecast 8 and 64 GPUs instead of measuring')
     flags.add_argument('--rank', action='store_true', help=argparse.SUPPRESS)
     flags = flags.parse_args()
     if flags.forecast:

@@ -1,10 +1,11 @@
-"""What happens before the first PPO step: loading code, building the graph, setting weights, and the first step itself.
+"""Time what happens before the first PPO step: imports, building the graph, setting the weights, and the first step.
 
-    python benchmarks/startup.py                      # of the demo, and of a run of the 124M size
-    python benchmarks/startup.py --against CHECKOUT   # another checkout of this repository, in turn
+    python benchmarks/startup.py                      # the demo, and a run of the size 124M
+    python benchmarks/startup.py --against CHECKOUT   # compare with another checkout of this repository
 
-Each case is a process of its own; `total` counts from the start of the process. The demo's reward model is not trained
-first: random weights stand in for it.
+Each case runs in its own process. Each line is a part of the start with its median seconds; `total` counts from the
+start of the process. With --against there are two columns: the other checkout, then this one. The demo's reward model
+is not trained: it has random weights.
 """
 
 import argparse
@@ -17,7 +18,7 @@ CASES = ('demo', '124M')
 
 
 def case(name: str) -> None:
-    """Go to the first PPO step of one case and print the seconds of each part as JSON."""
+    """Run one case up to its first PPO step, and print the seconds of each part as JSON."""
     parts, before = {}, [time.time()]
     parts['python'] = before[0] - START
 
@@ -26,7 +27,7 @@ def case(name: str) -> None:
         parts[part] = now - before[0]
         before[0] = now
 
-    import measuring  # noqa: F401  finds the package that is measured
+    import measuring  # noqa: F401  puts the checkout to measure on the path
 
     from lm_human_preferences.graph.tf_versions import new_session, tf
 
@@ -70,9 +71,9 @@ def case(name: str) -> None:
 
 def main() -> None:
     flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    flags.add_argument('--case', choices=CASES, help='this case alone, in this process')
+    flags.add_argument('--case', choices=CASES, help='run only this case, in this process')
     flags.add_argument('--cases', nargs='+', choices=CASES, default=list(CASES))
-    flags.add_argument('--against', help='another checkout')
+    flags.add_argument('--against', help='folder of another checkout')
     flags.add_argument('--repeats', type=int, default=3)
     flags = flags.parse_args()
     if flags.case:

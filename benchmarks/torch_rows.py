@@ -1,24 +1,25 @@
-"""The same PPO step in PyTorch with transformers, three ways: `common`, `tuned` and `bfloat16`. See `peers.py`.
+"""The PPO step in PyTorch with transformers, three times: the rows `common`, `tuned` and `bfloat16` of `peers.py`.
 
-common: as it is commonly written — `generate`, then forward passes with logits at every position, Adam by default.
-tuned: logits at the response only, values and logprobs kept from sampling, oneDNN for linear layers, fused Adam.
-bfloat16: as tuned, with matrix products by autocast.
+common: as it is commonly written, with `generate`, forward passes with logits at every position, and default Adam.
+tuned: logits only at the response, values and logprobs kept from sampling, oneDNN for linear layers, fused Adam.
+bfloat16: like tuned, with matrix products in bfloat16 by autocast.
+
+Run it by `peers.py`; alone it prints one line of JSON (see `rows.py`).
 """
 
 import contextlib
 
 import torch
-from rows import row_parser, time_phases
+from rows import SIZES, row_parser, time_phases
 from torch.nn import functional
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model
 from transformers.pytorch_utils import Conv1D
 
-SIZES = {'124M': dict(n_embd=768, n_head=12, n_layer=12), '355M': dict(n_embd=1024, n_head=16, n_layer=24)}
 KL_COEF, CLIP, VALUE_COEF, LAMBDA, LEARNING_RATE = 0.1, 0.2, 0.1, 0.95, 1e-6
 
 
 class OneDnnLinear(torch.autograd.Function):
-    """x · weight + bias, forward and backward by oneDNN, whatever BLAS PyTorch was built with."""
+    """x · weight + bias, forward and backward by oneDNN, independent of the BLAS that PyTorch was built with."""
 
     @staticmethod
     def forward(ctx, x, weight, bias):
@@ -36,7 +37,7 @@ class OneDnnLinear(torch.autograd.Function):
 
 
 class PpoStep:
-    """Policy with value head, reference, reward model and optimizer, with random weights."""
+    """The phases of a step: policy with value head, reference, reward model and optimizer, all with random weights."""
 
     def __init__(self, flags):
         self.flags, self.common, self.response = flags, flags.row == 'common', flags.response
@@ -54,7 +55,7 @@ class PpoStep:
         return torch.autocast('cpu', torch.bfloat16) if self.flags.row == 'bfloat16' else contextlib.nullcontext()
 
     def look(self, model, tokens):
-        """Hidden states and next-token log-probabilities at the positions before each response token."""
+        """Return log-probabilities, entropies and values of the response tokens, each [batch, response]."""
         with self.precision():
             hidden = model.transformer(tokens).last_hidden_state
             if not self.common:

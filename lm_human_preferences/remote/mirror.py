@@ -1,10 +1,11 @@
 """Save run folders to gs://: write them on this machine, and copy them to the bucket as they grow.
 
-TensorFlow's own file system for gs:// is not used. It would save only the checkpoints, it knows only Google's server,
-and it waits long for one that cannot be reached: 195 s (TensorFlow 2.15.1) and 99 s (1.13.2) until an error where the
-connection is refused, against 17 and 19 s here. In this module every file is complete on disk before it is copied. The
-files of a checkpoint are copied before the file that names the checkpoint, so the run in the bucket can be sampled or
-resumed at any time.
+TensorFlow's own file system for gs:// is not used. It would save only the checkpoints, and it knows only Google's
+server. If that refuses connections, TensorFlow 2.15.1 raises an error after 195 s and 1.13.2 after 99 s, against 17 and
+19 s here. If it accepts them and does not answer, TensorFlow 2.15.1 waits 865 s, against 324 s here.
+
+In this module every file is complete on disk before it is copied. The files of a checkpoint are copied before the file
+that names the checkpoint, so the run in the bucket can be sampled or resumed at any time.
 """
 
 import contextlib
