@@ -1,4 +1,4 @@
-"""Properties: whatever is read, a reader gives its values or raises its own error, in one line."""
+"""Property tests: for any input, a reader returns its values or raises its own error in one line."""
 
 import json
 import os
@@ -44,7 +44,7 @@ texts = (
 
 
 def check_line(error):
-    """An error for the user: one line of a length that can be read."""
+    """Check that an error for the user is one line of readable length."""
     message = str(error)
     assert message and len(message.splitlines()) == 1 and len(message) < 3000, message
 
@@ -112,7 +112,7 @@ def test_labels_of_any_bytes(folder, content):
 @quick
 @given(data=some.data())
 def test_labels_with_any_damage(folder, data):
-    """A good file of which a part was lost or changed."""
+    """A valid file in which a part is removed or changed."""
     entry = {'query': [1, 2], 'sample0': [3], 'sample1': [4], 'best': 1, 'score': 0.5}
     good = json.dumps([entry] * 2).encode()
     start = data.draw(some.integers(0, len(good)))
@@ -213,7 +213,7 @@ def test_hyperparameters_of_any_file(folder, content):
 
 @quick
 @given(data=some.data(), command=some.sampled_from(['sample', 'train_lm', 'train_policy', 'train_reward']))
-def test_what_is_set_comes_back(folder, data, command):
+def test_set_values_survive_json(folder, data, command):
     """Text → tree → JSON → the same tree."""
     tree = TREES[command].tree()
     kinds = {int: some.integers(-(2**63), 2**63 - 1), float: some.floats(allow_nan=False), bool: some.booleans()}
@@ -318,7 +318,7 @@ def test_vocabularies_of_any_content(folder, encoder, lines, raw):
 
 @quick
 @given(text=some.text(max_size=30))
-def test_bytes_of_any_text_come_back(folder, text):
+def test_encoding_and_decoding_any_text(folder, text):
     from lm_human_preferences.language.encodings import byte_symbols
 
     ids = {symbol: token for token, symbol in enumerate(byte_symbols().values())}
@@ -327,7 +327,7 @@ def test_bytes_of_any_text_come_back(folder, text):
     assert encoding.decode(encoding.encode(text)) == text
 
 
-# What messages are made of
+# Parts of messages
 
 
 @quick
@@ -349,7 +349,7 @@ def test_there_is_always_a_nearest_name(name):
 
 @quick
 @given(content=contents)
-def test_json_that_is_good_comes_back(folder, content):
+def test_valid_json_is_read_as_written(folder, content):
     text = json.dumps(content)
     if 'NaN' not in text:
         assert read_json(written(folder, 'any.json', text.encode() or b'null')) == content

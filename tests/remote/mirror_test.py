@@ -30,7 +30,7 @@ def visible(objects, prefix):
     return {name: content for name, content in names.items() if not name.startswith('.')}
 
 
-def test_a_local_folder_is_itself(tmp_path):
+def test_a_local_folder_is_not_mirrored(tmp_path):
     with mirrored(str(tmp_path)) as folder:
         assert folder == str(tmp_path)
     assert os.listdir(str(tmp_path)) == []
@@ -52,13 +52,13 @@ def test_the_bucket_follows(cache, cloud):
     objects = cloud.objects('follow/run')
     assert visible(objects, 'follow/run') == {'a/b.json': 'second', 'c': 'stays', 'd': 'new'}
     after = {blob.name: blob.generation for blob in cloud.blobs('follow/run')}
-    assert after['follow/run/c'] == before['follow/run/c']  # not sent again
+    assert after['follow/run/c'] == before['follow/run/c']  # not uploaded again
     os.unlink(os.path.join(copy.local, 'd'))
     copy.copy()
     assert visible(cloud.objects('follow/run'), 'follow/run') == {'a/b.json': 'second', 'c': 'stays'}
 
 
-def test_a_checkpoint_comes_before_what_names_it(cache, cloud, monkeypatch):
+def test_a_checkpoint_is_copied_before_its_pointer(cache, cloud, monkeypatch):
     copy = Mirror('gs://bucket/order/run')
     copy.open()
     for name in ('checkpoint', 'model.ckpt-2.index', 'model.ckpt-2.data-00000-of-00001', 'state-2.json'):
@@ -68,7 +68,7 @@ def test_a_checkpoint_comes_before_what_names_it(cache, cloud, monkeypatch):
 
     def noted(self, name, content):
         order.append(name)
-        if len(order) == 1:  # meanwhile the next one is being saved
+        if len(order) == 1:  # meanwhile the next checkpoint is saved
             write(copy.local, 'policy/checkpoints/checkpoint', 'names model.ckpt-3')
         return put(self, name, content)
 
@@ -81,7 +81,7 @@ def test_a_checkpoint_comes_before_what_names_it(cache, cloud, monkeypatch):
 
 
 def test_another_machine_takes_over(tmp_path, cloud, monkeypatch):
-    """Two caches stand for two machines."""
+    """Two cache folders act as two machines."""
     url, place = 'gs://bucket/over/run', 'policy/checkpoints'
     monkeypatch.setenv('LM_HUMAN_PREFERENCES_CACHE', str(tmp_path / 'first'))
     with mirrored(url) as first:
@@ -120,7 +120,7 @@ def test_a_bucket_that_cannot_be_written(cache, cloud):
         raise AssertionError
 
 
-def test_what_could_not_be_copied_stays(cache, cloud, monkeypatch):
+def test_local_files_stay_if_copying_fails(cache, cloud, monkeypatch):
     failed = pytest.raises(ConnectionError, match='cannot copy the run from .*/bucket/stays/run to gs://bucket/stays')
     with failed, mirrored('gs://bucket/stays/run') as folder:
         write(folder, 'kept', 'here')

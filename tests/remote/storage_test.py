@@ -1,4 +1,4 @@
-"""Files from web servers and Google Cloud Storage: whole, right, once for a host, or one clear line."""
+"""Fetch files from web servers and Google Cloud Storage: complete, verified, once per host; else one clear line."""
 
 import fcntl
 import os
@@ -27,7 +27,7 @@ def content(source):
 
 
 def visible(folder):
-    """The files below a folder that are not hidden."""
+    """Return the files below a folder that are not hidden."""
     return [name for _, _, names in os.walk(str(folder)) for name in names if not name.startswith('.')]
 
 
@@ -43,7 +43,7 @@ def test_a_file_is_fetched_once_and_kept(cache, web):
     path = storage.local_file(web.url + '/folder/a%20b.bin')
     assert path == str(cache / 'http' / f'127.0.0.1:{web.server_port}' / 'folder' / 'a b.bin')
     assert content(web.url + '/folder/a%20b.bin') == BODY
-    assert web.bodies == {'/folder/a b.bin': 1}  # the second time it was asked and had not changed
+    assert web.bodies == {'/folder/a b.bin': 1}  # the second request found it unchanged
     assert not [name for name in os.listdir(os.path.dirname(path)) if 'lock' in name or 'partial' in name]
 
 
@@ -69,7 +69,7 @@ def test_a_file_put_there_by_hand_is_used(cache):
     assert content('https://nowhere.invalid/labels.json') == b'by hand'
 
 
-def test_a_download_that_was_cut_off_goes_on(cache, web, quick_retries):
+def test_a_cut_download_is_resumed(cache, web, quick_retries):
     web.files['/x'] = BODY
     web.faults['/x'] = ['cut', 'cut', 'cut']
     assert content(web.url + '/x') == BODY
@@ -77,14 +77,14 @@ def test_a_download_that_was_cut_off_goes_on(cache, web, quick_retries):
     assert starts[0] is None and all(re.match(r'bytes=\d+-$', asked) for asked in starts[1:]) and len(starts) == 4
 
 
-def test_a_server_without_ranges_is_asked_for_all_again(cache, quick_retries):
+def test_without_ranges_a_cut_download_starts_again(cache, quick_retries):
     with loopback.WebServer(ranges=False).running() as web:
         web.files['/x'] = BODY
         web.faults['/x'] = ['cut']
         assert content(web.url + '/x') == BODY and web.bodies['/x'] == 2
 
 
-def test_a_file_that_changes_while_it_comes_is_not_mixed(cache, web, quick_retries):
+def test_a_file_that_changes_during_a_download_is_not_mixed(cache, web, quick_retries):
     web.files['/x'] = BODY
     web.faults['/x'] = ['cut'] * storage.ATTEMPTS * 9
     with pytest.raises(ConnectionError):
@@ -93,8 +93,8 @@ def test_a_file_that_changes_while_it_comes_is_not_mixed(cache, web, quick_retri
     assert content(web.url + '/x') == BODY[::-1]
 
 
-def test_a_part_that_was_whole_is_not_asked_beyond_its_end(cache, web):
-    """Killed between the last byte and the new name."""
+def test_a_complete_partial_file_is_used(cache, web):
+    """The process was killed after the last byte and before the renaming."""
     web.files['/x'] = BODY
     path = storage.local_file(web.url + '/x')
     folder = os.path.dirname(path)
@@ -112,7 +112,7 @@ def test_a_server_that_is_busy_is_asked_again(cache, web, quick_retries):
 
 
 @pytest.mark.parametrize('checksums', [True, False])
-def test_never_all_of_a_file(cache, quick_retries, checksums):
+def test_a_download_that_never_completes(cache, quick_retries, checksums):
     with loopback.WebServer(ranges=False, checksums=checksums).running() as web:
         web.files['/x'] = BODY
         web.faults['/x'] = ['cut'] * 20
@@ -172,7 +172,7 @@ def test_neither_size_nor_checksum(cache):
 @pytest.mark.parametrize(
     'status, kind, words', [(404, FileNotFoundError, 'not found'), (403, PermissionError, 'no permission')]
 )
-def test_a_clear_no_is_not_asked_again(cache, web, status, kind, words):
+def test_a_clear_refusal_is_not_retried(cache, web, status, kind, words):
     web.faults['/x'] = [status] * 9
     with pytest.raises(kind) as caught:
         storage.local_file(web.url + '/x?key=secret')
@@ -235,7 +235,7 @@ def test_progress_on_a_terminal(cache, web):
     web.files['/x'] = BODY
     ours, terminal = os.openpty()
     os.set_blocking(ours, False)
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack('HHHH', 24, 80, 0, 0))  # a new one has no columns at all
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack('HHHH', 24, 80, 0, 0))  # a new terminal has 0 columns
     env = dict(os.environ, PYTHONPATH=ROOT)
     done = subprocess.run(
         [sys.executable, '-c', FETCH, web.url + '/x'], env=env, stdout=subprocess.PIPE, stderr=terminal
@@ -247,7 +247,7 @@ def test_progress_on_a_terminal(cache, web):
     assert shown.startswith('\rx: ') and '2.86M' in shown and 'B/s' in shown
 
 
-def test_a_killed_download_leaves_no_lock_and_is_taken_up(cache, web):
+def test_a_killed_download_leaves_no_lock_and_is_resumed(cache, web):
     web.files['/x'] = BODY
     web.faults['/x'] = ['stall']
     killed = fetching(web.url + '/x')
@@ -260,7 +260,7 @@ def test_a_killed_download_leaves_no_lock_and_is_taken_up(cache, web):
     killed.communicate()
     waiting.communicate()
     assert waiting.returncode == 0 and content(web.url + '/x') == BODY
-    assert web.requests[1][1] is not None  # the second went on where the first was
+    assert web.requests[1][1] is not None  # the second resumed where the first stopped
 
 
 def test_full_disk(cache, web, tmp_path, monkeypatch):
@@ -274,7 +274,7 @@ def test_full_disk(cache, web, tmp_path, monkeypatch):
         monkeypatch.setenv('LM_HUMAN_PREFERENCES_CACHE', str(disk))
         web.files['/x'] = BODY
         for checked_before in (True, False):
-            if not checked_before:  # as if another process had filled it meanwhile
+            if not checked_before:  # as if another process had filled the disk
                 monkeypatch.setattr(shutil, 'disk_usage', lambda path: shutil._ntuple_diskusage(0, 0, 1 << 40))
             with pytest.raises(OSError, match='no space left for .*/x .*LM_HUMAN_PREFERENCES_CACHE') as caught:
                 storage.local_file(web.url + '/x')
@@ -304,7 +304,7 @@ def test_cloud_storage(cache, cloud):
     assert content('gs://bucket/folder/a b.bin') == b'changed'
 
 
-def test_cloud_storage_goes_on_and_verifies(cache, cloud, quick_retries):
+def test_cloud_storage_resumes_and_verifies(cache, cloud, quick_retries):
     cloud.put('x', BODY)
     path = storage.local_file('gs://bucket/x')
     folder = os.path.dirname(path)
@@ -325,13 +325,13 @@ def test_cloud_storage_without_the_object(cache, cloud):
 
 @pytest.mark.parametrize('status', [401, 403])
 def test_cloud_storage_without_permission(cache, web, status):
-    """Of the emulator all is public: a server of our own refuses, in a process of its own that knows no other."""
+    """The emulator refuses nothing, so our own server does, in a process that knows only this server."""
     web.faults['/storage/v1/b/bucket/o/x'] = [status] * 9
     env = dict(os.environ, PYTHONPATH=ROOT, STORAGE_EMULATOR_HOST=web.url)
     done = subprocess.run([sys.executable, '-c', FETCH, 'gs://bucket/x'], env=env, capture_output=True)
     last = done.stderr.decode().strip().splitlines()[-1]
     assert re.match(r'\S*Refused: cannot fetch gs://bucket/x: no permission.*put the file at \S*/gs/bucket/x\Z', last)
-    assert len(web.requests) <= 3  # google-auth asks again after a 401
+    assert len(web.requests) <= 3  # google-auth retries after a 401
 
 
 # The data of 2019.
@@ -347,7 +347,7 @@ def test_moved_buckets_are_found_at_their_new_home(cache, mirror):
     assert len(mirror.requests) == asked  # they never change
 
 
-def test_moved_buckets_are_asked_for_at_both_places(cache, mirror):
+def test_moved_buckets_are_tried_at_both_places(cache, mirror):
     message = r'cannot fetch {}/gpt-2/x: not found \(404\); gs://gpt-2/x: not found \(404\)\. To .* at {}/x$'
     with pytest.raises(FileNotFoundError, match=message.format(mirror.url, cache)):
         storage.local_file('gs://gpt-2/x')
