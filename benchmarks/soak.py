@@ -1,9 +1,9 @@
-"""A long run of a tiny model: does anything grow, or become slower, with the number of steps?
+"""A long run of a tiny model: does anything grow or become slower with the number of steps?
 
     python benchmarks/soak.py [--steps=2000] [--mpi=2]
 
-Runs PPO on the built-in `test` model with checkpoints as often as a real run has them, and watches every rank: memory,
-open files, nodes of the graph, seconds a step. Exits with status 1 where one of the limits below is passed.
+Run PPO on the built-in `test` model, with checkpoints as often as in a real run. Measure on every rank: memory, open
+files, nodes of the graph, seconds per step. Exit with status 1 if one of the limits below is exceeded.
 """
 
 import argparse
@@ -25,14 +25,14 @@ from lm_human_preferences.graph.tf_versions import tf  # noqa: E402
 from lm_human_preferences.launcher import mpiexec  # noqa: E402
 from lm_human_preferences.mpi.ranks import Ranks  # noqa: E402
 
-SETTLED = 200  # steps after which nothing may grow
-MEMORY_GROWTH = 0.02  # of the last steps over those at SETTLED
-SLOWER = 0.05  # the last quarter of the settled steps over the first
-WINDOW = 50  # steps whose median counts
+SETTLED = 200  # steps; after them nothing may grow
+MEMORY_GROWTH = 0.02  # from step SETTLED to the last steps
+SLOWER = 0.05  # from the first quarter of the steps after SETTLED to the last quarter
+WINDOW = 50  # steps in each median
 
 
 def hyperparameters(steps: int, num_ranks: int, save_dir: str) -> train_policy.HParams:
-    """A run of so many small steps."""
+    """Return the hyperparameters of a run of `steps` small steps."""
     hparams = train_policy.HParams()
     hparams.override_from_dict(
         {
@@ -51,9 +51,9 @@ def hyperparameters(steps: int, num_ranks: int, save_dir: str) -> train_policy.H
 
 
 class WatchedTrainer(train_policy.PPOTrainer):
-    """The trainer, looked at in each step."""
+    """The trainer, with measurements at each step."""
 
-    measured = []  # of each step: seconds on the clock, bytes of memory, open files, nodes of the graph
+    measured = []  # for each step: time in seconds, bytes of memory, open files, nodes of the graph
 
     def train_on(self, *arguments):
         with open('/proc/self/statm') as file:
@@ -63,7 +63,7 @@ class WatchedTrainer(train_policy.PPOTrainer):
 
 
 def be_rank(steps: int, folder: str) -> None:
-    """Train as one rank, and write what was measured to `folder`."""
+    """Train as one rank, and write its measurements to `folder`."""
     ranks = Ranks()
     train_policy.PPOTrainer = WatchedTrainer
     train_policy.train(hyperparameters(steps, ranks.size, os.path.join(folder, 'run')))
@@ -72,7 +72,7 @@ def be_rank(steps: int, folder: str) -> None:
 
 
 def faults(measured: np.ndarray, name: str) -> List[str]:
-    """Print what a rank's measurements [steps, 4] show, and return what passes the limits."""
+    """Print a summary of a rank's measurements [steps, 4], and return the limits that they exceed."""
     seconds = np.diff(measured[:, 0])
     memory, files, nodes = measured[:, 1:].T
 

@@ -1,7 +1,7 @@
-"""The few places where TensorFlow 1.13 and TensorFlow 2 differ for this code.
+"""One code base for TensorFlow 1.13.2 (as in 2019) and current TensorFlow 2.
 
-Everything else is written once against `tensorflow.compat.v1`: graphs, sessions and placeholders. Importing this
-module switches a TensorFlow 2 to that behaviour.
+This module holds what differs between the two. All other code uses `tensorflow.compat.v1`: graphs, sessions and
+placeholders. Importing this module switches TensorFlow 2 to that behaviour.
 """
 
 import contextlib
@@ -12,14 +12,14 @@ from typing import Iterator, Sequence, Tuple, Union
 
 from lm_human_preferences.utils.gc_pause import gc_paused
 
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')  # its errors reach us as exceptions
-# On a CPU without AVX-512, too, where TensorFlow 2 leaves oneDNN out: a step of training takes 4/5 of the time with it.
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')  # we get its errors as exceptions
+# TensorFlow 2 does not use oneDNN on a CPU without AVX-512. With it, a training step takes 4/5 of the time there, too.
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')
 
 
 @contextlib.contextmanager
 def _without_remarks() -> Iterator[None]:
-    """Keep what TensorFlow 2.21 says on being loaded, before it heeds the log level, off standard error."""
+    """Hide what TensorFlow 2.21 prints to standard error while it loads, before it knows the log level."""
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 2)
@@ -31,7 +31,7 @@ def _without_remarks() -> Iterator[None]:
 
 
 with warnings.catch_warnings(), _without_remarks(), gc_paused():
-    warnings.simplefilter('ignore')  # TensorFlow 1.13 spells numpy types in a way newer numpys announce to drop
+    warnings.simplefilter('ignore')  # TensorFlow 1.13 uses names of numpy types that are deprecated
     import tensorflow.compat.v1 as tf
 
 IS_TF1 = tf.__version__.startswith('1.')
@@ -41,7 +41,7 @@ if not IS_TF1:
     tf.disable_v2_behavior()
 
 
-from tensorflow.core.framework.variable_pb2 import VariableDef  # noqa: E402, F401  of no public name
+from tensorflow.core.framework.variable_pb2 import VariableDef  # noqa: E402, F401  there is no public name
 
 if IS_TF1:
     from tensorflow.python.ops import inplace_ops
@@ -51,12 +51,12 @@ else:
 
 
 def uses_onednn() -> bool:
-    """Whether matrix products are oneDNN's: in TensorFlow 2 on a CPU, unless TF_ENABLE_ONEDNN_OPTS is 0."""
+    """Return whether oneDNN computes matrix products: in TensorFlow 2 on a CPU, unless TF_ENABLE_ONEDNN_OPTS is 0."""
     return not IS_TF1 and _pywrap_util_port.IsMklEnabled() and not tf.config.list_physical_devices('GPU')
 
 
 def empty_array(shape: Sequence[Union[int, tf.Tensor]], dtype: tf.DType) -> tf.Tensor:
-    """An array of zeros that is nobody else's, to be written into with `write_in_place`."""
+    """Create an array of zeros for `write_in_place`. No other tensor shares its memory."""
     empty = inplace_ops.empty if IS_TF1 else tf.raw_ops.Empty
     array = empty(shape=tf.convert_to_tensor(shape, tf.int32), dtype=dtype, init=True)
     array.set_shape([size if isinstance(size, int) else None for size in shape])
@@ -64,7 +64,10 @@ def empty_array(shape: Sequence[Union[int, tf.Tensor]], dtype: tf.DType) -> tf.T
 
 
 def write_in_place(array: tf.Tensor, rows: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
-    """`array` [n, …] with its `rows` [m] replaced by `values` [m, …], without a copy: the array given is gone."""
+    """Replace `rows` [m] of `array` [n, …] by `values` [m, …] without a copy, and return the array.
+
+    Use only the returned tensor afterwards: the given one shares its memory.
+    """
     update = inplace_ops.alias_inplace_update if IS_TF1 else tf.raw_ops.InplaceUpdate
     return update(x=array, i=rows, v=values)
 
@@ -78,7 +81,7 @@ def apply_adam(
     epsilon: tf.Tensor,
     gradient: tf.Tensor,
 ) -> tf.Operation:
-    """One step of Adam on a variable and its moments, in one pass over them; `powers` are the betas' to this step."""
+    """Do one step of Adam on a variable and its moments. `powers` are the betas to the power of this step's number."""
     apply = training_ops.resource_apply_adam if IS_TF1 else tf.raw_ops.ResourceApplyAdam
     return apply(
         var=variable.handle,
@@ -95,10 +98,10 @@ def apply_adam(
 
 
 def new_session(graph: tf.Graph, threads: int = 0) -> tf.Session:
-    """A session on `graph` that takes GPU memory as it needs it; `threads` 0 leaves the choice to TensorFlow."""
+    """Open a session on `graph`. It takes GPU memory only as needed. With `threads` 0, TensorFlow chooses a number."""
     config = tf.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=threads)
     config.gpu_options.allow_growth = True
-    # The graph optimizer once over, and not in search of memory: more costs a run its start and gains nothing.
+    # Run the graph optimizer once, without its search for memory to save. More only makes the start slower.
     rewriting = config.graph_options.rewrite_options
     rewriting.meta_optimizer_iterations = rewriting.ONE
     rewriting.memory_optimization = rewriting.NO_MEM_OPT
@@ -106,9 +109,9 @@ def new_session(graph: tf.Graph, threads: int = 0) -> tf.Session:
 
 
 def what_failed(error: tf.errors.OpError) -> str:
-    """What TensorFlow's error says, in one line: the system's reason where there is one.
+    """Return the reason of a TensorFlow error in one line: the operating system's reason, if there is one.
 
-    TensorFlow 2 begins with where in the graph it happened, which is of no use to a user.
+    In TensorFlow 2 the message begins with the place in the graph. That does not help a user, and is left out.
     """
     for code in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EACCES, errno.EROFS):
         if os.strerror(code) in error.message:

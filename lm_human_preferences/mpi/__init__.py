@@ -1,1 +1,1 @@
-"""The MPI ranks of a run, what they average and broadcast, and their seeds."""
+"""The MPI ranks of a run: their collectives and their seeds."""

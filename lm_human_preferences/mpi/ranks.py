@@ -1,6 +1,6 @@
-"""The processes (MPI ranks) of a run: who we are, and what we tell each other outside of TensorFlow.
+"""The processes (MPI ranks) of a run, and their collectives outside of the TensorFlow graph.
 
-A single process needs no MPI at all. Started by `mpiexec`, the ranks exchange plain buffers through mpi4py.
+A single process needs no MPI. Ranks that `mpiexec` started use mpi4py, on plain buffers.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ THREADS_VARIABLE = 'LM_HUMAN_PREFERENCES_THREADS'
 
 
 class Ranks:
-    """All processes of this run; `rank` of `size` is this one, and `local_rank` of `local_size` on its host."""
+    """The processes of this run: this one is `rank` of `size`, and `local_rank` of `local_size` on its host."""
 
     def __init__(self, alone: bool = False):
         """With `alone`, this process is the only rank: it waits for no other, even in a run of several."""
@@ -37,48 +37,48 @@ class Ranks:
 
     @property
     def is_first(self) -> bool:
-        """Whether this rank is the one that prints, reads checkpoints and writes files."""
+        """Whether this is rank 0. It alone prints, reads checkpoints and writes files."""
         return self.rank == 0
 
     def share(self, total: int) -> int:
-        """This rank's part of `total` items, which must divide evenly."""
+        """Return this rank's share of `total` items. ValueError if they do not divide evenly."""
         if total % self.size:
             raise ValueError(f'{total} does not divide by {self.size} ranks')
         return total // self.size
 
     def mean(self, array) -> np.ndarray:
-        """The mean over ranks of an array of one shape on all of them, in float64."""
+        """Return the mean of an array over ranks, in float64. It has the same shape on every rank."""
         return self.mean_buffer(np.array(array, np.float64))
 
     def mean_buffer(self, array: np.ndarray) -> np.ndarray:
-        """The mean over ranks of a float array of one shape and type on all of them."""
+        """Return the mean of a float array over ranks. It has the same shape and type on every rank."""
         if self.size == 1:
             return array
-        array = np.asarray(array, order='C')  # np.ascontiguousarray would make a vector of a number
+        array = np.asarray(array, order='C')  # np.ascontiguousarray would turn a scalar into a vector
         mean = np.empty_like(array)
         self._comm.Allreduce(array, mean)
         mean /= self.size
         return mean
 
     def mean_stats(self, stats: Dict[str, float]) -> Dict[str, float]:
-        """The mean over ranks of named numbers; every rank has the same names."""
+        """Return the means of named numbers over ranks. Every rank has the same names."""
         names = sorted(stats)
         return dict(zip(names, self.mean([stats[name] for name in names]).tolist()))
 
     def broadcast(self, array: np.ndarray) -> np.ndarray:
-        """The first rank's array, on all ranks; other ranks give one of the same shape and type."""
+        """Return the first rank's array on all ranks. Other ranks pass an array of the same shape and type."""
         array = np.array(array, order='C')
         if self.size > 1:
             self._comm.Bcast(array)
         return array
 
     def wait_for_all(self) -> None:
-        """Go on when every rank has come here."""
+        """Wait until every rank has called this."""
         if self.size > 1:
             self._comm.Barrier()
 
     def broadcast_variables(self, session, variables: Sequence) -> None:
-        """Give the session's variables the first rank's values; on other ranks they need none before."""
+        """Set the session's variables to the first rank's values. On other ranks they need not be initialized."""
         if self.size == 1:
             return
         if self.is_first:
@@ -89,9 +89,9 @@ class Ranks:
         set_variables(session, variables, lambda i: self.broadcast(np.empty(*kinds[i])))
 
     def threads(self) -> int:
-        """CPU threads for this rank: its share of the host's cores, or 0 (TensorFlow's choice) for a single rank.
+        """Return the CPU threads for this rank: its share of the host's cores, or 0 (TensorFlow's choice) if alone.
 
-        LM_HUMAN_PREFERENCES_THREADS sets another number; with 1, equal runs have equal results to the last bit.
+        LM_HUMAN_PREFERENCES_THREADS sets another number. With 1 thread, equal runs have bit-identical results.
         """
         if os.environ.get(THREADS_VARIABLE):
             return int(os.environ[THREADS_VARIABLE])
@@ -102,7 +102,7 @@ class Ranks:
 
 @contextlib.contextmanager
 def shared_temporary_folder(ranks: Ranks) -> Iterator[str]:
-    """A private folder that the first rank makes and removes; all ranks get its path."""
+    """Create a private folder on the first rank, remove it at the end, and give its path to all ranks."""
     folder = tempfile.mkdtemp() if ranks.is_first else ''
     try:
         path = np.zeros(4096, np.uint8)

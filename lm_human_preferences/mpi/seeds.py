@@ -1,4 +1,4 @@
-"""Random numbers of a run: one seed for all ranks, and each rank's own generator."""
+"""Random numbers of a run: one seed for all ranks, and a generator for each rank and step."""
 
 from typing import Optional, Sequence
 
@@ -6,28 +6,28 @@ import numpy as np
 
 from lm_human_preferences.mpi.ranks import Ranks
 
-_STEPS = 1  # sets the numbers of steps apart from those of the streams of queries, which have the same seed
+_STEPS = 1  # distinguishes the random numbers of steps from those of query streams, which use the same seed
 
 
 def shared_seed(seed: Optional[int], ranks: Ranks) -> int:
-    """The given seed, or one drawn anew and shared by all ranks."""
+    """Return the given seed, or a random one that all ranks share."""
     if seed is not None:
         return seed
     return int(ranks.broadcast(np.array(np.random.RandomState().randint(2**31 - 1), np.int64)))
 
 
 def uniforms_of_samples(seed: int, indices: Sequence[int], length: int) -> np.ndarray:
-    """Uniform float32 numbers [len(indices), length] in [0, 1); each row depends on the seed and its index alone.
+    """Return uniform float32 numbers [len(indices), length] in [0, 1).
 
-    So sample 7 is the same text whatever batch, or rank, it is in.
+    Each row depends only on the seed and its index. So sample 7 is the same text in any batch and on any rank.
     """
     rows = [np.random.RandomState([seed, index]).random_sample(length) for index in indices]
     return np.array(rows, np.float32).reshape(len(rows), length)
 
 
 def step_generator(seed: int, ranks: Ranks, step: int) -> np.random.RandomState:
-    """The random numbers of this rank for one step of a run.
+    """Return this rank's random number generator for one step of a run.
 
-    They follow from seed, rank and step alone: a run that goes on after a pause needs no generator's state.
+    It depends only on seed, rank and step. So a resumed run needs no saved state of a generator.
     """
     return np.random.RandomState([(seed + 100003 * ranks.rank) % 2**32, step, _STEPS])

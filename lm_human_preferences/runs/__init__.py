@@ -1,1 +1,1 @@
-"""A run on disk: its folder, checkpoints, statistics and samples, and how a run resumes."""
+"""A run on disk: its folder, checkpoints, statistics and samples, and whether it may resume."""

@@ -1,10 +1,11 @@
-"""A folder of checkpoints on disk: what belongs to one, which of them are whole, and which is the last.
+"""A folder of checkpoints on disk: its files, which checkpoints are complete, and which is the last.
 
     checkpoints/model.ckpt-STEP.{data-…,index}   TensorFlow's files
     checkpoints/state-STEP.json                  the rest of a run's state at that step
-    checkpoints/checkpoint                       names the last checkpoint; TensorFlow's format
+    checkpoints/checkpoint                       names the last checkpoint, in TensorFlow's format
 
-They appear in this order, each whole: a checkpoint that `checkpoint` names is complete. Needs no TensorFlow.
+The files are written in this order, and each appears only when it is complete. So a checkpoint that the file
+`checkpoint` names is complete. This module needs no TensorFlow.
 """
 
 import contextlib
@@ -25,10 +26,10 @@ _UNFINISHED = '.saving'
 
 
 def latest_checkpoint(folder: str) -> str:
-    """The path prefix of the last whole checkpoint in a model folder: of FOLDER/checkpoints, or of FOLDER itself.
+    """Return the path prefix of the last complete checkpoint in FOLDER/checkpoints, or in FOLDER itself.
 
-    Only file names are read from TensorFlow's `checkpoint` file, since a folder may have been moved or downloaded.
-    FileNotFoundError where there is none.
+    Folders in TensorFlow's `checkpoint` file are ignored, since a model may have been moved or downloaded.
+    FileNotFoundError if there is no complete checkpoint.
     """
     named = [path for place in (os.path.join(folder, CHECKPOINTS), folder) for path in _named_checkpoints(place)]
     for path in named:
@@ -39,9 +40,9 @@ def latest_checkpoint(folder: str) -> str:
 
 
 def last_state(folder: str) -> Optional[Dict[str, Any]]:
-    """What the last whole checkpoint of a run's model folder keeps of the run; None where none was saved yet.
+    """Return the state of a run at the last complete checkpoint in a model folder; None if there are no checkpoints.
 
-    Raises UserError for a folder with checkpoints from which no run can go on: they are not to be written over.
+    UserError if there are checkpoints, but no run can resume from them. They must not be overwritten.
     """
     place = os.path.join(folder, CHECKPOINTS)
     paths = _named_checkpoints(place)
@@ -50,20 +51,20 @@ def last_state(folder: str) -> Optional[Dict[str, Any]]:
     whole = next(filter(_is_whole, paths), None)
     state = _read_state(whole) if whole else None
     if state is None:
-        fault = f'no {os.path.basename(_state_path(whole))} is beside {whole}' if whole else 'none of them is whole'
-        raise UserError(f'{place}: no run can go on from these checkpoints ({fault}): give another NAME')
+        fault = f'there is no {os.path.basename(_state_path(whole))}' if whole else 'none of them is complete'
+        raise UserError(f'{place}: no run can resume from these checkpoints ({fault}): give another NAME')
     return state
 
 
 @contextlib.contextmanager
 def new_checkpoint(folder: str, step: int, state: Dict[str, Any], keep: int) -> Iterator[str]:
-    """A path prefix to write TensorFlow's files of `step` under; when the block ends they are the last checkpoint.
+    """Give a path prefix for TensorFlow's files of `step`. When the block ends, they become the last checkpoint.
 
-    Only then are older ones beyond `keep` removed. An error in the block leaves everything as it was.
+    Then the oldest checkpoints are removed, so that `keep` are left. An error in the block changes nothing.
     """
     place = os.path.join(folder, CHECKPOINTS)
     unfinished = os.path.join(place, _UNFINISHED)
-    shutil.rmtree(unfinished, ignore_errors=True)  # of a save that was cut short
+    shutil.rmtree(unfinished, ignore_errors=True)  # from a save that was interrupted
     os.makedirs(unfinished)
     name = f'{PREFIX}-{step}'
     try:
@@ -78,7 +79,7 @@ def new_checkpoint(folder: str, step: int, state: Dict[str, Any], keep: int) -> 
         _point(place, steps[-keep:])
     except BaseException:
         if os.path.join(place, name) not in _named_checkpoints(place):
-            _remove(place, step)  # a full disk needs the room
+            _remove(place, step)  # a full disk needs the space
         raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -87,9 +88,9 @@ def new_checkpoint(folder: str, step: int, state: Dict[str, Any], keep: int) -> 
 
 
 def forget_after(folder: str, step: int) -> None:
-    """Remove what a run that goes on from `step` (0: from the start) will write again, and what a kill left half done.
+    """Remove checkpoints after `step` (0: all), which the resumed run will write again, and unfinished files.
 
-    UserError for a folder whose checkpoints are of no run that could have been killed.
+    UserError if there are checkpoints from which no run can resume.
     """
     place = os.path.join(folder, CHECKPOINTS)
     if not os.path.isdir(place):
@@ -109,7 +110,7 @@ def forget_after(folder: str, step: int) -> None:
 
 
 def _named_checkpoints(place: str) -> List[str]:
-    """The path prefixes that a folder's `checkpoint` file names, the last one first."""
+    """Return the path prefixes that a folder's `checkpoint` file names, the last checkpoint first."""
     try:
         with open(os.path.join(place, _POINTER), encoding='utf-8') as file:
             lines = re.findall(r'^(all_)?model_checkpoint_paths?: "(.*)"', file.read(), re.MULTILINE)
@@ -121,7 +122,7 @@ def _named_checkpoints(place: str) -> List[str]:
 
 
 def _is_whole(path: str) -> bool:
-    """Whether the files of a checkpoint are all there, and of the sizes they had when saved where that is known."""
+    """Return whether all files of a checkpoint are there, with the sizes in its state file, if it has one."""
     shards = glob.glob(glob.escape(path) + '.data-?????-of-?????')
     if not os.path.exists(path + '.index') or not shards or len(shards) < int(shards[0][-5:]):
         return False
@@ -135,7 +136,7 @@ def _is_whole(path: str) -> bool:
 
 
 def _read_state(path: str) -> Optional[Dict[str, Any]]:
-    """What is kept beside a checkpoint, if anything; ValueError for a damaged file."""
+    """Return the state saved with a checkpoint; None if there is none. ValueError if the file is damaged."""
     try:
         with open(_state_path(path), encoding='utf-8') as file:
             return json.load(file)
@@ -149,13 +150,13 @@ def _state_path(path: str) -> str:
 
 
 def _steps(place: str) -> List[int]:
-    """The steps of which there are files in a folder, in order."""
+    """Return the steps of all checkpoint files in a folder, in order."""
     matches = (re.match(r'(model\.ckpt-|state-)([0-9]+)\.', name) for name in os.listdir(place))
     return sorted({int(match.group(2)) for match in matches if match})
 
 
 def _point(place: str, steps: List[int]) -> None:
-    """Make the last of `steps` the folder's last checkpoint."""
+    """Write the `checkpoint` file for these steps: the last one is the folder's last checkpoint."""
     with written_whole(os.path.join(place, _POINTER)) as file:
         file.write(f'model_checkpoint_path: "{PREFIX}-{steps[-1]}"\n')
         file.writelines(f'all_model_checkpoint_paths: "{PREFIX}-{step}"\n' for step in steps)

@@ -1,4 +1,4 @@
-"""Checkpoints of a run, and going on from them exactly."""
+"""Checkpoints of a run. A run that resumes from one ends as if it had not been interrupted."""
 
 import json
 import re
@@ -25,33 +25,34 @@ CHECKPOINTS_KEPT = 20
 
 
 class CheckpointWriter:
-    """Saves `variables` under FOLDER/checkpoints, the last `keep` times kept; does nothing when folder is None."""
+    """Save `variables` in FOLDER/checkpoints and keep the last `keep` checkpoints. Do nothing if `folder` is None."""
 
     def __init__(self, folder: Optional[str], variables: Sequence[tf.Variable], keep: int = CHECKPOINTS_KEPT):
         self._folder = folder
         self._keep = keep
         if folder:
-            # A variable that is no number any more must not take the place of the last good checkpoint.
+            # A checkpoint with a NaN or infinite variable must not replace the last good one.
             graph = tf.get_default_graph()
             floating = [variable for variable in variables if variable.dtype.base_dtype.is_floating]
             self._checks = [tf.check_numerics(graph.as_graph_element(v), v.name).op for v in floating]
             self._saver = tf.train.Saver(list(variables), max_to_keep=None)
 
     def restore(self, session: tf.Session) -> None:
-        """Set the variables to those of the last checkpoint."""
+        """Set the variables to their values in the last checkpoint. UserError if that cannot be read."""
         path = latest_checkpoint(self._folder)
         try:
             self._saver.restore(session, path)
         except tf.errors.OpError as error:
             raise UserError(
-                f'{path}: damaged, or of another model: {what_failed(error)}; '
-                f'without its files ({path}.*) the same command goes on from the checkpoint before it, if there is one'
+                f'{path}: damaged, or from another model: {what_failed(error)}; '
+                f'remove its files ({path}.*), and the same command resumes from the previous checkpoint, if any'
             ) from error
 
     def save(self, session: tf.Session, step: int, state: Optional[Dict[str, Any]] = None) -> None:
-        """Write one checkpoint, whole or not at all, with `state` (JSON) beside it.
+        """Write a checkpoint, with `state` as JSON beside it.
 
-        UserError where a variable is not finite, or where it cannot be written; the last one is then as it was.
+        UserError if a variable is not finite, or if the checkpoint cannot be written. The last checkpoint is then
+        unchanged.
         """
         if not self._folder:
             return
@@ -66,29 +67,32 @@ class CheckpointWriter:
             reason = error.strerror if isinstance(error, OSError) else what_failed(error)
             raise UserError(
                 f'cannot save the checkpoint of step {step} in {self._folder}: {reason}; '
-                'make room, and the same command goes on from the checkpoint before'
+                'free some space, and the same command resumes from the previous checkpoint'
             ) from error
 
 
 class Checkpoints:
-    """Where a stage of a run begins or goes on, and what it saves on its way.
+    """The point where a stage of a run starts or resumes, and the checkpoints that it saves.
 
-    The variables are in TensorFlow's checkpoints, and all else on which the rest of a run depends in a little JSON
-    beside each: seed, step, every rank's position in the stream of queries, seconds, and what the stage adds of its
-    own. Random numbers are derived from seed, rank and step, so no generator has a state to keep.
+    TensorFlow's checkpoints hold the variables. A small JSON file beside each holds the rest of the run's state: seed,
+    step, the position of each rank in the stream of queries, seconds, and what the stage adds. Random numbers depend
+    only on seed, rank and step, so that no generator's state needs to be saved.
 
     Attributes:
-      seed: of the run; drawn when it began if the hyperparameters give none.
-      step: steps already done.
+      seed: the seed of the run; a random one if the hyperparameters give none.
+      step: the number of steps done.
       position: this rank's position in the stream of queries.
-      finished: whether the stage was finished.
-      state: everything saved, {} in a new run.
+      finished: whether the stage is finished.
+      state: everything that was saved; {} in a new run.
     """
 
     def __init__(self, folder: Optional[str], hparams: HParams, ranks: Ranks):
-        """`folder` is that of the model being trained on the first rank, None on others and in a run without files.
+        """Read the last state in `folder`, the folder of the model in training.
 
-        UserError for a folder that other hyperparameters or another number of ranks began.
+        Args:
+          folder: None on all ranks but the first, and in a run without files.
+
+        UserError if the run in the folder has other hyperparameters or another number of ranks.
         """
         if folder and is_remote(folder):
             raise UserError(
@@ -110,9 +114,12 @@ class Checkpoints:
     def restore(
         self, session: tf.Session, variables: Sequence[tf.Variable], keep: int = CHECKPOINTS_KEPT
     ) -> List[tf.Variable]:
-        """Set the variables to the last checkpoint's, and save these from now on; before the graph is finalized.
+        """Set the variables to their values in the last checkpoint, and save these variables from now on.
 
-        Returns the variables that were set or will be, by the first rank: none in a new run.
+        The first rank sets them. Call this before the graph is finalized.
+
+        Returns:
+          the variables that have their values from the checkpoint: none in a new run.
         """
         self._writer = CheckpointWriter(self._folder, variables, keep)
         self._start = time.time()
@@ -120,35 +127,35 @@ class Checkpoints:
             forget_after(self._folder, self.step)
         if not self.state:
             return []
-        say(f'{self._folder}: going on after step {self.step}', self._ranks.is_first)
+        say(f'{self._folder}: resuming after step {self.step}', self._ranks.is_first)
         if self._folder:
             self._writer.restore(session)
         return list(variables)
 
     def seconds(self) -> float:
-        """Time spent since the start of the run, without the time between its processes."""
+        """Return the seconds spent on the run, without the time between its processes."""
         return self._seconds_before + time.time() - self._start
 
     def after_step(self, session: tf.Session, step: int, position: int = 0, **own: Any) -> None:
-        """Save when `step` steps are done if it is time to; if the process is asked to end, save and end.
+        """Save if a save is due after `step` steps. If a rank received a SIGTERM, save and end the process.
 
-        All ranks call this, with their own `position`; whatever else the stage needs to go on is given by name.
+        All ranks call this, each with its `position`. `own` is what else the stage needs to resume.
         """
         interval = self._hparams.run.save_interval
         stop = self._ranks.mean(preemption.requested()) > 0
         if stop or (interval and step % interval == 0):
             self._save(session, step, position, finished=False, **own)
         if stop:
-            say(f'saved after step {step} on being asked to end', self._ranks.is_first)
-            self._ranks.wait_for_all()  # the first to end may take the others along
+            say(f'saved after step {step} because of SIGTERM', self._ranks.is_first)
+            self._ranks.wait_for_all()  # when the first rank ends, the launcher may kill the others
             raise preemption.Preempted()
 
     def save(self, session: tf.Session, step: int, position: int = 0, **own: Any) -> None:
-        """Save at once, with what `after_step` takes; the run goes on."""
+        """Save now, with the arguments of `after_step`. The run continues."""
         self._save(session, step, position, finished=False, **own)
 
     def finish(self, session: tf.Session, step: int, position: int = 0, **own: Any) -> None:
-        """Save the outcome of the stage."""
+        """Save the finished stage."""
         self._save(session, step, position, finished=True, **own)
 
     def _save(self, session, step, position, finished, **own):
@@ -165,14 +172,14 @@ class Checkpoints:
 
 
 def _from_first_rank(content: Any, ranks: Ranks) -> Any:
-    """The first rank's content (JSON), on all of them."""
+    """Return the first rank's content (JSON) on all ranks."""
     text = np.frombuffer(json.dumps(content).encode(), np.uint8)
     length = int(ranks.broadcast(np.array(len(text), np.int64)))
     return json.loads(ranks.broadcast(np.resize(text, length)).tobytes().decode())
 
 
 def _from_all_ranks(number: int, ranks: Ranks) -> List[int]:
-    """Every rank's number, on all of them."""
+    """Return the numbers of all ranks on each rank."""
     mine = np.zeros(ranks.size)
     mine[ranks.rank] = number
     return np.rint(ranks.mean(mine) * ranks.size).astype(int).tolist()

@@ -1,4 +1,4 @@
-"""Stopping a run whose numbers are no numbers any more, before it saves them."""
+"""Stop a run when a statistic becomes NaN or infinite, before it saves anything of that step."""
 
 import math
 from typing import Dict, NoReturn
@@ -9,10 +9,10 @@ GRADIENT_NORM = 'gradient_norm'
 
 
 def check_finite(stats: Dict[str, float], step: int) -> None:
-    """Refuse to go on (UserError) after training step `step` if one of its statistics is NaN or infinite.
+    """Stop (UserError) after training step `step` if one of its statistics is NaN or infinite.
 
-    To be called before anything of the step is saved: the last checkpoint is then a good one. The norm of the gradient
-    is there for this check alone and is taken out of `stats`.
+    Call this before saving anything of the step, so that the last checkpoint is a good one. The norm of the gradient
+    is only for this check, and is removed from `stats`.
     """
     wrong = [f'{tag} is {value}' for tag, value in stats.items() if not math.isfinite(value)]
     if wrong:
@@ -26,7 +26,7 @@ def check_finite(stats: Dict[str, float], step: int) -> None:
 
 
 def refuse_variable(name: str, step: int) -> NoReturn:
-    """Refuse to save (UserError) the variables of training step `step`, of which one is not finite."""
+    """Refuse to save (UserError) the variables of training step `step`, because one of them is not finite."""
     raise UserError(
         f'step {step}: {name} is not finite: training diverged and stops; nothing of this step was saved: '
         'lower the learning rate'

@@ -1,7 +1,7 @@
-"""Ending early and in good order: SIGTERM, as a machine that is being taken away sends it.
+"""End a run early without losing work.
 
-The first one asks: training finishes its step, saves, and the process ends with EXIT_STATUS, so that whoever started
-it knows to start it again. A second one ends the process at once, as Ctrl-C does.
+On SIGTERM (sent to a preempted machine) the run finishes its step, saves, and ends with EXIT_STATUS. This status says:
+run the same command again. A second SIGTERM ends the process at once, as Ctrl-C does.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ _asked = threading.Event()
 
 
 class Preempted(SystemExit):
-    """The end of a process that has saved its run on being asked to end."""
+    """Ends a process that has saved its run after a SIGTERM."""
 
     def __init__(self):
         super().__init__(EXIT_STATUS)
@@ -23,7 +23,7 @@ class Preempted(SystemExit):
 
 @contextlib.contextmanager
 def heeded() -> Iterator[None]:
-    """Within this block the first SIGTERM asks to end; only the main thread of a process can enter it."""
+    """Handle SIGTERM inside this block as described above. Only the main thread of a process can enter it."""
     _asked.clear()
     before = signal.signal(signal.SIGTERM, _ask)
     try:
@@ -33,7 +33,7 @@ def heeded() -> Iterator[None]:
 
 
 def requested() -> bool:
-    """Whether this process was asked to end."""
+    """Return whether this process received a SIGTERM."""
     return _asked.is_set()
 
 

@@ -1,1 +1,1 @@
-"""Helpers that know nothing of the method: hyperparameter trees, errors, ranks, files."""
+"""Helpers that know nothing of the method, of TensorFlow or of a run: hyperparameter trees, errors, files, progress."""

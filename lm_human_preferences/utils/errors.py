@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend, and how they are told in one line."""
+"""Errors that the user can fix, and their messages in one line."""
 
 import difflib
 import os
@@ -12,27 +12,27 @@ _SHORTENER.maxlevel, _SHORTENER.maxstring, _SHORTENER.maxlong, _SHORTENER.maxoth
 
 
 class UserError(ValueError):
-    """A mistake in what the user gave; its message is one line that names the thing and the fix."""
+    """A mistake in the user's input. Its message is one line that names the input and says how to fix it."""
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """The one of `names` that is most like `name`."""
+    """Return the one of `names` that is most similar to `name`."""
     return difflib.get_close_matches(name[:100], list(names), n=1, cutoff=0.0)[0]
 
 
 def short(value: Any) -> str:
-    """A value as a message shows it: its repr in one line, with the middle left out of a long one."""
+    """Return the repr of a value for a message: one line, without the middle if it is long."""
     try:
         return _SHORTENER.repr(value)
-    except ValueError:  # newer Pythons refuse to write very long integers
+    except ValueError:  # newer Pythons refuse to print very long integers
         return f'a very long {type(value).__name__}'
 
 
 def user_message(error: BaseException) -> Optional[str]:
-    """The one line that tells the user what went wrong; None for a bug, which deserves its traceback.
+    """Return one line that says what went wrong; None for a bug, which needs its traceback.
 
-    Bad input is a `UserError`, an error of the file system or network, lack of memory, or a ValueError that the package
-    raised itself: a ValueError from inside a library is a bug of ours.
+    These are no bugs: a `UserError`, an error of the file system or network, lack of memory, and a ValueError that
+    this package raised. A ValueError from inside a library is a bug in our use of it.
     """
     if isinstance(error, OSError):
         message = f'{error.filename}: {error.strerror}' if error.filename and error.strerror else str(error)

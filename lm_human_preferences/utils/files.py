@@ -1,4 +1,4 @@
-"""Files written whole or not at all: a reader, or a run that is killed, never meets a half one."""
+"""Write files completely or not at all: nobody ever reads half a file, even after a kill."""
 
 import contextlib
 import json
@@ -9,10 +9,10 @@ from typing import IO, Any, Iterator, Optional
 
 @contextlib.contextmanager
 def written_whole(path: str, mode: str = 'w') -> Iterator[IO]:
-    """A file open for writing that becomes `path` when the block ends without an error.
+    """Open a file for writing that becomes `path` when the block ends without an error.
 
-    It is written under a private temporary name beside `path`, synced to disk and renamed. `mode` is 'w' (UTF-8 text)
-    or 'wb'. OSError where the folder cannot be written or the disk is full; `path` is then what it was.
+    It is written under a temporary name beside `path`, synced to disk and renamed. `mode` is 'w' (UTF-8 text) or 'wb'.
+    OSError if the folder cannot be written or the disk is full. `path` is then unchanged.
     """
     path = os.path.abspath(path)
     with _error_of(path):
@@ -24,7 +24,7 @@ def written_whole(path: str, mode: str = 'w') -> Iterator[IO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(partial, 0o666 & ~_umask())  # as open() would have made it
+        os.chmod(partial, 0o666 & ~_umask())  # the permissions that open() would have given
         with _error_of(path):
             os.replace(partial, path)
     except BaseException:
@@ -36,7 +36,7 @@ def written_whole(path: str, mode: str = 'w') -> Iterator[IO]:
 
 @contextlib.contextmanager
 def _error_of(path: str) -> Iterator[None]:
-    """Name `path` in an error of the system in place of the temporary file."""
+    """In an error of the operating system, name `path` instead of the temporary file."""
     try:
         yield
     except OSError as error:
@@ -44,9 +44,10 @@ def _error_of(path: str) -> Iterator[None]:
 
 
 def read_text(path: str, newline: Optional[str] = None) -> str:
-    """The content of a text file; OSError if it cannot be read, ValueError naming the place if it is not UTF-8.
+    """Return the content of a text file in UTF-8.
 
-    `newline` is as open() takes it.
+    `newline` has the meaning it has in open(). OSError if the file cannot be read. ValueError with the position of
+    the first bad byte if it is not UTF-8.
     """
     with open(path, encoding='utf-8', newline=newline) as file:
         try:
@@ -68,10 +69,10 @@ def _umask() -> int:
 
 
 def sync(path: str) -> None:
-    """Make what was written to a file, or renamed in a folder, durable."""
+    """Sync a file's content, or a folder's names, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        with contextlib.suppress(OSError):  # some network file systems cannot
+        with contextlib.suppress(OSError):  # some network file systems cannot sync
             os.fsync(descriptor)
     finally:
         os.close(descriptor)

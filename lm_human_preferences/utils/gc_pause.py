@@ -11,7 +11,7 @@ def gc_paused() -> Iterator[None]:
 
     Loading modules and building a graph create hundreds of thousands of objects, and none of them is garbage. Without
     the pause, the collector searches all of them again and again. That takes 11 % of a demo run's start
-    (benchmarks/README.md, "What was tried").
+    (docs/performance.md, "What was tried").
     """
     was_on = gc.isenabled()
     gc.disable()

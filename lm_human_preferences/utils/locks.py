@@ -8,10 +8,10 @@ from typing import Iterator
 
 @contextlib.contextmanager
 def locked(path: str, wait: bool = True) -> Iterator[None]:
-    """Wait until no other process or thread of this host holds the lock of `path`, and hold it.
+    """Hold the lock of `path` inside the block; first wait until no other process or thread of this host holds it.
 
-    Without `wait` it raises BlockingIOError where another one does.
-    The lock is a hidden file beside `path`. The operating system releases it when its owner ends, however it ends.
+    Without `wait`, raise BlockingIOError if another process or thread holds it.
+    The lock is a hidden file beside `path`. The operating system releases it when its owner ends in any way.
     """
     lock = os.path.join(os.path.dirname(path), f'.{os.path.basename(path)}.lock')
     descriptor = _acquire(lock, wait)
@@ -28,7 +28,7 @@ def _acquire(lock: str, wait: bool) -> int:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Its last owner removed the file: whoever comes now makes and holds a new one.
+            # If the last owner has removed this file meanwhile, others lock a new one: try again.
             if os.path.samestat(os.fstat(descriptor), os.stat(lock)):
                 return descriptor
         except FileNotFoundError:

@@ -37,7 +37,7 @@ def twice(name):
     label_case('not_utf8', b'[{"query": "\xff"}]', f'{LABELS}: not UTF-8 text: byte 12 of the file'),
     label_case('utf16', '[]'.encode('utf-16'), f'{LABELS}: not UTF-8 text: byte 0 of the file'),
     label_case('byte_order_mark', b'\xef\xbb\xbf[]', f'{LABELS}: not JSON: …BOM…'),
-    label_case('nested_too_deeply', '[' * 200000, f'{LABELS}: not JSON of ours: it is nested too deeply'),
+    label_case('nested_too_deeply', '[' * 200000, f'{LABELS}: this JSON is nested too deeply'),
     label_case('number_of_5000_digits', '[' + '9' * 5000 + ']', f'{LABELS}: …'),
     label_case('an_object', {'labels': []}, f'{LABELS}: not a list of labels'),
     label_case('a_string', '"labels"', f'{LABELS}: not a list of labels'),

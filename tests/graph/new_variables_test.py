@@ -1,4 +1,4 @@
-"""Variables that are added to the graph many at once, and functions with gradients of their own."""
+"""Variables that are created many at once, and functions with a gradient of their own."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def initial_values(seed, names=tuple(SPECS)):
         return dict(zip(names, variable_values(session, tf.global_variables())))
 
 
-def test_initial_values_are_those_that_the_specs_say():
+def test_initial_values_follow_the_specs():
     values = initial_values(1)
     assert {name: value.shape for name, value in values.items()} == {n: tuple(s.shape) for n, s in SPECS.items()}
     assert values['a/ones'].tolist() == [1, 1, 1]
@@ -36,7 +36,7 @@ def test_initial_values_are_those_that_the_specs_say():
     assert values['b/normal'].std() == pytest.approx(0.02, rel=0.03)
 
 
-def test_random_values_depend_on_the_seed_and_the_name_alone():
+def test_random_values_depend_only_on_the_seed_and_the_name():
     first, again = initial_values(1), initial_values(1, names=['b/normal'])
     np.testing.assert_array_equal(first['b/normal'], again['b/normal'])
     assert (first['b/normal'] != initial_values(2)['b/normal']).mean() > 0.99
@@ -53,7 +53,7 @@ def test_without_a_seed_random_values_differ():
     assert (values[0] != values[1]).mean() > 0.99
 
 
-def test_they_are_variables_like_others(tmp_path):
+def test_they_behave_like_other_variables(tmp_path):
     with tf.Graph().as_default() as graph, new_session(graph) as session:
         with tf.variable_scope('open'), tf.name_scope('also'):
             created = create_variables(SPECS)
@@ -75,7 +75,7 @@ def test_they_are_variables_like_others(tmp_path):
     assert tf.train.load_checkpoint(path).get_variable_to_shape_map()['b/normal'] == [100, 200]
 
 
-def test_names_are_taken_once():
+def test_a_name_can_be_used_once():
     with tf.Graph().as_default():
         create_variables({'a/scalar': SPECS['a/scalar']})
         with pytest.raises(ValueError, match='a/scalar'):
@@ -92,7 +92,7 @@ def test_variables_outside_the_collections_of_a_run():
 
 @with_gradient
 def product_and_sum(x, y):
-    """Its gradient is not the true one, so that a test can tell which was used."""
+    """Its gradient is wrong on purpose, so that a test sees which gradient was used."""
 
     def gradient(dproduct, dsum):
         return 10 * dproduct * y, 100 * dsum
@@ -105,7 +105,7 @@ def twice(x):
     return 2 * x, lambda dy: 7 * dy
 
 
-def test_gradients_are_those_that_the_function_gives():
+def test_gradients_come_from_the_function():
     with tf.Graph().as_default() as graph, new_session(graph) as session:
         x, y = tf.constant([1.0, 2.0]), tf.constant([3.0, 5.0])
         product, total = product_and_sum(x, y)

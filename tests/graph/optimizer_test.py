@@ -1,4 +1,4 @@
-"""Adam: its step in TensorFlow's form, and where its moments begin."""
+"""Adam: its step in TensorFlow's form, and the initial values of its moments."""
 
 import numpy as np
 
@@ -15,7 +15,7 @@ def test_a_step_of_adam_from_moments_that_are_arrays_of_zeros():
         step, norm = minimize(loss, [matrix, scalar], tf.constant(lr), scope='adam')
         moments = {v.op.name: v for v in tf.global_variables() if '/Adam' in v.op.name}
         assert sorted(moments) == ['adam/b/Adam', 'adam/b/Adam_1', 'adam/w/Adam', 'adam/w/Adam_1']
-        # Constants would be kept by the session, in as much memory as the moments take.
+        # The session would keep constants, which take as much memory as the moments.
         assert {v.initial_value.op.type for v in moments.values()} == {'Empty'}
         session.run(tf.global_variables_initializer())
         for value in session.run(moments).values():

@@ -53,7 +53,7 @@ def test_sigterm_ends_all_ranks_in_good_order(start, tmp_path):
     run.launcher.send_signal(signal.SIGTERM)
     status, output, errors = run.end()
     assert (status, errors) == (75, '')
-    step = re.search(r'saved after step (\d+) on being asked to end', output).group(1)
+    step = re.search(r'saved after step (\d+) because of SIGTERM', output).group(1)
     assert latest_checkpoint(str(tmp_path / 'run' / 'policy')).endswith(f'-{step}')
 
 

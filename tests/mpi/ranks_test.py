@@ -1,4 +1,4 @@
-"""Real ranks on given batches: four of them, by either backend, do what one process does."""
+"""Real ranks on given batches: four ranks, with either backend, compute what one process computes."""
 
 import importlib.util
 import os
@@ -21,7 +21,7 @@ NO_HOROVOD = pytest.mark.skipif(not HAS_HOROVOD, reason='Horovod is not installe
 
 @pytest.fixture(scope='module')
 def outcomes(tmp_path_factory):
-    """{number of ranks: what rank_script.py saved}."""
+    """What rank_script.py saved, by the number of ranks."""
     found = {}
     for size in (1, 4):
         path = str(tmp_path_factory.mktemp('outcome') / f'{size}.npz')
@@ -42,7 +42,7 @@ def part(outcome, prefix):
     'backend, case',
     [('mpi4py', case) for case in CASES] + [pytest.param('horovod', case, marks=NO_HOROVOD) for case in HOROVOD_CASES],
 )
-def test_ranks_do_what_one_process_does(outcomes, case, backend):
+def test_ranks_compute_what_one_process_computes(outcomes, case, backend):
     one, many = part(outcomes[1], f'mpi4py/{case}/'), part(outcomes[4], f'{backend}/{case}/')
     assert set(one) == set(many)
     after = [name for name in one if name.startswith('after/')]
@@ -61,12 +61,12 @@ def test_statistics_are_of_the_whole_batch(outcomes, size):
     for name, values in [('val', batch.values), ('returns', np.stack(advantages, axis=1) + batch.values)]:
         assert stats[f'{name}/mean'] == pytest.approx(values.mean(), rel=1e-5)
         assert stats[f'{name}/var'] == pytest.approx(values.var(), rel=1e-5)
-        # The mean of the shares' own variances would be another number.
+        # The mean of the variances of the shares would be another number.
         assert np.mean([values[i::4].var() for i in range(4)]) < 0.95 * values.var()
 
 
-def test_what_a_killed_mpiexec_left_behind_is_in_nobodys_way(tmp_path):
-    """Open MPI names a file by mpiexec's process number, and does not start where there is such a file."""
+def test_the_leftovers_of_a_killed_mpiexec_do_not_disturb_another(tmp_path):
+    """Open MPI names a file by the process number of mpiexec, and does not start if the file exists."""
     with mpiexec.session() as environment:
         process = subprocess.Popen(
             ['sh', '-c', 'read line; exec "$@"', 'sh', *mpiexec.ranks_of(2), 'true'],
@@ -82,7 +82,7 @@ def test_what_a_killed_mpiexec_left_behind_is_in_nobodys_way(tmp_path):
     assert (process.returncode, said) == (0, b'')
 
 
-def test_the_backend_is_told(outcomes):
+def test_the_backend_is_described(outcomes):
     for backend in BACKENDS:
         described = str(outcomes[4][f'{backend}/described'])
         assert described.lower().startswith(f'4 ranks, gradients averaged by {backend} ')

@@ -1,4 +1,4 @@
-"""A folder of checkpoints never shows a half one, whenever its writer is killed."""
+"""A folder of checkpoints never shows an incomplete one, at whatever moment its writer is killed."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def files_of(*steps):
     return sorted(names)
 
 
-def test_old_checkpoints_go_when_the_new_one_is_whole(tmp_path):
+def test_old_checkpoints_are_removed_when_the_new_one_is_complete(tmp_path):
     folder = str(tmp_path)
     for step in range(2, 12, 2):
         save(folder, step)
@@ -43,7 +43,7 @@ def test_old_checkpoints_go_when_the_new_one_is_whole(tmp_path):
 
 
 def kill_at_system_call(number, function):
-    """Run `function` in a process that is killed before its system call of that number; whether it was."""
+    """Run `function` in a process that is killed before its system call `number`; return whether it was killed."""
     pid = os.fork()
     if pid == 0:
         calls = 0
@@ -81,16 +81,16 @@ def test_a_save_killed_at_any_system_call_leaves_the_last_or_the_new_checkpoint(
             with open(path + suffix) as file:
                 assert file.read() == f'{step}' * 10
         left.append(step)
-        # The run goes on: what the kill left is gone after the next save, and nothing else is.
+        # The run resumes. After its next save, the leftovers of the kill are gone, and nothing else.
         forget_after(folder, step)
         assert last_state(folder)['step'] == step
         save(folder, 5)
         assert files(folder) == files_of(*((2, 3, 5) if step == 3 else (3, 4, 5)))
     assert left == sorted(left) and set(left) == {3, 4}
-    assert left.count(3) > 20  # it was cut short at many places
+    assert left.count(3) > 20  # it was interrupted at many points
 
 
-def test_going_on_killed_at_any_system_call_loses_nothing(tmp_path):
+def test_resuming_killed_at_any_system_call_loses_nothing(tmp_path):
     for step in (1, 2, 3):
         save(str(tmp_path / '0'), step)
     number, killed = 0, True
@@ -118,7 +118,7 @@ def test_an_incomplete_checkpoint_is_passed_over(tmp_path, damage):
     damage(latest_checkpoint(folder))
     assert latest_checkpoint(folder).endswith('model.ckpt-8')
     assert last_state(folder)['step'] == 8
-    # Going on from there replaces it.
+    # A run that resumes from there replaces it.
     forget_after(folder, 8)
     save(folder, 9)
     assert latest_checkpoint(folder).endswith('model.ckpt-9')
@@ -135,14 +135,14 @@ def test_a_shard_that_is_missing_makes_a_checkpoint_incomplete(tmp_path):
 
 
 @pytest.mark.parametrize('fault', ['no state', 'nothing whole'])
-def test_checkpoints_that_are_of_no_run_are_not_written_over(tmp_path, fault):
+def test_checkpoints_of_no_run_are_not_overwritten(tmp_path, fault):
     folder = str(tmp_path)
     save(folder, 3)
     name = 'state-3.json' if fault == 'no state' else 'model.ckpt-3.index'
     os.unlink(os.path.join(folder, 'checkpoints', name))
     before = files(folder)
     for attempt in (lambda: last_state(folder), lambda: forget_after(folder, 0)):
-        with pytest.raises(UserError, match='no run can go on from these checkpoints'):
+        with pytest.raises(UserError, match='no run can resume from these checkpoints'):
             attempt()
     assert files(folder) == before
 

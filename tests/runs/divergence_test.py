@@ -1,4 +1,4 @@
-"""A loss, reward, gradient or parameter that is no number stops a run at once, and is never saved."""
+"""A loss, reward, gradient or parameter that is NaN or infinite stops a run at once, and is never saved."""
 
 import importlib.util
 import json
@@ -24,7 +24,7 @@ POLICY = ['--rewards.train_new_model=off', '--rewards.trained_model=test', '--ru
 
 
 def run(capsys, folder, *flags, command='train_reward', files=()):
-    """The line with which a run in this process ends."""
+    """Return the error line of a run in this process."""
     write_files(folder, {'tiny.yaml': EXPERIMENT, 'labels.json': good_labels(), **dict(files)})
     return refusal(capsys, arguments(Case('', '', flags=flags, command=command), folder))
 
@@ -40,7 +40,7 @@ def assert_last_is_good(folder, step):
 
 
 def ratings(extreme, seed=1):
-    """16 ratings of which one, seen in the second step of 8, is extreme."""
+    """16 ratings. One of them is extreme; it is in the second batch of 8."""
     labels = good_labels(score=0.5) * 2
     labels[np.random.RandomState(seed).permutation(16)[12]] = dict(labels[0], score=extreme)
     return {'labels.json': labels}
@@ -53,7 +53,7 @@ RATING = ['--labels.type=scalar_rating', '--labels.num_train=16', '--run.save_in
     'score, fault',
     [
         (1e30, 'loss is inf (and so are … other statistics)'),
-        (1e19, 'gradient_norm is inf'),  # the loss is a float32 still; the square of its gradient is not
+        (1e19, 'gradient_norm is inf'),  # the loss fits in a float32, but the square of its gradient does not
     ],
 )
 def test_an_extreme_label(score, fault, tmp_path, capsys):
@@ -74,8 +74,8 @@ def test_a_policy_whose_learning_rate_is_too_high(tmp_path, capsys):
     assert not os.path.exists(str(tmp_path / 'save' / 'run' / 'policy' / 'checkpoints' / 'checkpoint'))
 
 
-def test_a_run_that_diverged_goes_on_from_its_last_good_checkpoint(tmp_path, capsys):
-    """After the cause is mended."""
+def test_a_run_that_diverged_resumes_from_its_last_good_checkpoint(tmp_path, capsys):
+    """After the cause is fixed."""
     folder = str(tmp_path)
     line = run(capsys, folder, *RATING, files=ratings(1e30))
     assert_line(line, f'step 2: loss is inf…: {STOPPED}{LOOK}')
@@ -83,13 +83,13 @@ def test_a_run_that_diverged_goes_on_from_its_last_good_checkpoint(tmp_path, cap
     from lm_human_preferences.launcher import command_line
 
     command_line.main(arguments(Case('', '', flags=RATING), folder))
-    assert 'going on after step 1' in capsys.readouterr().out
+    assert 'resuming after step 1' in capsys.readouterr().out
     assert_last_is_good(str(tmp_path / 'save' / 'run' / 'reward_model'), step=2)
 
 
 @pytest.mark.parametrize('value, shown', [(np.nan, 'nan'), (np.inf, 'inf'), (-np.inf, '-inf')])
-def test_a_reward_that_is_no_number(value, shown, tmp_path, capsys):
-    """PPO against a reward model that is broken: its bias is NaN or infinite."""
+def test_a_reward_that_is_not_finite(value, shown, tmp_path, capsys):
+    """PPO with a broken reward model: its bias is NaN or infinite."""
     folder = str(tmp_path / 'reward' / 'reward_model')
     save_model(folder, ['reward_model/'], ['reward'])
     spoil(folder, 'reward_model/reward_norm/bias', value)
@@ -128,7 +128,7 @@ def test_rewards_that_cannot_be_normalized():
 
 
 @pytest.mark.parametrize('value', [np.nan, np.inf])
-def test_a_variable_that_is_no_number_is_not_saved(value, tmp_path):
+def test_a_variable_that_is_not_finite_is_not_saved(value, tmp_path):
     with tf.Graph().as_default() as graph, new_session(graph) as session:
         good = tf.get_variable('good', initializer=tf.zeros([3]), use_resource=True)
         bad = tf.get_variable('bad', initializer=tf.zeros([2]), use_resource=True)
@@ -146,7 +146,7 @@ def test_a_variable_that_is_no_number_is_not_saved(value, tmp_path):
 def test_check_finite():
     stats = {'objective/kl': 1.0, 'ppo/gradient_norm': 2.0}
     check_finite(stats, 1)
-    assert stats == {'objective/kl': 1.0}  # the norm was for the check alone
+    assert stats == {'objective/kl': 1.0}  # the norm is only for this check
     with pytest.raises(UserError, match=r'step 7: b is inf: training diverged'):
         check_finite({'a': 1.0, 'b': float('inf')}, 7)
     with pytest.raises(UserError, match=r'step 7: a is nan \(and so are 1 other statistics\): training'):
@@ -154,7 +154,7 @@ def test_check_finite():
 
 
 def launched(folder, ranks, *flags, command='train_reward'):
-    """The one line with which a run in processes of its own ends."""
+    """Return the one error line of a run in processes of its own."""
     argv = [word for word in arguments(Case('', '', flags=flags, command=command), folder) if word != '--mpi=1']
     process = subprocess.Popen(
         [sys.executable, LAUNCH, *argv, f'--mpi={ranks}'],
@@ -174,10 +174,10 @@ needs_mpi = pytest.mark.skipif(importlib.util.find_spec('mpi4py') is None, reaso
 
 @needs_mpi
 def test_all_ranks_stop_with_one_line(tmp_path):
-    """The extreme label is in one rank's share."""
+    """The extreme label is in the share of one rank."""
     folder = str(tmp_path)
     write_files(folder, {'tiny.yaml': EXPERIMENT, **ratings(1e30)})
-    # The other rank sees the gradient alone, which all of them share; the first to tell is heard.
+    # The other rank sees only the infinite gradient, which all ranks share. The first rank to stop prints its line.
     assert_line(launched(folder, 2, *RATING), f'step 2: … is inf…: {STOPPED}{LOOK}')
     model = os.path.join(folder, 'save', 'run', 'reward_model')
     assert_last_is_good(model, step=1)

@@ -1,6 +1,6 @@
-"""Runs on two ranks go on exactly where they were, whichever of their processes are killed.
+"""A run on two ranks resumes without any difference, whichever of its processes are killed.
 
-RESUME_KILLS sets how often.
+RESUME_KILLS sets the number of kills.
 """
 
 import glob
@@ -25,7 +25,7 @@ STEPS = 12 + 8 * KILLS
 
 
 class RankedRun:
-    """launch.py on two ranks, and all processes that come of it."""
+    """launch.py on two ranks, and all processes that it starts."""
 
     def __init__(self, output, *arguments):
         self._mark = f'RESUME_TEST={uuid.uuid4().hex}'
@@ -39,7 +39,7 @@ class RankedRun:
             )
 
     def processes(self):
-        """{number: command line} of those that live."""
+        """Return {process number: command line} of the living processes."""
         found = {}
         for path in glob.glob('/proc/[0-9]*/environ'):
             try:
@@ -48,11 +48,11 @@ class RankedRun:
                         with open(path.replace('environ', 'cmdline'), 'rb') as command:
                             found[int(path.split('/')[2])] = command.read().decode()
             except OSError:
-                continue  # it has just ended
+                continue  # the process has just ended
         return found
 
     def kill(self, which, chance):
-        """SIGKILL to `all` of them, the `launcher` alone, or one `rank`; returns when the launcher has ended."""
+        """Send SIGKILL to `all` processes, to the `launcher`, or to one `rank`, and wait until the launcher ends."""
         alive = self.processes()
         ranks = [
             pid
@@ -65,7 +65,7 @@ class RankedRun:
         self.launcher.wait()
 
     def end(self):
-        """Leave nothing behind."""
+        """Kill all processes that are left."""
         for pid in self.processes():
             os.kill(pid, signal.SIGKILL)
         self.launcher.wait()
@@ -73,7 +73,7 @@ class RankedRun:
 
 @pytest.fixture
 def ranked_run():
-    """Starts runs on two ranks; what is left of them at the end of the test is killed."""
+    """A function that starts runs on two ranks. Their processes are killed at the end of the test."""
     runs = []
 
     def start(*arguments):
@@ -87,7 +87,7 @@ def ranked_run():
 
 @pytest.fixture
 def flags(tmp_path):
-    """The arguments of a run in a folder, with or without a reward model of its own."""
+    """A function that gives the arguments of a run in a folder, with or without a new reward model."""
     experiment = write_experiment(tmp_path)
 
     def of(save_dir, new_model, steps):
@@ -120,11 +120,11 @@ def has_saved(save_dir, since):
     return newest_checkpoint(save_dir) > since
 
 
-def went_on(output, has_policy):
-    """Whether a start says that it goes on; with a finished reward model, the policy may have nothing to go on from."""
+def has_resumed(output, has_policy):
+    """Whether a start says that it resumes. If the reward model is finished, the policy may have no checkpoint yet."""
     printed = read_text(output)
     finished = 'reward model' in printed and 'is finished' in printed
-    return 'going on after step' in printed or (finished and not has_policy)
+    return 'resuming after step' in printed or (finished and not has_policy)
 
 
 def test_two_ranks_killed_at_random_moments_end_as_if_undisturbed(flags, ranked_run, tmp_path):
@@ -141,9 +141,9 @@ def test_two_ranks_killed_at_random_moments_end_as_if_undisturbed(flags, ranked_
 
     for kill in range(KILLS):
         run = start()
-        # To go on, a start names the checkpoints anew; what it saves itself comes after it has said so.
+        # A resuming start first rewrites the `checkpoint` file. Then it says so, and saves its own checkpoints later.
         if kill > 0:
-            wait_until(run, went_on, outputs[-1], begun[-1])
+            wait_until(run, has_resumed, outputs[-1], begun[-1])
         wait_until(run, has_saved, save_dir, newest_checkpoint(save_dir))
         time.sleep(chance.uniform(0, 0.2))
         assert run.launcher.poll() is None
@@ -155,7 +155,7 @@ def test_two_ranks_killed_at_random_moments_end_as_if_undisturbed(flags, ranked_
     assert_same_run(first, second, ['reward_model', 'policy'], ['reward_model', 'ppo'])
     killed = ''.join(printed)
     assert samples(whole) == samples(killed) and len(samples(whole)) == 2
-    assert [went_on(*one) for one in zip(outputs, begun)] == [False] + KILLS * [True]
+    assert [has_resumed(*one) for one in zip(outputs, begun)] == [False] + KILLS * [True]
     steps = [step for tag, step, _ in curve(os.path.join(second, 'tb', 'ppo')) if tag == 'objective/kl']
     assert steps == list(range(STEPS))
 
@@ -169,10 +169,10 @@ def test_sigterm_to_the_launcher_saves_on_all_ranks(flags, ranked_run, tmp_path)
     status = run.launcher.wait()
     printed = read_text(output)
     assert status == 75, printed
-    assert printed.count('on being asked to end') == 1 and 'error' not in printed
+    assert printed.count('because of SIGTERM') == 1 and 'error' not in printed
     step = int(printed.split('saved after step ')[1].split()[0])
     assert latest_checkpoint(os.path.join(save_dir, 'run', 'policy')).endswith(f'-{step}')
     assert run.processes() == {}
-    # On another number of ranks it would be another run.
+    # Another number of ranks would be another run.
     status, _, errors = launch(*long, '--mpi=1')
     assert status == 2 and 'holds a run on 2 rank(s), not 1: give --mpi=2' in errors

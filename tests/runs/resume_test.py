@@ -1,4 +1,4 @@
-"""Runs go on exactly where they were: killed at random moments they end as if nothing had happened.
+"""Runs that are killed at random moments and resumed have the same outcome as runs that are not.
 
 RESUME_KILLS sets how often the run of both steps is killed.
 """
@@ -31,7 +31,7 @@ def experiment(tmp_path_factory):
 
 
 def run_with_kills(kills, tmp_path, name, *arguments):
-    """Do a run that is killed so often; what its processes printed."""
+    """Do a run that is killed `kills` times; return what its processes printed."""
     output = str(tmp_path / f'{name}.txt')
     script = os.path.join(TESTS, 'support', 'killed_run.py')
     command = [sys.executable, script, str(kills), output, *map(str, arguments)]
@@ -48,7 +48,7 @@ def test_both_steps_killed_at_random_moments_end_as_if_undisturbed(experiment, t
     first, second = str(tmp_path / 'whole' / 'run'), str(tmp_path / 'killed' / 'run')
     assert_same_run(first, second, ['reward_model', 'policy'], ['reward_model', 'ppo'])
     assert samples(whole) == samples(killed) and len(samples(whole)) == 2
-    assert killed.count('going on after step') >= KILLS // 3
+    assert killed.count('resuming after step') >= KILLS // 3
     assert sorted(os.listdir(second)) == sorted(os.listdir(first))
     steps = [step for tag, step, _ in curve(os.path.join(second, 'tb', 'ppo')) if tag == 'objective/kl']
     assert steps == list(range(NUM_STEPS))
@@ -91,13 +91,13 @@ def test_what_a_run_may_change_and_what_not(experiment, tmp_path):
     assert 'other values of ppo.lr, rewards.kl_coef:' in errors and len(errors.splitlines()) == 1
     assert {path: os.stat(path).st_mtime_ns for path in before} == before
 
-    # Fewer episodes than it had: nothing is written but a report that is missing.
+    # Fewer episodes than the run has: nothing is written, except the missing report.
     os.unlink(os.path.join(run, 'report.html'))
     status, output, errors = launch(*common, '--ppo.total_episodes=16')
     assert (status, output, errors) == (0, f'{run}: this run is finished\nreport: {run}/report.html\n', '')
     assert {path: os.stat(path).st_mtime_ns for path in before} == before
 
-    # More episodes: it goes on, also in the curve, and also if it was killed before it saved a step.
+    # More episodes: the run resumes, and so does its curve, even if it was killed before it saved a step.
     with open(saved) as file:
         longer = json.load(file)
     longer['ppo']['total_episodes'] = 64
@@ -105,11 +105,11 @@ def test_what_a_run_may_change_and_what_not(experiment, tmp_path):
         json.dump(longer, file)
     status, output, errors = launch(*common, '--ppo.total_episodes=64', '--run.save_interval=3')
     assert (status, errors) == (0, '')
-    assert 'going on after step 2' in output and 'step 3/4' in output and 'step 2/' not in output
+    assert 'resuming after step 2' in output and 'step 3/4' in output and 'step 2/' not in output
     steps = [step for tag, step, _ in curve(os.path.join(run, 'tb', 'ppo')) if tag == 'objective/kl']
     assert steps == [0, 1, 2, 3]
 
-    # Anew, beside it or in its place.
+    # A new run, beside the old one or in its place.
     status, output, errors = launch(*common, '--ppo.total_episodes=16', '--resume=off', '--ppo.lr=2e-3')
     assert (status, errors) == (0, '') and f'{run}-2' in output
     assert latest_checkpoint(os.path.join(run, 'policy')).endswith('-4')
@@ -123,7 +123,7 @@ def test_what_a_run_may_change_and_what_not(experiment, tmp_path):
 
 
 @pytest.mark.parametrize('resume', ['on', 'overwrite'])
-def test_a_folder_is_of_one_run(tiny_run, capsys, resume):
+def test_each_folder_belongs_to_one_run(tiny_run, capsys, resume):
     folder, files = os.path.dirname(tiny_run.folder), sorted(os.listdir(tiny_run.folder))
     run = tiny_run.folder
     for command, name, message in (
@@ -148,17 +148,17 @@ def test_a_damaged_checkpoint_is_named(experiment, tmp_path, capsys):
     capsys.readouterr()
     longer = [*common, '--ppo.total_episodes=64']
     line = refusal(capsys, longer)
-    assert line.startswith(f'{last}: damaged, or of another model: ') and 'Checksum does not match: ' in line
-    assert f'without its files ({last}.*) the same command goes on from the checkpoint before it' in line
+    assert line.startswith(f'{last}: damaged, or from another model: ') and 'Checksum does not match: ' in line
+    assert f'remove its files ({last}.*), and the same command resumes from the previous checkpoint, if any' in line
     for path in glob.glob(f'{last}.*'):
         os.unlink(path)
     main(longer)
-    assert 'going on after step 1' in capsys.readouterr().out
+    assert 'resuming after step 1' in capsys.readouterr().out
 
 
 @pytest.fixture
 def long_run(experiment, tmp_path):
-    """Starts a run that would last for hours, and waits for its first steps."""
+    """A function that starts a run of hours, and waits for its first steps."""
     processes = []
 
     def start(*flags):
@@ -179,12 +179,12 @@ def long_run(experiment, tmp_path):
         process.communicate()
 
 
-def test_sigterm_saves_the_step_and_ends_with_a_status_of_its_own(long_run, tmp_path):
+def test_sigterm_saves_the_step_and_ends_with_its_own_status(long_run, tmp_path):
     process = long_run('--mpi=1')
     process.send_signal(signal.SIGTERM)
     output, errors = process.communicate()
     assert (process.returncode, errors) == (75, b'')
-    step = int(re.search(rb'saved after step (\d+) on being asked to end', output).group(1))
+    step = int(re.search(rb'saved after step (\d+) because of SIGTERM', output).group(1))
     assert step >= 1
     assert latest_checkpoint(str(tmp_path / 'long' / 'policy')).endswith(f'-{step}')
     again = long_run('--mpi=1')
@@ -237,7 +237,7 @@ def test_a_full_disk_loses_neither_the_last_checkpoint_nor_the_run(experiment, s
     disk, enlarge = small_disk
     common = ['train_policy', experiment, 'run', '--mpi=1', '--threads=1', '--rewards.train_new_model=off']
     common += ['--rewards.trained_model=test', '--ppo.total_episodes=192', '--run.save_interval=1']
-    for _ in range(2):  # it is as full the second time
+    for _ in range(2):  # the disk is still full the second time
         status, _, errors = launch(*common, f'--save_dir={disk}')
         assert status == 2 and len(errors.splitlines()) == 1, errors
         assert errors.startswith('error: ') and 'No space left on device' in errors
@@ -247,6 +247,6 @@ def test_a_full_disk_loses_neither_the_last_checkpoint_nor_the_run(experiment, s
     assert 'policy/model/wte' in variables(os.path.join(disk, 'run', 'policy'))
     enlarge()
     status, output, errors = launch(*common, f'--save_dir={disk}')
-    assert (status, errors) == (0, '') and f'going on after step {step}\n' in output
+    assert (status, errors) == (0, '') and f'resuming after step {step}\n' in output
     assert launch(*common, f'--save_dir={tmp_path}')[0] == 0
     assert_same_run(str(tmp_path / 'run'), os.path.join(disk, 'run'), ['policy'], ['ppo'])

@@ -1,4 +1,4 @@
-"""What is found in the folder of a run, wherever it was trained and wherever it lies now."""
+"""The content of a run's folder, even if the run was trained elsewhere and moved."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from lm_human_preferences.utils.json_files import read_json
 
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
-    """The folder of a run by a call of the library, with a reward model of its own."""
+    """The folder of a run with a new reward model, by a call of the library."""
     folder = str(tmp_path_factory.mktemp('runs') / 'one')
     hparams = train_policy.HParams()
     task = {'query_length': 2, 'response_length': 3, 'query_dataset': 'test', 'policy': {'initial_model': 'test'}}
@@ -45,7 +45,7 @@ def test_a_library_call_leaves_what_a_command_leaves(run):
 
 
 def test_a_run_of_2019_that_was_moved(run, tmp_path):
-    """It names the new reward model's folder of then beside how that was trained."""
+    """It holds both how the new reward model was trained, and the folder where it was put."""
     moved = str(tmp_path / 'moved')
     shutil.copytree(run, moved)
     path = os.path.join(moved, 'train_policy_hparams.json')
@@ -63,7 +63,7 @@ def test_a_run_of_2019_that_was_moved(run, tmp_path):
 
 
 def test_paths_below_the_users_home(run, monkeypatch):
-    """A shell leaves --save_dir=~/run as it is."""
+    """A shell does not expand --save_dir=~/run."""
     monkeypatch.setenv('HOME', os.path.dirname(run))
     found = RunFolder('~/one')
     assert run_policy(found).folder == os.path.join(run, 'policy')

@@ -1,9 +1,9 @@
-"""Runs launch.py again and again, killing it at random moments, until it has finished.
+"""Run launch.py again and again, and kill it at random moments, until it has finished.
 
     python tests/support/killed_run.py KILLS OUTPUT train_policy EXPERIMENT NAME …
 
-A process that has TensorFlow loaded forks for each run, and saves only that of a start. Each run but the last gets
-SIGKILL at a random moment, most after it has saved a new checkpoint, some before. What they print goes to OUTPUT.
+This process loads TensorFlow once and forks for each start, which saves time. Each start but the last gets SIGKILL at
+a random moment: most of them after they have saved a new checkpoint, some before. Their output goes to OUTPUT.
 """
 
 import os
@@ -24,7 +24,7 @@ STEPS_SECONDS = 0.3
 
 
 def newest_checkpoint(save_dir: str) -> float:
-    """When the last checkpoint of any kind in a folder was finished."""
+    """Return the time when the last checkpoint anywhere in a folder was finished."""
     pointers = [os.path.join(path, 'checkpoint') for path, _, names in os.walk(save_dir) if 'checkpoint' in names]
     times = [0.0]
     for pointer in pointers:
@@ -36,7 +36,7 @@ def newest_checkpoint(save_dir: str) -> float:
 
 
 def start(output, argv) -> int:
-    """Fork a process that does what launch.py does; its number."""
+    """Fork a process that does what launch.py does; return its process number."""
     pid = os.fork()
     if pid:
         return pid
@@ -52,7 +52,7 @@ def start(output, argv) -> int:
 
 
 def ended(pid, seconds) -> bool:
-    """Wait so long at most for a process; whether it has ended by itself, with status 0."""
+    """Wait at most `seconds` for a process; return whether it has ended. Exit if its status is not 0."""
     until = time.time() + seconds
     while time.time() < until:
         done, status = os.waitpid(pid, os.WNOHANG)
@@ -65,7 +65,7 @@ def ended(pid, seconds) -> bool:
 
 
 def kill_at_random(pid, save_dir, chance) -> bool:
-    """Kill a run at a random moment; whether it was finished before."""
+    """Kill a run at a random moment; return whether it had already finished."""
     if chance.random() < 0.2:
         moment = chance.uniform(0, START_UP_SECONDS)
         if ended(pid, moment):

@@ -1,4 +1,4 @@
-"""What ranks_test.py runs as ranks: updates on given batches, each rank on its share; the first rank saves the outcome.
+"""Do updates on given batches, each rank on its share. The first rank saves the outcome. ranks_test.py runs this.
 
 python rank_script.py OUTPUT.npz BACKEND …
 """
@@ -41,7 +41,7 @@ def main(output, backends):
             if backend == 'horovod' and case not in HOROVOD_CASES:
                 continue
             with tf.Graph().as_default() as graph, new_session(graph, me.threads()) as session:
-                tf.set_random_seed(1 + me.rank)  # so that ranks agree only if they are told
+                tf.set_random_seed(1 + me.rank)  # so that ranks agree only because of the broadcast
                 trained, update = build(session, me)
                 before = session.run(trained)
                 for _ in range(UPDATES):
@@ -58,7 +58,7 @@ def main(output, backends):
 
 
 def episodes() -> Rollouts:
-    """A batch whose shares differ in mean and spread."""
+    """Return a batch whose shares differ in mean and variance."""
     random = np.random.RandomState(0)
     level = np.arange(BATCH)[:, np.newaxis] % 4
     return Rollouts(
@@ -100,7 +100,7 @@ def reward(label_type):
         labels = {}
         for name, (dtype, shape) in sorted(label_schema(trainer.label_type, 2, 3).items()):
             shape = (BATCH,) + shape
-            tokens = 4 if name == 'best' else 27  # of four alone many samples would be equal, and either of them chosen
+            tokens = 4 if name == 'best' else 27  # with four tokens many samples would be equal
             labels[name] = random.randn(*shape) if dtype == np.float32 else random.randint(0, tokens, shape)
         share = {name: values[me.rank :: me.size] for name, values in labels.items()}
         trained = {variable.name: variable for variable in trainer.trained_variables}
@@ -115,7 +115,7 @@ CASES = {
     'best_of_4': reward('best_of_4'),
     'scalar_rating': reward('scalar_rating'),
 }
-HOROVOD_CASES = ['ppo']  # the others differ in what always goes through mpi4py
+HOROVOD_CASES = ['ppo']  # the others differ only in collectives that always use mpi4py
 
 if __name__ == '__main__':
     main(sys.argv[1], sys.argv[2:])

@@ -1,4 +1,4 @@
-"""Which errors are told in one line, and which are bugs."""
+"""Which errors are reported in one line, and which are bugs."""
 
 import json
 import os
