@@ -123,7 +123,7 @@ def test_a_language_model_whose_learning_rate_is_too_high(tmp_path, capsys):
 
 def test_rewards_that_cannot_be_normalized():
     for mean, std in ((np.nan, 1.0), (0.0, np.inf), (np.inf, np.nan)):
-        with pytest.raises(ValueError, match='cannot normalize rewards of mean .*: the model they come from is broken'):
+        with pytest.raises(ValueError, match='cannot normalize rewards of mean .*: the model that gave them is broken'):
             normalizing_gain_bias(mean, std)
 
 
