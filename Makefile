@@ -38,12 +38,17 @@ HOROVOD_3.10 = $(HOROVOD_3.9)
 HOROVOD_3.11 = $(HOROVOD_3.9)
 HOROVOD = $(HOROVOD_$(PYTHON_VERSION))
 
-.PHONY: demo test lint format docs audit install environment horovod lock clean
+.PHONY: demo test test-all lint format docs audit install environment horovod lock clean
 
 demo: install
 	$(BIN)/python launch.py train_policy demo demo-run --save_dir=$(SAVE_DIR)
 
+# Everything but the tests with the mark `slow`, in a few minutes.
 test: install
+	$(BIN)/python -m pytest tests -q -m 'not slow'
+
+# Everything.
+test-all: install
 	$(BIN)/python -m pytest tests -q
 
 lint: environment

@@ -20,7 +20,7 @@ def printed(script, *arguments):
     return subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.decode()
 
 
-@pytest.mark.parametrize('ranks', [1, 2])
+@pytest.mark.parametrize('ranks', [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_step_is_held_against_the_arithmetic_of_a_rank(ranks):
     lines = printed('ppo_step.py', f'--ranks={ranks}', '--json').splitlines()
     assert [line.split()[1] for line in lines[2:-2]] == ['sample', 'reference', 'score', 'train', 'step']
@@ -40,6 +40,7 @@ def test_the_exponent_of_growth():
     assert growth_exponent([(2.0, 5.1), (4.0, 9.8), (8.0, 20.3)]) == pytest.approx(0.996, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_ranks_train_a_shared_reward_batch_as_the_naive_graph_does():
     text = printed('reward_batch.py', '--ranks=2')
     ours, naive = re.search(r'losses of the first step (\S+) and (\S+);', text).groups()
@@ -56,6 +57,7 @@ def test_ranks_are_not_started_from_within_ranks():
     assert done.stderr.decode().splitlines()[-1].startswith('error: mpiexec has started 1 ranks')
 
 
+@pytest.mark.slow
 def test_another_checkout_is_the_one_that_is_measured(tmp_path):
     package = tmp_path / 'other' / 'lm_human_preferences'
     shutil.copytree(os.path.join(ROOT, 'lm_human_preferences'), str(package))

@@ -1,9 +1,12 @@
 """Nothing grows with the number of steps; `benchmarks/soak.py` says it of memory and time too."""
 
+import pytest
+
 from benchmarks import soak
 from lm_human_preferences import train_policy
 
 
+@pytest.mark.slow
 def test_neither_graph_nor_open_files_grow(monkeypatch, tmp_path):
     monkeypatch.setattr(train_policy, 'PPOTrainer', soak.WatchedTrainer)
     monkeypatch.setattr(soak.WatchedTrainer, 'measured', [])

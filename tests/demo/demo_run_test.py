@@ -4,9 +4,11 @@ import json
 import os
 import re
 
+import pytest
 from launching import launch
 
 
+@pytest.mark.slow
 def test_a_short_demo_ends_with_its_table(tmp_path):
     flags = [
         '--rewards.train_new_model.labels.num_train=320',

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import launching
 import pytest
 from repository import LAUNCH
 
@@ -18,15 +19,7 @@ EXPERIMENTS = ('sentiment', 'descriptiveness', 'cnndm', 'tldr', 'demo')
 def launch(*argv, **variables):
     environment = {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'}
     environment.update({'CUDA_VISIBLE_DEVICES': '', **variables})
-    process = subprocess.Popen(
-        [sys.executable, LAUNCH, *argv],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        cwd='/',
-    )
-    out, err = process.communicate(timeout=300)
-    return process.returncode, out.decode(), err.decode()
+    return launching.launch(*argv, folder='/', environment=environment)
 
 
 def printed(*argv, **variables):

@@ -27,7 +27,7 @@ def start(tmp_path):
         run.kill()
 
 
-@pytest.mark.parametrize('backend', ['mpi4py', pytest.param('horovod', marks=NO_HOROVOD)])
+@pytest.mark.parametrize('backend', ['mpi4py', pytest.param('horovod', marks=[NO_HOROVOD, pytest.mark.slow])])
 def test_a_rank_is_killed(start, backend):
     run = start(backend)
     os.kill(run.rank(1), signal.SIGKILL)
@@ -36,6 +36,7 @@ def test_a_rank_is_killed(start, backend):
     assert re.match(r'error: rank 1 of 2 on \S+ was killed by SIGKILL$', errors.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_a_rank_raises(start):
     run = start()
     os.kill(run.rank(1), signal.SIGINT)  # Python raises KeyboardInterrupt in this rank only
@@ -57,6 +58,7 @@ def test_sigterm_ends_all_ranks_in_good_order(start, tmp_path):
     assert latest_checkpoint(str(tmp_path / 'run' / 'policy')).endswith(f'-{step}')
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_all_ranks(start):
     run = start()
     run.launcher.send_signal(signal.SIGINT)
@@ -64,6 +66,7 @@ def test_ctrl_c_ends_all_ranks(start):
     assert (status, errors) == (130, '') and 'saved' not in output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('which', ['launcher', 'mpiexec'])
 def test_what_started_the_ranks_is_killed(start, which):
     run = start()

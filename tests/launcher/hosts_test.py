@@ -37,7 +37,7 @@ def missing():
 
 
 LACK = missing()
-pytestmark = pytest.mark.skipif(LACK is not None, reason=f'needs {LACK}')
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(LACK is not None, reason=f'needs {LACK}')]
 
 
 class TwoHosts:

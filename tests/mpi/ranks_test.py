@@ -38,6 +38,7 @@ def part(outcome, prefix):
     return {name[len(prefix) :]: value for name, value in outcome.items() if name.startswith(prefix)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'backend, case',
     [('mpi4py', case) for case in CASES] + [pytest.param('horovod', case, marks=NO_HOROVOD) for case in HOROVOD_CASES],
@@ -51,6 +52,7 @@ def test_ranks_compute_what_one_process_computes(outcomes, case, backend):
         np.testing.assert_allclose(many[name], one[name], rtol=1e-5, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('size', [1, 4])
 def test_statistics_are_of_the_whole_batch(outcomes, size):
     stats = part(outcomes[size], 'mpi4py/ppo/stats/')
@@ -82,6 +84,7 @@ def test_the_leftovers_of_a_killed_mpiexec_do_not_disturb_another(tmp_path):
     assert (process.returncode, said) == (0, b'')
 
 
+@pytest.mark.slow
 def test_the_backend_is_described(outcomes):
     for backend in BACKENDS:
         described = str(outcomes[4][f'{backend}/described'])

@@ -3,13 +3,11 @@
 import importlib.util
 import json
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from launching import launch
 from refusals import EXPERIMENT, Case, arguments, assert_line, good_labels, labels_with, refusal, write_files
-from repository import LAUNCH
 from small_models import save_model
 
 from lm_human_preferences.graph.tf_versions import new_session, tf
@@ -156,15 +154,9 @@ def test_check_finite():
 def launched(folder, ranks, *flags, command='train_reward'):
     """Return the one error line of a run in processes of its own."""
     argv = [word for word in arguments(Case('', '', flags=flags, command=command), folder) if word != '--mpi=1']
-    process = subprocess.Popen(
-        [sys.executable, LAUNCH, *argv, f'--mpi={ranks}'],
-        env=dict(os.environ, CUDA_VISIBLE_DEVICES=''),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 2, errors.decode()
-    (line,) = errors.decode().splitlines()
+    status, _, errors = launch(*argv, f'--mpi={ranks}', environment=dict(os.environ, CUDA_VISIBLE_DEVICES=''))
+    assert status == 2, errors
+    (line,) = errors.splitlines()
     assert line.startswith('error: ')
     return line[len('error: ') :]
 
@@ -185,7 +177,7 @@ def test_all_ranks_stop_with_one_line(tmp_path):
         assert json.load(file)['n_embd'] == 7
 
 
-@pytest.mark.parametrize('ranks', [1, pytest.param(2, marks=needs_mpi)])
+@pytest.mark.parametrize('ranks', [1, pytest.param(2, marks=[needs_mpi, pytest.mark.slow])])
 @pytest.mark.parametrize(
     'flag, expected',
     [

@@ -127,6 +127,7 @@ def has_resumed(output, has_policy):
     return 'resuming after step' in printed or (finished and not has_policy)
 
 
+@pytest.mark.slow
 def test_two_ranks_killed_at_random_moments_end_as_if_undisturbed(flags, ranked_run, tmp_path):
     status, whole, errors = launch(*flags(tmp_path / 'whole', True, STEPS), '--mpi=2')
     assert (status, errors) == (0, '')
@@ -160,6 +161,7 @@ def test_two_ranks_killed_at_random_moments_end_as_if_undisturbed(flags, ranked_
     assert steps == list(range(STEPS))
 
 
+@pytest.mark.slow
 def test_sigterm_to_the_launcher_saves_on_all_ranks(flags, ranked_run, tmp_path):
     save_dir, output = str(tmp_path / 'runs'), str(tmp_path / 'output.txt')
     long = [*flags(save_dir, False, 100000), '--run.save_interval=1000000']

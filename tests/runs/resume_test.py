@@ -42,6 +42,7 @@ def run_with_kills(kills, tmp_path, name, *arguments):
     return printed
 
 
+@pytest.mark.slow
 def test_both_steps_killed_at_random_moments_end_as_if_undisturbed(experiment, tmp_path):
     whole = run_with_kills(0, tmp_path, 'whole', 'train_policy', experiment, 'run')
     killed = run_with_kills(KILLS, tmp_path, 'killed', 'train_policy', experiment, 'run')
@@ -68,6 +69,7 @@ def check_tensorboard(folder, steps):
     assert times == sorted(times)
 
 
+@pytest.mark.slow
 def test_a_language_model_in_training_is_killed_too(experiment, tmp_path):
     run_with_kills(0, tmp_path, 'whole', 'train_lm', experiment, 'run')
     run_with_kills(2, tmp_path, 'killed', 'train_lm', experiment, 'run')

@@ -8,6 +8,7 @@ loading TensorFlow takes are saved: each run has a process, streams, environment
 launch.py ends. The forking process never creates a session, so it has none of TensorFlow's threads.
 """
 
+import gc
 import json
 import os
 import signal
@@ -39,6 +40,7 @@ def become(request: Dict[str, Any]) -> None:
 
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the terminal is for the tests
+    gc.freeze()  # a process that ends would search all of TensorFlow's objects for cycles, for a second
     for line in iter(sys.stdin.readline, ''):
         request = json.loads(line)
         pid = os.fork()
