@@ -145,11 +145,12 @@ def measure(stage: Stage, trainer: LmTrainer, batches: np.ndarray, step: int) ->
 
 
 def report_step(stage: Stage, step: int, num_steps: int, loss: float) -> None:
-    """Write the loss of a step, every `run.log_interval` steps."""
+    """Write the loss of a step, and print it every `run.log_interval` steps."""
+    stats = {'loss': float(stage.ranks.mean(loss))}
+    stage.summaries.write(stats, step)
+    line = stage.show(stats, ['loss'])
     if step % stage.hparams.run.log_interval == 0:
-        stats = {'loss': float(stage.ranks.mean(loss))}
-        stage.summaries.write(stats, step)
-        stage.say(f'language model step {step + 1}/{num_steps}  {stage.show(stats, ["loss"])}')
+        stage.say(f'language model step {step + 1}/{num_steps}  {line}')
 
 
 def report_epoch(stage: Stage, step: int, epoch: int, loss: float, held_out_loss: float) -> None:

@@ -7,6 +7,7 @@ divergence from the initial language model, and take a few epochs of clipped pol
 import contextlib
 import copy
 import functools
+import math
 from typing import Dict, List, Optional, Tuple
 
 import numpy as np
@@ -27,10 +28,10 @@ from lm_human_preferences.runs.divergence import check_finite
 from lm_human_preferences.runs.run_folder import POLICY
 from lm_human_preferences.runs.samples import keep_samples
 from lm_human_preferences.training_stage import Stage
-from lm_human_preferences.utils.progress import say
 from lm_human_preferences.utils.text import one_line
 
-SAMPLES_SHOWN = 4
+NUM_SHOWN = 4  # samples before and after fine-tuning, and for TensorBoard
+NUM_LOGGED = 3  # samples at each log interval
 TEXTS_EVERY = 10  # log intervals
 FIGURES_SHOWN = ('objective/score', 'objective/kl', 'objective/entropy')
 
@@ -69,7 +70,7 @@ def train_new_reward_model(hparams: HParams, save_dir: str) -> None:
 def fine_tune(hparams: HParams, reward_model: str, online: Optional[OnlineRewardModel] = None) -> None:
     """Run PPO against the reward model at `reward_model`, which `online` trains anew as labels come in."""
     stage = Stage(hparams, POLICY, events='ppo')
-    num_steps = max(1, hparams.ppo.total_episodes // hparams.ppo.batch_size)
+    num_steps = math.ceil(hparams.ppo.total_episodes / hparams.ppo.batch_size)
     if stage.step >= num_steps:
         stage.say(f'the policy in {hparams.run.save_dir} is finished: {stage.step} steps')
         return
@@ -195,21 +196,20 @@ def report(
     stats: Dict[str, float],
     encoding: Encoding,
 ) -> None:
-    """Write a step's statistics for TensorBoard and the terminal, and its samples before and after fine-tuning."""
+    """Write the statistics of a step, and every `run.log_interval` steps print them with a few samples."""
     figures = stage.show(stats, FIGURES_SHOWN)
-    is_last = step == num_steps - 1
+    is_first, is_last = step == 0, step == num_steps - 1
+    stage.summaries.write(stats, step)
     if stage.is_logged(step, num_steps):
+        lines = sample_lines(rollout, stats['objective/kl_coef'], encoding)
         if step % (TEXTS_EVERY * stage.hparams.run.log_interval) == 0 or is_last:
-            stage.summaries.write_texts('samples', sample_lines(rollout, encoding), step)
+            stage.summaries.write_texts('samples', lines[:NUM_SHOWN], step)
         stage.summaries.write_histogram('objective/scores', rollout['scores'], step)
-        stage.summaries.write(stats, step)
-        stage.say(f'step {step + 1}/{num_steps}  {figures}')
-    if step == 0 and stage.ranks.is_first:
-        show_samples('Samples before fine-tuning:', rollout, encoding)
-        if stage.run_folder:
-            keep_samples(stage.run_folder, sample_rows('initial', rollout, encoding))
-    if is_last and stage.ranks.is_first:
-        show_samples('Samples after fine-tuning:', rollout, encoding)
+        stage.say('\n  '.join([f'step {step + 1}/{num_steps}  {figures}', *lines[:NUM_LOGGED]]))
+        for title in ['Samples before fine-tuning:'] * is_first + ['Samples after fine-tuning:'] * is_last:
+            stage.say('\n'.join(['', title, *(f'  {line}' for line in lines[:NUM_SHOWN]), '']))
+    if is_first and stage.run_folder:
+        keep_samples(stage.run_folder, sample_rows('initial', rollout, encoding))
 
 
 def keep_final_samples(stage: Stage, trainer: PPOTrainer, task: Task) -> None:
@@ -222,17 +222,11 @@ def keep_final_samples(stage: Stage, trainer: PPOTrainer, task: Task) -> None:
     keep_samples(stage.run_folder, sample_rows('fine-tuned', rollout, task.encoding))
 
 
-def sample_lines(rollout: Dict[str, np.ndarray], encoding: Encoding) -> List[str]:
-    """A few queries and responses with score and KL, one a line."""
+def sample_lines(rollout: Dict[str, np.ndarray], kl_coef: float, encoding: Encoding) -> List[str]:
+    """Return queries and responses, one a line, with score, KL (nats) and their total: score − kl_coef·KL."""
     lines = []
-    for i in range(min(SAMPLES_SHOWN, len(rollout['queries']))):
-        query = one_line(encoding.decode(rollout['queries'][i]))
-        response = one_line(encoding.decode(rollout['truncated'][i]))
+    for i, score in enumerate(rollout['scores'][:NUM_SHOWN]):
+        query, response = (one_line(encoding.decode(rollout[name][i])) for name in ('queries', 'truncated'))
         kl = float((rollout['logprobs'][i] - rollout['ref_logprobs'][i]).sum())
-        lines.append(f'{query} ▸ {response}   [score {rollout["scores"][i]:.2f}, KL {kl:.1f}]')
+        lines.append(f'{query} ▸ {response}   [score {score:.2f}, KL {kl:.1f}, total {score - kl_coef * kl:.2f}]')
     return lines
-
-
-def show_samples(title: str, rollout: Dict[str, np.ndarray], encoding: Encoding) -> None:
-    """Print a few queries and responses with score and KL."""
-    say('\n'.join(['', title, *(f'  {line}' for line in sample_lines(rollout, encoding)), '']))

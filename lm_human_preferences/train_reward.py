@@ -16,7 +16,7 @@ from lm_human_preferences.runs.divergence import check_finite
 from lm_human_preferences.runs.run_folder import REWARD_MODEL
 from lm_human_preferences.training_stage import Stage
 
-FIGURES_SHOWN = ('loss', 'accuracy', 'correlation')
+FIGURES_SHOWN = ('loss', 'accuracy', 'corr')
 
 
 def train(hparams: HParams) -> None:
@@ -61,10 +61,11 @@ def train(hparams: HParams) -> None:
             lr = hparams.lr * (1 - step / num_steps)
             stats = trainer.step({name: values[share] for name, values in labels.items()}, lr)
             check_finite(stats, step + 1)
+            stats = stage.ranks.mean_stats(stats)
+            stage.summaries.write(stats, step)
+            figures = stage.show(stats, FIGURES_SHOWN)
             if stage.is_logged(step, num_steps):
-                stats = stage.ranks.mean_stats(stats)
-                stage.summaries.write(stats, step)
-                stage.say(f'reward model step {step + 1}/{num_steps}  {stage.show(stats, FIGURES_SHOWN)}')
+                stage.say(f'reward model step {step + 1}/{num_steps}  {figures}')
             if step + 1 < num_steps:
                 stage.after_step(step + 1, queries.position)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 
 import numpy as np
 import pytest
@@ -137,6 +138,39 @@ def test_policy_run_with_a_new_reward_model(tmp_path):
     values = checkpoint_values(os.path.join(run, 'policy'))
     assert {'policy/model/wte', 'ref_policy/model/wte', 'policy/model/heads/value/w'} <= set(values)
     assert np.abs(values['policy/model/wte'] - values['ref_policy/model/wte']).max() > 1e-3
+
+
+def test_every_step_is_in_the_event_file_and_three_samples_at_each_interval(tmp_path, capsys):
+    """40 episodes in batches of 16 are 3 steps: a part of a batch counts as a whole one."""
+    run = str(tmp_path)
+    overrides = {'ppo.total_episodes': 40, 'ppo.batch_size': 16, 'run.log_interval': 2, 'rewards.trained_model': 'test'}
+    train_policy.train(policy_hparams(**dict(overrides, **{'run.save_dir': run})))
+    stats = events(os.path.join(run, 'tb', 'ppo'))
+    assert all([step for step, _ in points] == [0, 1, 2] for points in stats.values())
+    assert [value for _, value in stats['elapsed/episodes']] == [16, 32, 48]
+    blocks = re.split(r'^step ', capsys.readouterr().out, flags=re.MULTILINE)[1:]
+    assert [block.split()[0] for block in blocks] == ['1/3', '3/3']
+    for block in blocks:
+        samples = re.findall(r'^  .* ▸ .*\[score (\S+), KL (\S+), total (\S+)\]$', block.split('\n\n')[0], re.MULTILINE)
+        assert len(samples) == 3
+        for score, kl, total in np.array(samples, float):
+            assert total == pytest.approx(score - 0.2 * kl, abs=0.02)
+
+
+def test_ratings_report_the_labels_and_the_correlation(tmp_path):
+    """The statistics of 2019 for the type scalar_rating, at every step."""
+    labels = [dict(query=[1, 2], sample=[i % 20, 3, 4], score=float(i)) for i in range(16)]
+    (tmp_path / 'labels.json').write_text(json.dumps(labels))
+    overrides = {'labels.type': 'scalar_rating', 'labels.source': str(tmp_path / 'labels.json'), 'run.log_interval': 5}
+    train_reward.train(reward_hparams(**dict(overrides, **{'run.save_dir': str(tmp_path)})))
+    stats = events(str(tmp_path / 'tb' / 'reward_model'))
+    assert set(stats) == {'loss', 'error', 'label_mean', 'label_var', 'corr'}
+    order = np.random.RandomState(1).permutation(16)
+    for step, mean in stats['label_mean']:
+        assert mean == pytest.approx(order[8 * step : 8 * step + 8].mean())
+    for step, variance in stats['label_var']:
+        assert variance == pytest.approx(order[8 * step : 8 * step + 8].var())
+    assert [step for step, _ in stats['corr']] == [0, 1] and all(abs(corr) <= 1 for _, corr in stats['corr'])
 
 
 def test_policy_learns_what_is_rewarded(tmp_path):

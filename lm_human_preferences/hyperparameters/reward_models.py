@@ -89,7 +89,10 @@ class TrainRewardHParams(HParams):
     lr: float = hparam(5e-5, 'Learning rate of the first step. It falls linearly to 0.')
     rollout_batch_size: int = hparam(64, 'Responses sampled at a time for normalization, over all ranks.')
     normalize_samples: int = hparam(
-        0, "Samples of the initial policy that measure the rewards' mean and standard deviation (section 2)."
+        0, "Samples that measure the rewards' mean and std (section 2), rounded up to whole rollout batches."
+    )
+    normalize_truncated: bool = hparam(
+        False, 'Measure rewards of truncated samples, as PPO scores them. Off: of whole samples, as in 2019.'
     )
     debug_normalize: int = hparam(0, 'Samples that measure the rewards again after normalization. 0: none.')
     normalize_before: bool = hparam(

@@ -18,14 +18,15 @@ def best_of_n_loss(rewards: tf.Tensor, best: tf.Tensor) -> Dict[str, tf.Tensor]:
 
 
 def scalar_rating_loss(rewards: tf.Tensor, scores: tf.Tensor, mean: Mean = tf.reduce_mean) -> Dict[str, tf.Tensor]:
-    """Compute the squared error between `rewards` and people's `scores`, both [batch], and Pearson's correlation.
+    """Compute the squared error between `rewards` and people's `scores`, both [batch], and Pearson's `corr`.
 
     `mean` averages over the whole batch. The tensors may be one rank's share of it.
     """
     error = tf.reduce_mean(tf.squared_difference(rewards, scores))
     (mean_reward, var_reward), (mean_score, var_score) = moments(rewards, mean), moments(scores, mean)
     covariance = mean((rewards - mean_reward) * (scores - mean_score))
-    return dict(loss=error, error=error, correlation=covariance * tf.rsqrt(var_reward * var_score + 1e-12))
+    corr = covariance * tf.rsqrt(var_reward * var_score + 1e-12)
+    return dict(loss=error, error=error, label_mean=mean_score, label_var=var_score, corr=corr)
 
 
 def scalar_compare_loss(rewards: tf.Tensor, difference: tf.Tensor) -> Dict[str, tf.Tensor]:

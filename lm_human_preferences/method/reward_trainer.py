@@ -54,14 +54,12 @@ class RewardTrainer:
 
     def _build_sampling(self, task, ranks):
         hparams = self.hparams
-        rollouts = hparams.rollout_batch_size
-        if hparams.normalize_samples:
-            rollouts = min(rollouts, hparams.normalize_samples)
-        self.rollout_batch = -(-rollouts // ranks.size)
+        self.rollout_batch = -(-hparams.rollout_batch_size // ranks.size)
         self._queries = tf.placeholder(tf.int32, [self.rollout_batch, hparams.task.query_length], name='queries')
         self._uniforms = tf.placeholder(tf.float32, [self.rollout_batch, hparams.task.response_length], name='uniforms')
-        responses, _ = task.truncate(self.ref_policy.respond(self._queries, self._uniforms)['responses'])
-        self._sample_rewards = self.reward_model.rewards(self._queries, responses)
+        self._responses = self.ref_policy.respond(self._queries, self._uniforms)['responses']
+        scored = task.truncate(self._responses)[0] if hparams.normalize_truncated else self._responses
+        self._sample_rewards = self.reward_model.rewards(self._queries, scored)
 
     def load(self, initial_model: TrainedModel, is_new: bool) -> List[tf.Variable]:
         """Set the reference policy, and in a new run the reward model too, to the initial language model's weights.
@@ -80,7 +78,7 @@ class RewardTrainer:
         return run_with_stats(tf.get_default_session(), self._train_op, self._stats, feed)
 
     def sample_rewards(self, queries: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
-        """Return rewards [rollout_batch] of what the initial policy responds.
+        """Return the rewards [rollout_batch] of responses of the initial policy, whole or truncated as the run asks.
 
         Args:
           queries: [rollout_batch, query_length].
@@ -117,7 +115,7 @@ class Normalizer:
         say(line, self._ranks.is_first)
 
     def _measure(self, num_samples: int, stage: str, random: np.random.RandomState) -> Tuple[float, float]:
-        """Mean and standard deviation of the rewards of at least `num_samples` samples, over all ranks."""
+        """Mean and standard deviation of rewards over all ranks, on at least `num_samples` samples (whole batches)."""
         trainer = self._trainer
         length = trainer.hparams.task.response_length
         num_batches = -(-num_samples // (trainer.rollout_batch * self._ranks.size))

@@ -54,7 +54,7 @@ SECTIONS = [  # heading, event folder, charts
     (
         'Reward model training',
         'reward_model',
-        [Chart('Loss', 'loss'), Chart('Agreement with people', 'accuracy'), Chart('Correlation', 'correlation')],
+        [Chart('Loss', 'loss'), Chart('Agreement with people', 'accuracy'), Chart('Correlation', 'corr')],
     ),
     ('Language model training', 'lm', [Chart('Loss', 'loss'), Chart('Held-out loss', 'held_out_loss')]),
 ]

@@ -22,6 +22,8 @@ from lm_human_preferences.runs.run_folder import (
 from lm_human_preferences.runs.samples import read_samples
 from lm_human_preferences.utils.json_files import read_json
 
+_OLDER_TAGS = {'correlation': 'corr'}
+
 
 class RunData(NamedTuple):
     """The data of one run."""
@@ -118,11 +120,17 @@ def _load(folder: str, name: str) -> RunData:
         name=name,
         command=command,
         hparams=_flat(hparams),
-        curves={events: read_curves(os.path.join(folder, EVENTS, events)) for events in EVENT_FOLDERS},
+        curves={events: _curves(os.path.join(folder, EVENTS, events)) for events in EVENT_FOLDERS},
         results=read_results(folder),
         samples=held_out or read_samples(os.path.join(folder, SAMPLES_FILE)),
         held_out=bool(held_out),
     )
+
+
+def _curves(folder: str) -> Dict[str, Curve]:
+    """Return the curves of an event folder by their tags of today."""
+    curves = read_curves(folder)
+    return {_OLDER_TAGS.get(tag, tag): curve for tag, curve in curves.items()}
 
 
 def _flat(nested: Dict[str, Any], prefix: str = '') -> Dict[str, str]:

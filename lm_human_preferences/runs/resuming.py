@@ -15,7 +15,7 @@ RESUME = ('on', 'off', 'overwrite')
 _LENGTH = re.compile(r'(ppo\.total_episodes|epochs)\Z')
 _MAY_CHANGE = re.compile(
     _LENGTH.pattern
-    + r'|(.*\.)?(run\.(log_interval|save_interval|save_dir)|labels\.schedule\.(ahead|instructions|port))\Z'
+    + r'|(.*\.)?(run\.(log_interval|save_interval|save_dir)|labels\.schedule\.(num_ahead|instructions|port))\Z'
 )
 
 
@@ -34,7 +34,7 @@ def is_finished(command: str, hparams: HParams, num_ranks: int) -> bool:
     if os.path.exists(begun_with):
         saved = type(hparams)()
         try:
-            saved.override_from_json_file(begun_with)
+            saved.override_from_json_file(begun_with, amend=_with_older_values)
         except AttributeError as error:
             raise UserError(str(error)) from error
         _refuse_other_values(saved, hparams)
@@ -57,11 +57,19 @@ def check_same_run(saved: Dict[str, Any], now: HParams) -> HParams:
     """
     begun = type(now)()
     try:
-        begun.override_from_nested_dict(saved)
+        begun.override_from_nested_dict(_with_older_values(saved))
     except (AttributeError, ValueError) as error:
         raise UserError(f'{now.run.save_dir} holds a run of another kind ({error}): give another NAME') from error
     _refuse_other_values(begun, now)
     return begun
+
+
+def _with_older_values(saved: Dict[str, Any]) -> Dict[str, Any]:
+    """Return saved hyperparameters with what runs did before a field existed, where they lack that field."""
+    values = {key: _with_older_values(value) if isinstance(value, dict) else value for key, value in saved.items()}
+    if 'normalize_samples' in values:
+        values.setdefault('normalize_truncated', True)
+    return values
 
 
 def _refuse_other_values(begun: HParams, now: HParams) -> None:

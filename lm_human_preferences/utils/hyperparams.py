@@ -15,7 +15,20 @@ import re
 import sys
 import typing
 from dataclasses import dataclass
-from typing import Any, ClassVar, Dict, FrozenSet, Iterator, List, NamedTuple, Optional, Sequence, TextIO, Tuple
+from typing import (
+    Any,
+    Callable,
+    ClassVar,
+    Dict,
+    FrozenSet,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+    TextIO,
+    Tuple,
+)
 
 from lm_human_preferences.utils.errors import did_you_mean, short
 from lm_human_preferences.utils.json_files import read_json
@@ -139,13 +152,18 @@ class HParams:
         """Set fields from dictionaries nested like the groups; a dictionary switches its group on, None off."""
         self.override_from_dict(self.flattened(nested))
 
-    def override_from_json_file(self, path: str) -> None:
-        """Set fields from a JSON file that holds a result of `to_nested_dict`; errors name the file."""
+    def override_from_json_file(
+        self, path: str, amend: Callable[[Dict[str, Any]], Dict[str, Any]] = lambda nested: nested
+    ) -> None:
+        """Set fields from a JSON file that holds a result of `to_nested_dict`; errors name the file.
+
+        `amend` may change what the file holds.
+        """
         nested = read_json(path)
         if not isinstance(nested, dict):
             raise ValueError(f'{path} should hold a JSON object, not {type(nested).__name__}')
         try:
-            self.override_from_nested_dict(nested)
+            self.override_from_nested_dict(amend(nested))
         except (AttributeError, ValueError) as error:
             raise type(error)(f'{path}: {error}') from None
 

@@ -101,6 +101,7 @@ def test_the_papers_experiments(name):
         'lr': reward[1],
         'rollout_batch_size': reward[2],
         'normalize_samples': 256,
+        'normalize_truncated': False,
         'debug_normalize': 0,
         'normalize_before': True,
         'normalize_after': True,

@@ -68,6 +68,7 @@ def test_defaults_are_the_public_ones():
         'lr': 5e-5,
         'rollout_batch_size': 64,
         'normalize_samples': 0,
+        'normalize_truncated': False,
         'debug_normalize': 0,
         'normalize_before': False,
         'normalize_after': False,

@@ -221,6 +221,39 @@ def test_truncation(golden, session):
     np.testing.assert_array_equal(valid, numbers['valid'])
 
 
+@pytest.mark.parametrize('truncated', [False, True])
+def test_normalization_measures_whole_responses(golden_dir, session, truncated):
+    """The reference measures the rewards of its samples as sampled; truncated ones are another measure."""
+    with np.load(os.path.join(golden_dir, 'normalization.npz'), allow_pickle=False) as arrays:
+        numbers = {key: arrays[key] for key in arrays}
+    params = recorded(numbers, 'param/reward_model/model/')
+    size = ModelHParams(
+        n_vocab=int(numbers['n_vocab']),
+        n_ctx=len(params['wpe']),
+        n_embd=params['wpe'].shape[1],
+        n_head=int(numbers['n_head']),
+        n_layer=sum(name.endswith('ln_1/g') for name in params),
+    )
+    hparams = TrainRewardHParams(normalize_samples=64, rollout_batch_size=64, normalize_truncated=truncated)
+    hparams.task.query_length, hparams.task.response_length = (numbers[n].shape[1] for n in ('queries', 'responses'))
+    hparams.task.truncate_token, hparams.task.truncate_after = (
+        int(numbers[name]) for name in ('truncate_token', 'truncate_after')
+    )
+    hparams.labels.type, hparams.task.policy.temperature = 'best_of_4', 1.0
+    encoding = Encoding('own', {str(i): i for i in range(size.n_vocab)}, [])
+    assert encoding.padding_token == int(numbers['padding_token'])
+    trainer = RewardTrainer(hparams, Task(hparams.task, encoding), size, Ranks())
+    load(session, numbers, 'param/')
+    # The reference's samples take the place of ours.
+    feed = {trainer._queries: numbers['queries'], trainer._responses: numbers['responses']}
+    rewards = session.run(trainer._sample_rewards, feed)
+    gain_bias = normalizing_gain_bias(rewards.mean(), rewards.std())
+    if truncated:
+        assert np.abs(np.subtract(gain_bias, numbers['gain_bias'])).min() > 0.1
+    else:
+        assert_close(gain_bias, numbers['gain_bias'])
+
+
 def test_adaptive_kl(golden):
     numbers = golden.numbers('adaptive_kl')
     coef = float(numbers['init'])
