@@ -51,9 +51,15 @@ test: install
 test-all: install
 	$(BIN)/python -m pytest tests -q
 
+# Style, and the contracts between the package's folders in pyproject.toml.
 lint: environment
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+ifneq ($(filter 3.7 3.9,$(PYTHON_VERSION)),)
+	@echo 'The contracts between folders are checked on Python 3.10 or later.'
+else
+	$(BIN)/lint-imports
+endif
 
 format: environment
 	$(BIN)/ruff check --fix .
