@@ -1,3 +1,5 @@
+"""Fixtures for all tests. Helpers that tests import are modules of tests/support."""
+
 import asyncio
 import os
 import shutil
@@ -16,19 +18,19 @@ from tiny_run import TinyRun  # noqa: E402
 
 from lm_human_preferences.remote import storage, transports  # noqa: E402
 
-# A shell has what it starts in the background ignore Ctrl-C, and that would pass on to the processes of the tests.
+# A shell makes background processes ignore Ctrl-C. Without this line, processes that tests start would ignore it, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope='session')
 def golden_dir():
-    """Folder of the numbers recorded from the reference; GOLDEN_DIR names another of the same form."""
+    """Return the folder of numbers recorded from the 2019 code. GOLDEN_DIR names another folder of that form."""
     return os.environ.get('GOLDEN_DIR') or os.path.join(ROOT, 'tests', 'golden')
 
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """An empty cache folder of the test's own."""
+    """Return an empty cache folder for this test alone."""
     monkeypatch.setenv('LM_HUMAN_PREFERENCES_CACHE', str(tmp_path / 'cache'))
     (tmp_path / 'cache').mkdir()
     return tmp_path / 'cache'
@@ -36,43 +38,43 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def web():
-    """A web server without any file."""
+    """Return a web server that has no files yet."""
     with loopback.WebServer().running() as server:
         yield server
 
 
 @pytest.fixture(scope='session')
 def cloud():
-    """Google Cloud Storage on this machine, with the bucket `bucket`; STORAGE_EMULATOR_HOST names it from now on."""
+    """Return an emulated Google Cloud Storage with the bucket `bucket`. STORAGE_EMULATOR_HOST names it from then on."""
     server = loopback.CloudStorage('bucket')
-    os.environ['STORAGE_EMULATOR_HOST'] = server.url  # before google-cloud-storage is loaded, which reads it then
+    os.environ['STORAGE_EMULATOR_HOST'] = server.url  # google-cloud-storage reads it when it is loaded
     yield server
     server.stop()
 
 
 @pytest.fixture
 def quick_retries(monkeypatch):
-    """Pauses and time limits of a download short enough for a test."""
+    """Shorten the pauses and time limits of downloads."""
     monkeypatch.setattr(storage, 'FIRST_PAUSE', 0.01)
     monkeypatch.setattr(transports, 'STALL_SECONDS', 0.5)
 
 
 @pytest.fixture
 def mirror(web, cloud, monkeypatch):
-    """A web server in place of the new home of the data of 2019; their old home has none of it."""
+    """Return a web server that stands for the new place of the 2019 data. The old place has none of it."""
     monkeypatch.setenv('LM_HUMAN_PREFERENCES_PUBLISHED', web.url + '/')
     return web
 
 
 @pytest.fixture(scope='session')
 def tiny_run(tmp_path_factory):
-    """A finished run of `train_policy` with its reward model; tests leave it as it is, evaluations aside."""
+    """Return a finished run of `train_policy` with its reward model. Tests may evaluate it, and change nothing else."""
     return TinyRun(str(tmp_path_factory.mktemp('runs')))
 
 
 @pytest.fixture(scope='module')
 def chromium():
-    """A Chromium of this machine without a window, driven by Playwright; CHROMIUM=PATH names one."""
+    """Return a headless Chromium of this machine, driven by Playwright. CHROMIUM=PATH names another one."""
     playwright = pytest.importorskip('playwright.sync_api', reason='needs the Python package playwright')
     names = ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable')
     path = os.environ.get('CHROMIUM') or next(filter(None, map(shutil.which, names)), None)
@@ -85,5 +87,5 @@ def chromium():
             browser.close()
     finally:
         if sys.version_info < (3, 8):
-            # There Playwright leaves a handler of SIGCHLD behind that nothing reads from, and Python complains.
+            # On Python 3.7 Playwright leaves a SIGCHLD handler behind that nothing reads from; Python would warn.
             asyncio.get_child_watcher().attach_loop(None)

@@ -1,4 +1,4 @@
-"""Servers on this machine for tests: a web server that misbehaves on demand, and Google Cloud Storage's protocol."""
+"""Servers on this machine: a web server that fails on demand, and an emulated Google Cloud Storage."""
 
 import base64
 import contextlib
@@ -14,11 +14,11 @@ from urllib.parse import unquote, urlsplit
 
 
 class WebServer(http.server.ThreadingHTTPServer):
-    """Serves `files` ({path: bytes}). `faults[path]` are the faults of its next answers, one each:
+    """Serve `files` ({path: bytes}).
 
-    a status (`403`), a pair (`(503, {'Retry-After': '1'})`), 'cut' (half of the body), 'wrong' (another byte in it),
-    'stall' (half of the body, then silence). `bodies` counts the bodies sent for each path, `requests` keeps
-    (path, Range header).
+    `faults[path]` lists one fault for each of the next answers: a status (`403`), a status with headers
+    (`(503, {'Retry-After': '1'})`), 'cut' (half of the body), 'wrong' (the last byte differs), or 'stall' (half of
+    the body, then silence). `bodies` counts the bodies sent for each path. `requests` lists (path, Range header).
     """
 
     daemon_threads = True
@@ -35,7 +35,7 @@ class WebServer(http.server.ThreadingHTTPServer):
         return f'{self.scheme}://127.0.0.1:{self.server_port}'
 
     def handle_error(self, request, client_address):
-        pass  # clients that hang up are what some tests are about
+        pass  # in some tests the client hangs up on purpose
 
     @contextlib.contextmanager
     def running(self):
@@ -103,7 +103,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 class CloudStorage:
-    """Google Cloud Storage's protocol, spoken by gcp-storage-emulator in a process of its own."""
+    """Google Cloud Storage, emulated by gcp-storage-emulator in a separate process."""
 
     def __init__(self, bucket):
         self.bucket = bucket
@@ -147,11 +147,11 @@ class CloudStorage:
                     self.put(f'{name}/{os.path.relpath(path, str(folder))}', f.read())
 
     def objects(self, prefix=''):
-        """{name: contents} of the objects whose names begin so."""
+        """Return {name: contents} of the objects whose names start with `prefix`."""
         import requests
 
         return {blob.name: requests.get(blob.media_link).content for blob in self.blobs(prefix)}
 
     def blobs(self, prefix=''):
-        """What is known of the objects whose names begin so."""
+        """Return the metadata of the objects whose names start with `prefix`."""
         return list(self._bucket().list_blobs(prefix=prefix))

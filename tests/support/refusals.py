@@ -1,4 +1,4 @@
-"""Tables of bad input: what is given to the command line, and the one line that it should answer."""
+"""Tables of bad input: arguments and files for the command line, and the one line of error that it should print."""
 
 import json
 import os
@@ -9,7 +9,7 @@ import pytest
 
 from lm_human_preferences.launcher import command_line
 
-# An experiment on built-in names; its labels are in a file, so that a table can spoil them.
+# An experiment on built-in names. Its labels are in a file, so that a case can replace them.
 EXPERIMENT = """
 run: {seed: 1, log_interval: 1}
 task: {query_length: 2, response_length: 3, query_dataset: test, policy: {initial_model: test}}
@@ -24,11 +24,11 @@ train_lm:
   sequence_length: 4
   batch_size: 2
 """
-FOLDER = object()  # as the content of a file: a folder in its place
+FOLDER = object()  # given as the content of a file, it makes a folder instead
 
 
 class Case(NamedTuple):
-    """Bad input. In the texts DIR is the folder of the test, and in `expected` … is a library's wording."""
+    """Bad input. In all texts, DIR is the folder of the test. In `expected`, … stands for the wording of a library."""
 
     name: str
     expected: str
@@ -43,13 +43,13 @@ def table(*cases: Case):
 
 
 def good_labels(**answers) -> List[Dict[str, Any]]:
-    """Eight labels that fit EXPERIMENT; `answers` take the place of `best`."""
+    """Return eight labels that fit EXPERIMENT. `answers` replace the field `best`."""
     samples = {f'sample{k}': [k, 1, 26] for k in range(4)}
     return [dict(samples, sample=[1, 2, 27], query=[i, 27], **(answers or {'best': i % 4})) for i in range(8)]
 
 
 def labels_with(entry: int = 5, without: str = '', **fields) -> List[Dict[str, Any]]:
-    """Labels of which one has other fields."""
+    """Return labels; the one at `entry` has the given fields, and lacks the field `without`."""
     labels = good_labels()
     labels[entry].update(fields)
     labels[entry].pop(without, None)
@@ -68,13 +68,13 @@ def write_files(folder: str, files: Dict[str, Any]) -> None:
 
 
 def arguments(case: Case, folder: str) -> List[str]:
-    """The command line of a case in a folder where its files are."""
+    """Return the arguments of a case whose files are in `folder`."""
     flags = [flag.replace('DIR', folder) for flag in case.flags]
     return [case.command, f'{folder}/tiny.yaml', 'run', f'--save_dir={folder}/save', '--mpi=1', *flags]
 
 
 def refusal(capsys, argv: Sequence[str]) -> str:
-    """The line with which the command line, in this process, refuses its arguments."""
+    """Run the command line in this process, and return the one line with which it refuses its arguments."""
     capsys.readouterr()
     with pytest.raises(SystemExit) as end:
         command_line.main(list(argv))
@@ -87,14 +87,14 @@ def refusal(capsys, argv: Sequence[str]) -> str:
 
 
 def assert_line(line: str, expected: str, folder: str = '') -> None:
-    """Compare a line with the expected one, in which … stands for anything."""
+    """Compare a line with the expected one. In the expected line, … stands for any text."""
     expected = re.sub(r'(?<![\w=])DIR\b', lambda _: folder, expected)  # not in SAVE_DIR, nor in --flag=DIR
     pattern = '.*'.join(map(re.escape, expected.split('…')))
     assert re.match(pattern + r'\Z', line), f'\nexpected: {expected}\n but got: {line}'
 
 
 def check(case: Case, tmp_path, capsys) -> None:
-    """Give a case to the command line, in this process, and compare its answer."""
+    """Run a case in this process, and compare the line that the command line prints."""
     folder = str(tmp_path)
     write_files(folder, {'tiny.yaml': EXPERIMENT, 'labels.json': good_labels(), **case.files})
     assert_line(refusal(capsys, arguments(case, folder)), case.expected, folder)

@@ -1,4 +1,4 @@
-"""Where this repository and its tests are."""
+"""Paths of this repository, of its tests and of launch.py."""
 
 import os
 

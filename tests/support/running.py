@@ -1,4 +1,4 @@
-"""A run of launch.py that goes on for hours, for the tests that end it."""
+"""A run of launch.py that would take hours, for tests that stop it."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ train_policy: {ppo: {batch_size: 16, total_episodes: EPISODES, lr: 1e-3}}
 
 
 def command(folder, *flags, episodes=1600000):
-    """Fine-tune a tiny policy in FOLDER/run."""
+    """Return the command that fine-tunes a tiny policy in FOLDER/run."""
     definition = os.path.join(folder, 'tiny.yaml')
     with open(definition, 'w') as f:
         f.write(DEFINITION.replace('EPISODES', str(episodes)))
@@ -26,7 +26,7 @@ def command(folder, *flags, episodes=1600000):
 
 
 class Running:
-    """The processes of a long run in a folder of its own, from its second step on."""
+    """A long run in a folder of its own, and its processes. It has finished its second step when `__init__` returns."""
 
     def __init__(self, folder, *flags, prefix=(), env=None):
         self.folder = folder
@@ -40,7 +40,7 @@ class Running:
         raise AssertionError(self.launcher.stderr.read().decode())
 
     def processes(self):
-        """{pid: environment} of all processes that have the run's folder among their arguments."""
+        """Return {pid: environment} of all processes whose arguments contain the run's folder."""
         found = {}
         for name in filter(str.isdigit, os.listdir('/proc')):
             try:
@@ -55,7 +55,7 @@ class Running:
         return found
 
     def rank(self, number):
-        """The process of one rank."""
+        """Return the process id of one rank."""
         return next(
             pid
             for pid, variables in self.processes().items()
@@ -63,7 +63,7 @@ class Running:
         )
 
     def mpiexec(self):
-        """The process that starts the ranks."""
+        """Return the process id of mpiexec, which starts the ranks."""
         return next(
             pid
             for pid, variables in self.processes().items()
@@ -71,19 +71,20 @@ class Running:
         )
 
     def end(self):
-        """Wait until it has ended, by itself, with all its processes: (status, standard output, its errors)."""
+        """Wait until all processes have ended by themselves; return (status, standard output, standard error)."""
         output, errors = self.launcher.communicate(timeout=30)
         self.wait_until_nothing_is_left()
         return self.launcher.returncode, output.decode(), errors.decode()
 
     def wait_until_nothing_is_left(self):
+        """Wait at most 30 seconds until no process of the run is left."""
         deadline = time.time() + 30
         while self.processes() and time.time() < deadline:
             time.sleep(0.1)
         assert not self.processes()
 
     def kill(self):
-        """End whatever is left of it."""
+        """Kill the processes that are left."""
         for pid in self.processes():
             os.kill(pid, 9)
         self.launcher.communicate()

@@ -1,4 +1,4 @@
-"""Small models with random parameters, as OpenAI published theirs and as this package saves them."""
+"""Small models with random parameters, in OpenAI's format and in that of this package."""
 
 import json
 import os
@@ -17,7 +17,7 @@ SMALL = ModelHParams(n_vocab=27, n_ctx=8, n_embd=6, n_head=2, n_layer=1)
 
 
 def gpt2_variables(n_vocab, n_ctx, n_embd, n_layer):
-    """Names and shapes in OpenAI's checkpoint of a GPT-2."""
+    """Return {name: shape} of the variables in OpenAI's checkpoint of a GPT-2."""
     shapes = {'wpe': [n_ctx, n_embd], 'wte': [n_vocab, n_embd], 'ln_f/g': [n_embd], 'ln_f/b': [n_embd]}
     for layer in range(n_layer):
         for norm in ('ln_1', 'ln_2'):
@@ -34,7 +34,7 @@ def gpt2_variables(n_vocab, n_ctx, n_embd, n_layer):
 
 
 def write_gpt2(folder, n_vocab, n_ctx, n_embd, n_head, n_layer):
-    """Write a folder as OpenAI published its models, with random parameters; returns some of them."""
+    """Write a model folder in OpenAI's format with random parameters; return the smaller ones: {name: value}."""
     values = {}
     with tf.Graph().as_default() as graph, new_session(graph) as session:
         variables = [
@@ -52,7 +52,7 @@ def write_gpt2(folder, n_vocab, n_ctx, n_embd, n_head, n_layer):
 
 
 def save_small(folder):
-    """Save a small random policy with this TensorFlow."""
+    """Save a small policy with random parameters; its value head is [0, 1, …, 5]."""
     with tf.Graph().as_default() as graph, new_session(graph) as session:
         tf.set_random_seed(3)
         model = Model(SMALL, scope='policy/model', heads=['value'])
@@ -69,7 +69,7 @@ ENCODER = dict({chr(ord('a') + i): i for i in range(26)}, **{'.': 26, 'ab': 27})
 
 
 def save_model(folder, scopes=('',), heads=(), sizes=SIZES):
-    """Save a small model with random parameters, under each of the scopes; with a head, as a reward model."""
+    """Save a small random model under each of the scopes. With heads, also save a reward model's gain and bias."""
     with tf.Graph().as_default() as graph, new_session(graph) as session:
         tf.set_random_seed(1)
         for scope in scopes:

@@ -7,7 +7,7 @@ import asyncssh
 
 
 async def forward(source, target) -> None:
-    """Copy until the source ends, and end the target."""
+    """Copy everything from the source to the target, then close the target."""
     while True:
         data = await source.read(1 << 16)
         if not data:
@@ -25,7 +25,7 @@ async def run(process: asyncssh.SSHServerProcess) -> None:
         stderr=asyncio.subprocess.PIPE,
     )
     typing = asyncio.ensure_future(forward(process.stdin, child.stdin))
-    # All that the command said is on its way before its status is: `process.redirect` does not see to that.
+    # Send all output before the exit status. `process.redirect` does not guarantee that order.
     printed = [asyncio.ensure_future(forward(child.stdout, process.stdout))]
     printed.append(asyncio.ensure_future(forward(child.stderr, process.stderr)))
     status = await child.wait()

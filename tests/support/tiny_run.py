@@ -1,4 +1,4 @@
-"""A small run from the command line, for the tests of what is done with runs."""
+"""A small finished run for tests that read runs, and a small experiment for tests that train."""
 
 import json
 import os
@@ -20,14 +20,14 @@ train_policy:
 
 
 class TinyRun:
-    """A run of `train_policy` in the vocabulary of letters, with the labels its reward model learned from."""
+    """A run of `train_policy` in the vocabulary of letters, and the labels that its reward model was trained on."""
 
     def __init__(self, folder):
         self.folder = os.path.join(folder, 'tiny')
         self.labels = os.path.join(folder, 'labels.json')
         random = np.random.RandomState(0)
         labels = []
-        for _ in range(64):  # people like the response with the highest letters best
+        for _ in range(64):  # the best response is the one with the highest letters
             samples = random.randint(0, 27, (4, 3))
             label = {f'sample{i}': sample.tolist() for i, sample in enumerate(samples)}
             labels.append(dict(label, query=random.randint(0, 27, 2).tolist(), best=int(samples.sum(1).argmax())))
