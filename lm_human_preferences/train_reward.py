@@ -1,4 +1,4 @@
-"""Train a reward model on human choices between texts (section 2.1 of the paper).
+"""Train a reward model on human choices between texts (section 2 of the paper).
 
 The model starts from the language model that will be fine-tuned. It sees every label once, in random order. It is
 normalized so that its rewards on that language model's own samples have mean 0 and standard deviation 1.

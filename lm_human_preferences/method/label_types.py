@@ -1,4 +1,4 @@
-"""Types of human labels: what people were asked, and the loss of a reward model on their answers (section 2.1)."""
+"""Types of human labels: what people were asked, and the loss of a reward model on their answers (section 2)."""
 
 from typing import Dict, Optional, Tuple
 

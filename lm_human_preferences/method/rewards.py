@@ -1,4 +1,4 @@
-"""The reward model r: a language model with a scalar head that scores a response (section 2.1 of the paper)."""
+"""The reward model r: a language model with a scalar head that scores a response (section 2 of the paper)."""
 
 import math
 from typing import List, Tuple

@@ -43,7 +43,7 @@ class Ranks:
     def share(self, total: int) -> int:
         """Return this rank's share of `total` items. ValueError if they do not divide evenly."""
         if total % self.size:
-            raise ValueError(f'{total} does not divide by {self.size} ranks')
+            raise ValueError(f'{total} must be a multiple of the number of ranks ({self.size})')
         return total // self.size
 
     def mean(self, array) -> np.ndarray:
