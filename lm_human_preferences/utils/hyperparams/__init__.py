@@ -10,8 +10,6 @@ once. Files may still hold them; they have no effect.
 
 import dataclasses
 import functools
-import math
-import re
 import sys
 import typing
 from dataclasses import dataclass
@@ -23,7 +21,6 @@ from typing import (
     FrozenSet,
     Iterator,
     List,
-    NamedTuple,
     Optional,
     Sequence,
     TextIO,
@@ -31,12 +28,19 @@ from typing import (
 )
 
 from lm_human_preferences.utils.errors import did_you_mean, short
+from lm_human_preferences.utils.hyperparams.values import (
+    LIST_SEPARATOR,
+    Field,
+    as_float,
+    check_usable,
+    holds,
+    parse,
+    shown,
+    switch,
+)
 from lm_human_preferences.utils.json_files import read_json
 
-_BOOLS = {'t': True, 'true': True, 'True': True, 'f': False, 'false': False, 'False': False}
-_SWITCHES = dict(_BOOLS, on=True, off=False)
-LIST_SEPARATOR = '\1'  # before each item of a list whose items were separate words; otherwise commas separate them
-_LARGEST_INT = 2**63 - 1  # the largest integer of arrays and of TensorFlow
+__all__ = ['LIST_SEPARATOR', 'Field', 'HParams', 'hparam']
 
 
 def hparam(default: Any, description: str, aliases: Sequence[str] = ()) -> Any:
@@ -48,27 +52,6 @@ def hparam(default: Any, description: str, aliases: Sequence[str] = ()) -> Any:
     if isinstance(default, type):
         return dataclasses.field(default_factory=default, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
-
-
-class Field(NamedTuple):
-    """What a dotted name may hold."""
-
-    kind: type  # bool, int, float, str, or the class of a group
-    optional: bool  # whether it may be None: a scalar without a value, or a group that is off
-    many: bool = False  # whether it holds a list of such values
-    default: Any = None  # None for a group
-    description: str = ''
-    aliases: Tuple[str, ...] = ()  # the older names of the field in its own group
-
-    @property
-    def is_group(self) -> bool:
-        return issubclass(self.kind, HParams)
-
-    def __str__(self) -> str:
-        name = 'on/off' if self.is_group else self.kind.__name__
-        if self.many:
-            return f'list of {name}'
-        return f'{name} or None' if self.optional and not self.is_group else name
 
 
 @dataclass
@@ -117,10 +100,10 @@ class HParams:
         for name, value in self.renamed(values).items():
             if name not in tree:
                 near = did_you_mean(str(name), tree)
-                raise AttributeError(f'no hyperparameter {_shown(name)}: did you mean {near}?')
-            settings[name] = _switch(name, tree[name], value) if tree[name].is_group else value
+                raise AttributeError(f'no hyperparameter {shown(name)}: did you mean {near}?')
+            settings[name] = switch(name, tree[name], value) if tree[name].is_group else value
             if tree[name].kind is float and type(value) is int:
-                settings[name] = _to_float(name, value)
+                settings[name] = as_float(name, value)
         for name in settings:
             for group in _groups_around(name):
                 if settings.get(group) is False:
@@ -133,7 +116,7 @@ class HParams:
         tree = _tree(type(self))
         texts = self.renamed(texts)
         self.override_from_dict(
-            {name: _parse(name, tree[name], text) if name in tree else text for name, text in texts.items()}
+            {name: parse(name, tree[name], text) if name in tree else text for name, text in texts.items()}
         )
 
     def override_from_str(self, text: str) -> None:
@@ -144,7 +127,7 @@ class HParams:
             if not equals:
                 raise ValueError(f'{short(item)} in {short(text)} is not name=value')
             if name in texts:
-                raise ValueError(f'{_shown(name)} is set twice')
+                raise ValueError(f'{shown(name)} is set twice')
             texts[name] = value
         self.override_from_str_dict(texts)
 
@@ -230,13 +213,13 @@ class HParams:
             value, full_name = getattr(self, name, None), prefix + name
             if '.' in name or value is None:
                 continue
-            if not _holds(field, value):
+            if not holds(field, value):
                 raise TypeError(f'{full_name} should be {field}, not {type(value).__name__} ({short(value)})')
             if field.is_group:
                 value.check_types(prefix=full_name + '.')
             else:
                 for item in value if field.many else [value]:
-                    _check_usable(full_name, field.kind, item)
+                    check_usable(full_name, field.kind, item)
 
     def dump(self, name: str = 'hparams', out: Optional[TextIO] = None) -> None:
         """Print the tree to `out` (default: standard output), one field a line, sorted by dotted name."""
@@ -316,11 +299,6 @@ def _retired(cls: type) -> FrozenSet[str]:
     return frozenset([*cls.RETIRED, *below])
 
 
-def _shown(name: Any) -> str:
-    """Return a name as it was given if it is a word, otherwise its shortened repr."""
-    return name if isinstance(name, str) and re.match(r'[\w.-]{1,100}\Z', name) else short(name)
-
-
 def _groups_around(name: str) -> Iterator[str]:
     """Yield the names of the groups that hold a field: 'a.b.c' → 'a', 'a.b'."""
     parts = name.split('.')
@@ -338,65 +316,6 @@ def _flatten(nested: Dict[str, Any], cls: type, prefix: str = '') -> Dict[str, A
             items = {name: True, **_flatten(value, cls, prefix=name + '.')}
         for item in items:
             if item in flat and not (item in tree and tree[item].is_group):
-                raise ValueError(f'{_shown(item)} is set twice')
+                raise ValueError(f'{shown(item)} is set twice')
         flat.update(items)
     return flat
-
-
-def _holds(field: Field, value: Any) -> bool:
-    if field.many:
-        return isinstance(value, list) and all(_holds(Field(field.kind, False), item) for item in value)
-    kind = field.kind
-    if kind is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-
-
-def _switch(name: str, field: Field, value: Any) -> bool:
-    on = False if value is None else _SWITCHES.get(value) if isinstance(value, str) else value
-    if not isinstance(on, bool):
-        raise ValueError(f'{name} is a group of hyperparameters: it takes on or off, not {short(value)}')
-    if not on and not field.optional:
-        raise ValueError(f'{name} cannot be off: only its fields can be set')
-    return on
-
-
-def _parse(name: str, field: Field, text: str) -> Any:
-    """Return the value of a field from text; the text of a group is for `_switch`."""
-    if field.is_group:
-        return text
-    if field.optional and text in ('None', 'null'):
-        return None
-    if field.many:
-        if text.startswith(LIST_SEPARATOR):
-            return text[1:].split(LIST_SEPARATOR)
-        return text.split(',') if text else []
-    if field.kind is str:
-        return text
-    try:
-        if field.kind is bool:
-            return _BOOLS[text]
-        if field.kind is int and re.match(r'[+-]?[0-9]+\Z', text):
-            return int(text)
-        if field.kind is float and not math.isnan(float(text)):
-            return float(text)
-    except (KeyError, ValueError):
-        pass
-    raise ValueError(f'{name} should be {field}, not {short(text)}')
-
-
-def _check_usable(name: str, kind: type, value: Any) -> None:
-    """Raise ValueError for a scalar that has the right type and still cannot be used."""
-    if kind is float and math.isnan(_to_float(name, value)):
-        raise ValueError(f'{name} is not a number')
-    if kind is int and abs(value) > _LARGEST_INT:
-        raise ValueError(f'{name} is too large: {short(value)}')
-    if kind is str and re.search('[\0\ud800-\udfff]', value):
-        raise ValueError(f'{name} should be UTF-8 text without zero bytes, not {short(value)}')
-
-
-def _to_float(name: str, value: typing.Union[int, float]) -> float:
-    try:
-        return float(value)
-    except OverflowError:
-        raise ValueError(f'{name} is too large: {short(value)}') from None
