@@ -33,7 +33,9 @@ def label(hparams: LabelPageHParams) -> None:
     out = os.path.abspath(os.path.expanduser(hparams.out))
     os.makedirs(os.path.dirname(out), exist_ok=True)
     settings = task_settings(task_hparams, task.encoding)
-    collection = Collection(out, form, settings, hparams.num_questions, hparams.overlap, hparams.num_people)
+    collection = Collection(
+        out, form, settings, planned=hparams.num_questions, overlap=hparams.overlap, people=hparams.num_people
+    )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         with serving(collection, task.encoding, instructions, hparams.port) as address:

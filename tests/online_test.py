@@ -19,7 +19,7 @@ from lm_human_preferences import label, train_policy
 from lm_human_preferences.graph.tf_versions import tf
 from lm_human_preferences.hyperparameters import LabelPageHParams
 from lm_human_preferences.labeling.collection import Collection
-from lm_human_preferences.labeling.collector import find_labeler
+from lm_human_preferences.labeling.collector import LabelCollector, find_labeler
 from lm_human_preferences.labeling.forms import get_form
 from lm_human_preferences.language.trained_models import find_model
 from lm_human_preferences.method.lm_tasks import Task
@@ -139,6 +139,29 @@ def test_labels_are_collected_while_the_policy_trains(uninterrupted):
     for name in used:
         np.testing.assert_array_equal(used[name], last[name])
     assert latest_checkpoint(str(uninterrupted / 'reward_model')).endswith('model.ckpt-6')  # 48 labels, 8 a step
+
+
+def collect(folder, hparams, *numbers, who='program', num=48):
+    """Ask for labels on samples of the initial policy, up to these numbers in turn. Return the label file's entries."""
+    for labels in numbers:
+        collector = LabelCollector(hparams, str(folder / 'online' / 'labels'), num, seed=1)
+        with collector.asking_initial_policy() as questions:
+            collector.ask(labels, questions)
+        assert not collector.lacks(labels)
+        collector.close()
+    return read(folder / 'online' / 'labels' / f'1-{who}.json')
+
+
+@pytest.mark.parametrize('num, batch', [(48, 20), (48, 48), (5, 20), (21, 20)])
+def test_no_more_labels_than_the_budget(labeler, tmp_path, num, batch):
+    hparams, _ = online_hparams(tmp_path)
+    new = hparams.rewards.train_new_model
+    new.rollout_batch_size = 4 * batch
+    assert len(collect(tmp_path / 'once', new, num, num=num)) == num
+    questions = [entry for entry in journal(tmp_path / 'once') if entry['kind'] == 'question']
+    assert len(questions) == num  # those of the last batch that are left over were not kept
+    at_times = collect(tmp_path / 'at-times', new, 1, num // 2, num, num, num=num)
+    assert at_times == read(tmp_path / 'once' / 'online' / 'labels' / '1-program.json')
 
 
 def test_questions_about_a_run_have_the_task_of_the_run(uninterrupted, tmp_path):

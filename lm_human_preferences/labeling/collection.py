@@ -4,7 +4,9 @@ It has three parts: the state that the journal gives (`journal_state`), the leas
 looking at (`leases`), and the label file (`label_file`). An answer is on disk, in the journal, before it counts.
 """
 
+import enum
 import hashlib
+import os
 import statistics
 import threading
 import time
@@ -16,7 +18,24 @@ from lm_human_preferences.labeling.journal_state import JournalState, Question
 from lm_human_preferences.labeling.label_file import LabelFile, label_entries
 from lm_human_preferences.labeling.leases import Leases
 from lm_human_preferences.language.encodings import Encoding
-from lm_human_preferences.runs.journal import Entry, Journal, journal_path
+from lm_human_preferences.runs.journal import SETTINGS, Entry, Journal, journal_path
+from lm_human_preferences.utils.errors import UserError
+from lm_human_preferences.utils.progress import say
+
+
+class Outcome(enum.Enum):
+    """What became of a person's choice."""
+
+    KEPT = 'kept'
+    CHANGED = 'changed'  # it replaces the person's earlier answer to the question
+    LATE = 'late'  # others have answered the question, or are busy with it
+    FULL = 'full'  # all answers that are wanted were there already
+    SKIPPED = 'skipped'
+    WITHDRAWN = 'withdrawn'  # a question was skipped that the person had answered: the answer counts no longer
+    UNDONE = 'undone'  # and its question is kept for the person
+    GIVEN_AWAY = 'given-away'  # undone, but others have the question now
+    UNDONE_BEFORE = 'undone-before'  # the choice had been taken back or changed already
+    NOTHING = 'nothing'  # there is nothing to undo
 
 
 class Progress(NamedTuple):
@@ -26,6 +45,7 @@ class Progress(NamedTuple):
     wanted: int  # including those to questions that do not exist yet
     own: int  # of this person
     seconds: Optional[float]  # this person's median time for an answer
+    last: Optional[int]  # the line in the journal of this person's last answer or skip
 
 
 def overlaps(number: int, share: float) -> bool:
@@ -52,6 +72,7 @@ class Collection:
         form: Form,
         settings: Dict[str, Any],
         planned: int = 0,
+        budget: Optional[int] = None,
         overlap: float = 0.0,
         people: int = 1,
         clock: Callable[[], float] = time.time,
@@ -61,11 +82,13 @@ class Collection:
         Args:
           settings: what must not change between openings, as from `task_settings`; ValueError if it did.
           planned: how many questions there will be. `add` brings them.
+          budget: how many answers to collect, in place of `planned`. There are never more.
           overlap: the share of questions that `people` people answer. One person answers each of the others.
           clock: returns the time in seconds since 1970.
         """
         self.form = form
-        self._num_planned, self._overlap, self._people = planned, overlap, people
+        self._num_planned, self._budget = planned, budget
+        self._overlap, self._people = overlap, people
         self._clock = clock
         self._changed = threading.Condition(threading.RLock())  # the lock of everything below
         self._state = JournalState()
@@ -73,14 +96,27 @@ class Collection:
         self._label_file = LabelFile(labels_path)
         self._journal = Journal(journal_path(labels_path))
         settings = dict(settings, type=form.label_type, answers=len(form.answers))
+        try:
+            self._resume(settings)
+        except BaseException:
+            self._journal.close()
+            raise
+
+    def _resume(self, settings):
+        """Take over what the journal has, or start it. A journal of something else is left as it is."""
+        path = self._journal.path
         if not self._journal.entries:
-            self._journal.append(dict(kind='settings', settings=settings))
+            if os.path.lexists(self.labels_path):
+                raise UserError(f'{self.labels_path} exists, but no journal of its answers: give another --out or NAME')
+            self._journal.append(dict(kind=SETTINGS, settings=settings))
         self._check_settings(settings)
         for line, entry in enumerate(self._journal.entries):
             try:
                 self._state.apply(line, entry)
-            except (KeyError, IndexError, TypeError):
-                raise ValueError(f'{self._journal.path}: line {line + 1} does not fit the lines before it') from None
+            except ValueError as error:
+                raise ValueError(f'{path}: line {line + 1} does not fit the lines before it: {error}') from None
+        if self._journal.torn:
+            say(f'{path}: the last line is torn and does not count: its writer ended before it was confirmed')
 
     def _check_settings(self, settings):
         before = self._journal.entries[0].get('settings')
@@ -110,11 +146,21 @@ class Collection:
             return self._state.position
 
     def add(self, questions: Sequence[Dict[str, Any]]) -> None:
-        """Add questions: {query: tokens, samples: [tokens, …]}. Any further items are kept in the journal only."""
+        """Add questions: {query: tokens, samples: [tokens, …]}. Any further items are kept in the journal only.
+
+        Questions that are not needed for the budget are left out.
+        """
         with self._changed:
-            first = len(self.questions)
-            people = [self._people_for(number) for number in range(first, first + len(questions))]
-            self._record(*(dict(question, kind='question', people=n) for question, n in zip(questions, people)))
+            needed = []
+            room = float('inf') if self._budget is None else self._budget - self.expected
+            for number, question in enumerate(questions, start=len(self.questions)):
+                people = min(self._people_for(number), room)
+                if people <= 0:
+                    break
+                room -= people
+                needed.append(dict(question, kind='question', people=people))
+            if needed:
+                self._record(*needed)
 
     def next_question(self, who: str) -> Optional[Question]:
         """Return the question to show to a person now, None if there is none.
@@ -123,6 +169,8 @@ class Collection:
         """
         with self._changed:
             now = self._clock()
+            if self._budget is not None and self.num_answers + self._leases.num_of_others(who, now) >= self._budget:
+                return None
             held = [number for number in self._leases.held_by(who) if number in self._state.open]
             for number in [*held, *self._state.open]:
                 if not self._state.has_passed(who, number) and self._has_room(number, who, now):
@@ -138,60 +186,78 @@ class Collection:
 
         return sorted(range(len(self.form.sample_names)), key=key)
 
-    def answer(self, who: str, number: int, answer: int) -> bool:
-        """Keep a person's answer to question `number`. Return False if it came too late to count.
+    def answer(self, who: str, number: int, answer: int) -> Outcome:
+        """Keep a person's answer to question `number`: KEPT, CHANGED, or not counted because it is LATE or all is FULL.
 
-        `answer` is the index of the answer on the page. ValueError if there is no such question or answer.
+        The last answer of a person to a question counts; the journal keeps all. `answer` is the index of the answer on
+        the page. ValueError if there is no such question or answer.
         """
         with self._changed:
             if not (0 <= number < len(self.questions) and 0 <= answer < len(self.form.answers)):
                 raise ValueError('no such question or answer')
-            if self._state.has_answered(who, number):
-                return True  # sent twice
             now = self._clock()
-            if number not in self._state.open or not self._has_room(number, who, now):
-                return False
             order = self.order(who, number)
+            value = self.form.value(answer, order)
+            answered = self._state.has_answered(who, number)
+            if answered and self._state.value(who, number) == value:
+                return Outcome.KEPT  # sent twice
+            if not answered and self._budget is not None and self.num_answers >= self._budget:
+                return Outcome.FULL
+            if not answered and (number not in self._state.open or not self._has_room(number, who, now)):
+                return Outcome.LATE
             seconds = self._leases.seconds_since_shown(number, who, now)
-            self._record_answer(who, number, self.form.value(answer, order), order=order, seconds=seconds)
-            return True
+            self._record_answer(who, number, value, order=order, seconds=seconds)
+            return Outcome.CHANGED if answered else Outcome.KEPT
 
     def judge(self, who: str, number: int, value: float) -> None:
         """Keep the label that a program, called `who`, gives to a question."""
         with self._changed:
             self._record_answer(who, number, value)
 
-    def skip(self, who: str, number: int) -> None:
-        """Do not show a person this question again. Others may answer it."""
+    def skip(self, who: str, number: int) -> Outcome:
+        """Do not show a person this question again: SKIPPED, or WITHDRAWN if they had answered it.
+
+        Others may answer it. ValueError if there is no such question.
+        """
         with self._changed:
             if not 0 <= number < len(self.questions):
                 raise ValueError('no such question')
-            if not self._state.has_passed(who, number):
+            answered = self._state.has_answered(who, number)
+            if answered or not self._state.has_passed(who, number):
                 self._record(dict(kind='skip', question=number, who=who))
                 self._leases.end(number, who)
+            return Outcome.WITHDRAWN if answered else Outcome.SKIPPED
 
-    def undo(self, who: str) -> bool:
-        """Take back a person's last answer or skip and keep its question for them. Return False if there is none."""
+    def undo(self, who: str, line: Optional[int] = None) -> Outcome:
+        """Take back a person's last answer or skip, and keep its question for them if nobody else has it.
+
+        `line` is that of `Progress.last` on the page that the person saw. A page that is sent twice then takes back
+        one choice, not two. Return UNDONE, GIVEN_AWAY, UNDONE_BEFORE or NOTHING.
+        """
         with self._changed:
             acts = self._state.acts(who)
             if not acts:
-                return False
-            line = max(acts)
+                return Outcome.NOTHING if line is None else Outcome.UNDONE_BEFORE
+            line = max(acts) if line is None else line
+            if line not in acts:
+                return Outcome.UNDONE_BEFORE
             number = acts[line]['question']
             self._record(dict(kind='undo', line=line, who=who))
             self._leases.end_all_of(who)
             now = self._clock()
-            if self._has_room(number, who, now):
-                self._leases.take(number, who, now)
-            return True
+            if not self._has_room(number, who, now):
+                return Outcome.GIVEN_AWAY
+            self._leases.take(number, who, now)
+            return Outcome.UNDONE
 
     def progress(self, who: str) -> Progress:
         """Return how far everybody is, and this person."""
         with self._changed:
-            acts = self._state.acts(who).values()
-            seconds = [act['seconds'] for act in acts if act.get('seconds') is not None]
-            own = sum(act['kind'] == 'answer' for act in acts)
-            return Progress(self.num_answers, self.wanted, own, statistics.median(seconds) if seconds else None)
+            acts = self._state.acts(who)
+            seconds = [act['seconds'] for act in acts.values() if act.get('seconds') is not None]
+            own = sum(act['kind'] == 'answer' for act in acts.values())
+            median = statistics.median(seconds) if seconds else None
+            return Progress(self.num_answers, self.wanted, own, median, max(acts) if acts else None)
 
     @property
     def num_answers(self) -> int:
@@ -212,8 +278,10 @@ class Collection:
 
     @property
     def wanted(self) -> int:
-        """How many answers all planned questions need."""
+        """How many answers there will be: the budget, or what all planned questions need."""
         with self._changed:
+            if self._budget is not None:
+                return max(self._budget, self.num_answers)
             return self.asked + sum(map(self._people_for, range(len(self.questions), self._num_planned)))
 
     def unanswered(self) -> List[Question]:
@@ -223,13 +291,17 @@ class Collection:
 
     @property
     def is_complete(self) -> bool:
-        """Whether all planned questions exist and have all their answers."""
+        """Whether all answers that are wanted are there."""
         with self._changed:
+            if self._budget is not None:
+                return self.num_answers >= self._budget
             return self.all_asked() and not self._state.open
 
     def all_asked(self) -> bool:
-        """Return whether all planned questions exist."""
+        """Return whether all questions exist that are needed."""
         with self._changed:
+            if self._budget is not None:
+                return self.expected >= self._budget
             return len(self.questions) >= self._num_planned
 
     def wait(self, done: Callable[[], bool], seconds: float) -> bool:

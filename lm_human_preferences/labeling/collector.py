@@ -123,7 +123,7 @@ class LabelCollector:
             os.path.join(folder, os.path.basename(PEOPLES_LABELS) if from_people else PROGRAMS_LABELS),
             self._form,
             task_settings(self._task.hparams, self._task.encoding),
-            planned=math.ceil(self._num_to_collect / (1 + overlap * (schedule.num_people - 1))),
+            budget=self._num_to_collect,
             overlap=overlap,
             people=schedule.num_people,
         )
@@ -132,6 +132,8 @@ class LabelCollector:
         """Let the program answer all questions that need an answer."""
         decode = self._task.encoding.decode
         for question in self._collection.unanswered():
+            if self._collection.is_complete:  # an older version may have left more questions than the budget
+                break
             samples = [decode(sample) for sample in question.samples]
             value = self._checked(self._labeler(decode(question.query), samples))
             self._collection.judge(self._schedule.labeler, question.number, value)

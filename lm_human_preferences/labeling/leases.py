@@ -28,6 +28,10 @@ class Leases:
         leases = self._leases.get(number, {})
         return sum(lease.expires > now and name != who for name, lease in leases.items())
 
+    def num_of_others(self, who: str, now: float) -> int:
+        """Return how many leases people other than `who` hold at the time `now`."""
+        return sum(self.num_others(number, who, now) for number in self._leases)
+
     def take(self, number: int, who: str, now: float) -> None:
         """Give a person a lease on a question, or extend the one they hold."""
         leases = self._leases.setdefault(number, {})

@@ -16,17 +16,22 @@ from urllib.parse import quote, unquote
 import flask
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-from lm_human_preferences.labeling.collection import Collection, Progress
+from lm_human_preferences.labeling.collection import Collection, Outcome, Progress
 from lm_human_preferences.labeling.journal_state import Question
 from lm_human_preferences.language.encodings import Encoding
 
 HOST = '127.0.0.1'
 LONGEST_NAME = 40
 NOTICES = {
-    'late': 'Somebody else answered that question first. Here is another one.',
-    'nothing': 'There is nothing to undo.',
-    'undone': 'Taken back.',
-    'skipped': 'Skipped.',
+    Outcome.CHANGED: 'Changed: your last answer to that question counts.',
+    Outcome.LATE: 'Somebody else answered that question first. Here is another one.',
+    Outcome.FULL: 'All answers are collected: that one was not needed.',
+    Outcome.SKIPPED: 'Skipped.',
+    Outcome.WITHDRAWN: 'Skipped: your answer to that question no longer counts.',
+    Outcome.UNDONE: 'Taken back.',
+    Outcome.GIVEN_AWAY: 'Taken back. Somebody else has that question now. Here is another one.',
+    Outcome.UNDONE_BEFORE: 'That choice was taken back or changed before. Nothing else was taken back.',
+    Outcome.NOTHING: 'There is nothing to undo.',
 }
 SECURITY_HEADERS = {
     'Content-Security-Policy': "default-src 'none'; style-src 'self'; script-src 'self'; img-src data:; "
@@ -89,7 +94,7 @@ class LabelServer:
             form=self._collection.form,
             progress=progress,
             pace=pace(progress),
-            notice=NOTICES.get(flask.request.args.get('notice')),
+            notice=notice(flask.request.args.get('notice')),
             instructions=self._instructions,
         )
         if question is None:
@@ -116,24 +121,24 @@ class LabelServer:
         who, number = self._who_and_number()
         answer = flask.request.form.get('answer', type=int)
         try:
-            counts = self._collection.answer(who, number, -1 if answer is None else answer)
+            outcome = self._collection.answer(who, number, -1 if answer is None else answer)
         except ValueError as error:
             flask.abort(400, str(error))
-        return self._next_page(None if counts else 'late')
+        return self._next_page(outcome)
 
     def _skip(self):
         who, number = self._who_and_number()
         try:
-            self._collection.skip(who, number)
+            outcome = self._collection.skip(who, number)
         except ValueError as error:
             flask.abort(400, str(error))
-        return self._next_page('skipped')
+        return self._next_page(outcome)
 
     def _undo(self):
         who = self._who()
         if who is None:
             flask.abort(400)
-        return self._next_page('undone' if self._collection.undo(who) else 'nothing')
+        return self._next_page(self._collection.undo(who, flask.request.form.get('last', type=int)))
 
     def _who(self) -> Optional[str]:
         return unquote(flask.request.cookies.get(self._cookies['name'], '')) or None
@@ -145,8 +150,8 @@ class LabelServer:
         return who, number
 
     @staticmethod
-    def _next_page(notice: Optional[str]):
-        return flask.redirect('/' if notice is None else f'/?notice={notice}', 303)
+    def _next_page(outcome: Outcome):
+        return flask.redirect(f'/?notice={outcome.value}' if outcome in NOTICES else '/', 303)
 
     @staticmethod
     def _refuse(reason: str):
@@ -162,6 +167,11 @@ class LabelServer:
     def _secure(response):
         response.headers.update(SECURITY_HEADERS)
         return response
+
+
+def notice(outcome: Optional[str]) -> Optional[str]:
+    """Return what to tell a person about an outcome with this value; None for nothing."""
+    return next((text for known, text in NOTICES.items() if known.value == outcome), None)
 
 
 def pace(progress: Progress) -> str:

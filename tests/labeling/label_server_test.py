@@ -58,6 +58,11 @@ class Person:
         self.page = response.text
         return response.status_code
 
+    def undo(self):
+        """Press Undo on the page."""
+        last = re.search(r'name="last" value="(\d+)"', self.page)
+        return self.post('undo', **({'last': last.group(1)} if last else {}))
+
     def answer(self, place):
         return self.post('answer', question=self.question, answer=place)
 
@@ -151,11 +156,11 @@ def test_choosing_skipping_undoing(serve):
     assert ann.question == 1 and '1 of 3' in ann.page and 'Ann: 1 · ' in ann.page
     ann.post('skip', question=1)
     assert ann.question == 2 and 'Skipped.' in ann.page
-    ann.post('undo')
+    ann.undo()
     assert ann.question == 1 and 'Taken back.' in ann.page
-    ann.post('undo')
+    ann.undo()
     assert ann.question == 0 and '0 of 3' in ann.page
-    ann.post('undo')
+    ann.undo()
     assert 'There is nothing to undo.' in ann.page
     for wanted in ('0-3', '1-1', '2-0'):
         ann.answer(ann.texts().index(wanted))
@@ -164,6 +169,38 @@ def test_choosing_skipping_undoing(serve):
     for fields in ({}, {'question': 'x', 'answer': 0}, {'question': 9, 'answer': 0}, {'question': 0}):
         assert ann.post('answer', **fields) == 400
     assert len(collection.labels()) == 3
+
+
+def test_back_and_another_choice(serve):
+    address, collection = serve(numbered(3))
+    ann = Person(address, 'Ann')
+    first = ann.texts()
+    ann.answer(first.index('0-1'))
+    ann.answer(0)
+    assert ann.post('answer', question=0, answer=first.index('0-3')) == 200
+    assert 'Changed: your last answer to that question counts.' in ann.page and ann.question == 2
+    assert '2 of 3' in ann.page and collection.labels()[0]['best'] == 3
+    ann.post('skip', question=0)
+    assert 'Skipped: your answer to that question no longer counts.' in ann.page and '1 of 3' in ann.page
+
+
+def test_undo_pressed_twice_on_one_page_takes_back_one_choice(serve):
+    address, collection = serve(numbered(3))
+    ann, bob = Person(address, 'Ann'), Person(address, 'Bob')
+    ann.answer(0)
+    ann.answer(0)
+    page = ann.page
+    ann.undo()
+    assert 'Taken back.' in ann.page and collection.num_answers == 1
+    ann.page = page
+    ann.undo()
+    assert 'That choice was taken back or changed before.' in ann.page and collection.num_answers == 1
+    ann.post('skip', question=ann.question)
+    bob.reload()
+    bob.answer(0)
+    bob.reload()
+    ann.undo()
+    assert 'Taken back. Somebody else has that question now.' in ann.page and collection.num_answers == 2
 
 
 def test_names(serve):
