@@ -22,12 +22,15 @@ from lm_human_preferences.language.run_models import find_policy
 from lm_human_preferences.language.trained_models import TrainedModel, find_reward_model, save_model_folder
 from lm_human_preferences.runs.checkpoints import CheckpointWriter
 from lm_human_preferences.runs.run_folder import RunFolder
-from lm_human_preferences.utils.files import write_json, written_whole
+from lm_human_preferences.utils.files import folder_written_whole, write_json, written_whole
 from lm_human_preferences.utils.progress import say
 
 
 def convert(hparams: ConvertHParams) -> None:
-    """Convert `source` to `target`, and say what was written. ValueError if `target` exists already."""
+    """Convert `source` to `target`, and say what was written and what was left out. An error writes nothing.
+
+    ValueError if `target` exists already, or if `source` cannot be converted.
+    """
     source, target = (os.path.expanduser(path) for path in (hparams.source, hparams.target))
     if os.path.exists(target) and not (os.path.isdir(target) and not os.listdir(target)):
         raise ValueError(f'{target} exists: give another TARGET')
@@ -35,10 +38,16 @@ def convert(hparams: ConvertHParams) -> None:
         os.makedirs(os.path.dirname(os.path.abspath(target)), exist_ok=True)
         (pairs_to_labels if source.endswith('.jsonl') else labels_to_pairs)(source, target, hparams)
     elif os.path.exists(os.path.join(source, huggingface.CONFIG_FILE)):
-        write_model(target, huggingface.load(source))
-        say(f'{target}: a model for --task.policy.initial_model or --rewards.trained_model')
+        model = huggingface.load(source)
+        for note in model.notes:
+            say(f'note: {note}')
+        with folder_written_whole(target) as folder:
+            write_model(folder, model)
+        say(f'{target}: {use_of(model)}')
     else:
-        huggingface.save(target, read_model(find_any_model(source, hparams.savescope)))
+        model = read_model(find_any_model(source, hparams.savescope))
+        with folder_written_whole(target) as folder:
+            huggingface.save(folder, model)
         say(f'{target}: a folder for transformers.AutoModelForCausalLM.from_pretrained')
 
 
@@ -63,11 +72,21 @@ def find_any_model(name: str, savescope: Optional[str]) -> TrainedModel:
 
 
 def read_model(trained: TrainedModel) -> PortableModel:
-    """Read a model of ours into arrays. ValueError for the built-in model `test`."""
+    """Read a model of ours into arrays. ValueError for the built-in model `test`, and for a model that is broken."""
     if trained.folder is None:
         raise ValueError('the model test has no files: train one')
     scope = trained.savescope if trained.savescope in trained.scopes() else ''
-    return PortableModel(trained.hparams, trained.encoding(), trained.arrays(), scope)
+    model = PortableModel(trained.hparams, trained.encoding(), trained.arrays(), scope)
+    huggingface.check_model(trained.source, model)
+    return model
+
+
+def use_of(model: PortableModel) -> str:
+    """Return the flags that take a model folder of ours with these arrays."""
+    scores = {'model/heads/reward/w', 'reward_norm/gain'} <= set(model.arrays)
+    flags = ['--task.policy.initial_model'] if model.savescope in ('', 'policy') else []
+    flags += ['--rewards.trained_model'] if model.savescope in ('', 'reward_model') and scores else []
+    return f'a model for {" or ".join(flags)}' if flags else f'a model folder, with the scope {model.savescope}'
 
 
 def write_model(folder: str, model: PortableModel) -> None:

@@ -4,33 +4,37 @@ The transformer's variables have the same layout in both formats, so they are co
 has no scalar heads and no reward normalization. These are in a file of their own, `heads.safetensors`.
 """
 
-import glob
 import os
-from typing import Any, Dict, List, NamedTuple
+import re
+from typing import Any, Dict, Iterable, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file
+from safetensors import safe_open
 from safetensors.numpy import save as safetensors_bytes
 
-from lm_human_preferences.hyperparameters import ModelHParams
-from lm_human_preferences.language.encodings import (
-    ENCODER_FILE,
-    END_OF_TEXT,
-    MERGES_FILE,
-    Encoding,
-    check_encoder,
-    name_of_vocabulary,
+from lm_human_preferences.formats.tensor_files import (
+    WEIGHTS_FILE,
+    check_num_layers,
+    check_tensors,
+    read_tensors,
+    weights_files,
 )
-from lm_human_preferences.language.encodings import test_encoding as letters
+from lm_human_preferences.formats.tokenizers import VOCABULARY_FILES, read_tokenizer
+from lm_human_preferences.hyperparameters import ModelHParams
+from lm_human_preferences.language.encodings import Encoding
+from lm_human_preferences.language.model import variable_shapes
+from lm_human_preferences.utils.errors import short
 from lm_human_preferences.utils.files import write_json, written_whole
 from lm_human_preferences.utils.json_files import read_json
 
 CONFIG_FILE = 'config.json'
-WEIGHTS_FILE = 'model.safetensors'
 HEADS_FILE = 'heads.safetensors'
 SCOPE = 'savescope'  # in the metadata of HEADS_FILE: the scope of the names in our checkpoint
-_TOKENIZER_FILES = {ENCODER_FILE: 'vocab.json', MERGES_FILE: 'merges.txt'}  # our name -> their name
+MOST_PADDING = 1024  # rows without a token; more, and the tokenizer is probably that of another model
+_PREFIX = 'transformer.'
+_MASK = re.compile(r'h\.\d+\.attn\.(bias|masked_bias)\Z')  # the attention masks of old folders, not learned
+# Heads of classes such as GPT2ForSequenceClassification (`score`) and of the library TRL (`v_head`).
+_OTHER_HEADS = ('score', 'v_head', 'classifier', 'qa_outputs', 'multiple_choice_head')
 _VARIABLES = {'g': 'weight', 'w': 'weight', 'b': 'bias'}  # our name -> their name
 # Settings that are fixed in our model, with the values that we accept. We write the first value.
 _FIXED = {
@@ -42,6 +46,8 @@ _FIXED = {
     'add_cross_attention': [False],
     'tie_word_embeddings': [True],
 }
+_THEIR_NAMES = {'n_vocab': 'vocab_size', 'n_ctx': 'n_positions'}
+_THEIR_SIZES = re.compile(r'\b(n_vocab|n_ctx)\b')
 _RATES = ['embd_pdrop', 'attn_pdrop', 'resid_pdrop']
 
 
@@ -52,19 +58,7 @@ class PortableModel(NamedTuple):
     encoding: Encoding
     arrays: Dict[str, np.ndarray]  # by the names of our checkpoints below the scope: `model/wte`, `reward_norm/gain`
     savescope: str  # scope of the names in our checkpoint; '' as in OpenAI's checkpoints
-
-
-def body_names(n_layer: int) -> List[str]:
-    """Return the names of a transformer's variables in our checkpoints, below `model/`."""
-    names = ['wte', 'wpe']
-    for layer in range(n_layer):
-        names += [f'h{layer}/{norm}/{variable}' for norm in ('ln_1', 'ln_2') for variable in 'gb']
-        names += [
-            f'h{layer}/{linear}/{variable}'
-            for linear in ('attn/c_attn', 'attn/c_proj', 'mlp/c_fc', 'mlp/c_proj')
-            for variable in 'wb'
-        ]
-    return [*names, 'ln_f/g', 'ln_f/b']
+    notes: Sequence[str] = ()  # what was left out when the model was read, a line each
 
 
 def their_name(name: str) -> str:
@@ -77,10 +71,10 @@ def their_name(name: str) -> str:
 
 
 def save(folder: str, model: PortableModel) -> None:
-    """Write a model as a Hugging Face folder. OSError if a file cannot be written."""
+    """Write a model, which `check_model` has checked, as a Hugging Face folder. OSError if a file cannot be written."""
     os.makedirs(folder, exist_ok=True)
     weights = {}
-    for name in body_names(model.hparams.n_layer):
+    for name in variable_shapes(model.hparams):
         array = model.arrays[f'model/{name}']
         weights['transformer.' + their_name(name)] = _contiguous(array[0] if name.endswith('/w') else array)
     _write_tensors(os.path.join(folder, WEIGHTS_FILE), weights, {'format': 'pt'})
@@ -93,7 +87,7 @@ def save(folder: str, model: PortableModel) -> None:
         _write_tensors(os.path.join(folder, HEADS_FILE), heads, {SCOPE: model.savescope})
     write_json(os.path.join(folder, CONFIG_FILE), _config(model))
     model.encoding.save(folder)
-    for ours, theirs in _TOKENIZER_FILES.items():
+    for ours, theirs in VOCABULARY_FILES.items():
         if os.path.exists(os.path.join(folder, ours)):
             os.replace(os.path.join(folder, ours), os.path.join(folder, theirs))
     write_json(
@@ -103,35 +97,29 @@ def save(folder: str, model: PortableModel) -> None:
 
 
 def load(folder: str) -> PortableModel:
-    """Read a Hugging Face folder. ValueError naming file or folder if its model differs from OpenAI's GPT-2."""
+    """Read a Hugging Face folder. ValueError naming file or folder if its model differs from OpenAI's GPT-2.
+
+    The `notes` of the model name the tensors and tokens that are left out.
+    """
     path = os.path.join(folder, CONFIG_FILE)
     config = read_json(path)
     if not isinstance(config, dict):
         raise ValueError(f'{path} should hold a JSON object, not {type(config).__name__}')
     hparams = _hparams(config, path)
-    weights = _weights(folder)
-    arrays = {}
-    for name in body_names(hparams.n_layer):
-        theirs = their_name(name)
-        array = weights.get(f'transformer.{theirs}', weights.get(theirs))
-        if array is None:
-            raise ValueError(f'{folder}: no tensor {theirs}')
-        arrays[f'model/{name}'] = array[np.newaxis] if name.endswith('/w') else array
-    head = weights.get('lm_head.weight')
-    if head is not None and not np.array_equal(head, arrays['model/wte']):
-        raise ValueError(f'{folder}: lm_head.weight differs from wte.weight: only tied output embeddings are read')
-    savescope = ''
-    path = os.path.join(folder, HEADS_FILE)
-    if os.path.exists(path):
-        arrays.update(load_file(path))
-        with safe_open(path, 'numpy') as file:
-            savescope = (file.metadata() or {}).get(SCOPE, '')
-    encoding = _encoding(folder)
-    if encoding.n_vocab != hparams.n_vocab:
-        raise ValueError(
-            f'{folder}: {CONFIG_FILE} has vocab_size {hparams.n_vocab}, but the tokenizer {encoding.n_vocab} tokens'
-        )
-    return PortableModel(hparams, encoding, arrays, savescope)
+    notes = []
+    arrays = _body(folder, hparams, notes)
+    heads, savescope = _heads(os.path.join(folder, HEADS_FILE), hparams)
+    arrays.update(heads)
+    encoding = _cut_to_vocabulary(folder, hparams, arrays, notes)
+    return PortableModel(hparams, encoding, arrays, savescope, notes)
+
+
+def check_model(place: str, model: PortableModel) -> None:
+    """Raise ValueError naming `place` unless a model has all arrays of its sizes and no other, and all are finite."""
+    check_num_layers(place, list(model.arrays), model.hparams.n_layer, 'n_layer')
+    shapes = {f'model/{name}': shape for name, shape in variable_shapes(model.hparams).items()}
+    shapes.update(_head_shapes(model.arrays, model.hparams))
+    check_tensors(place, model.arrays, shapes, 'a model of the sizes in its hparams.json')
 
 
 def _contiguous(array: np.ndarray) -> np.ndarray:
@@ -154,67 +142,93 @@ def _config(model: PortableModel) -> Dict[str, Any]:
 def _hparams(config: Dict[str, Any], path: str) -> ModelHParams:
     for name, allowed in _FIXED.items():
         if config.get(name, allowed[0]) not in allowed:
-            raise ValueError(f'{path}: {name} is {config[name]!r}, and only {allowed[0]!r} is read')
+            raise ValueError(f'{path}: {name} is {short(config[name])}, and only {allowed[0]!r} is read')
     values = dict(n_vocab=config.get('vocab_size'), n_ctx=config.get('n_positions', config.get('n_ctx')))
     values.update({name: config.get(name) for name in ('n_embd', 'n_head', 'n_layer')})
     values.update({name: config[name] for name in _RATES if name in config})
-    if config.get('n_inner') not in (None, 4 * (config.get('n_embd') or 0)):
-        raise ValueError(f'{path}: n_inner is {config["n_inner"]}, and only 4 * n_embd is read')
     hparams = ModelHParams()
     try:
         hparams.override_from_dict(values)
         hparams.validate()
     except (TypeError, ValueError) as error:
-        raise ValueError(f'{path}: {error}') from None
+        raise ValueError(f'{path}: {_THEIR_SIZES.sub(lambda match: _THEIR_NAMES[match.group()], str(error))}') from None
+    if config.get('n_inner') not in (None, 4 * hparams.n_embd):
+        raise ValueError(f'{path}: n_inner is {short(config["n_inner"])}, and only 4 * n_embd is read')
     return hparams
 
 
-def _weights(folder: str) -> Dict[str, np.ndarray]:
-    """Return all tensors of the folder in float32. A large model is in several files."""
-    paths = sorted(glob.glob(os.path.join(glob.escape(folder), 'model*.safetensors')))
-    if not paths:
-        raise FileNotFoundError(f'{folder}: no {WEIGHTS_FILE}: save the model with safe_serialization=True')
-    weights = {}
-    for path in paths:
-        try:
-            loaded = load_file(path)
-        except (SafetensorError, KeyError, TypeError, AttributeError) as error:  # numpy has no bfloat16
-            raise ValueError(f'{path}: cannot be read ({error}): save the model in float32') from None
-        for name, array in loaded.items():
-            if array.dtype not in (np.float16, np.float32, np.float64):
-                continue  # the attention masks of old folders
-            weights[name] = array.astype(np.float32, copy=False)
-    return weights
+def _body(folder: str, hparams: ModelHParams, notes: List[str]) -> Dict[str, np.ndarray]:
+    """Return the transformer's arrays by our names. A note names the heads of other classes than GPT2LMHeadModel."""
+    tensors, place_of = {}, {}
+    for path in weights_files(folder):
+        for name, array in read_tensors(path).items():
+            name = name[len(_PREFIX) :] if name.startswith(_PREFIX) else name
+            if name in tensors:
+                raise ValueError(f'{path}: {name} is given twice, also in {place_of[name]}')
+            if not _MASK.match(name):
+                tensors[name], place_of[name] = array, path
+    place = path if len(set(place_of.values())) == 1 else folder
+    left_out = [name for name in tensors if name.split('.')[0] in _OTHER_HEADS]
+    if left_out:
+        notes.append(
+            f'{place}: {", ".join(left_out)} left out: only the language model and our {HEADS_FILE} are converted'
+        )
+    names = [name for name in tensors if name != 'lm_head.weight' and name not in left_out]
+    check_num_layers(place, names, hparams.n_layer, f'n_layer in {CONFIG_FILE}')
+    ours = {their_name(name): name for name in variable_shapes(hparams)}
+    shapes = {
+        theirs: shape[1:] if ours[theirs].endswith('/w') else shape
+        for theirs, shape in zip(ours, variable_shapes(hparams).values())
+    }
+    checked = check_tensors(place, {name: tensors[name] for name in names}, shapes, f'the GPT-2 of {CONFIG_FILE}')
+    head = tensors.get('lm_head.weight')
+    if head is not None and not np.array_equal(head, tensors['wte.weight']):
+        raise ValueError(f'{place}: lm_head.weight differs from wte.weight: only tied output embeddings are read')
+    return {
+        f'model/{ours[theirs]}': array[np.newaxis] if ours[theirs].endswith('/w') else array
+        for theirs, array in checked.items()
+    }
 
 
-def _encoding(folder: str) -> Encoding:
-    """Read the tokenizer: vocab.json and merges.txt, or tokenizer.json, the only file in newer folders."""
-    name_file = os.path.join(folder, 'encoding')  # from `save`
-    name = read_json(name_file) if os.path.exists(name_file) else None
-    vocab, merges = (os.path.join(folder, file) for file in _TOKENIZER_FILES.values())
-    whole = os.path.join(folder, 'tokenizer.json')
-    if name == 'test':
-        return letters()
-    if os.path.exists(vocab) and os.path.exists(merges):
-        encoding = Encoding.from_files('own', vocab, merges)
-    elif os.path.exists(whole):
-        encoding = _from_tokenizer_json(whole)
-    else:
-        raise FileNotFoundError(f'{folder}: no tokenizer: neither vocab.json and merges.txt nor tokenizer.json')
-    encoding.name = name or name_of_vocabulary(encoding)
+def _heads(path: str, hparams: ModelHParams) -> Tuple[Dict[str, np.ndarray], str]:
+    """Return the scalar heads and the reward normalization in the file `path`, and their scope; ({}, '') without it."""
+    if not os.path.exists(path):
+        return {}, ''
+    tensors = read_tensors(path)
+    with safe_open(path, 'numpy') as file:
+        savescope = (file.metadata() or {}).get(SCOPE, '')
+    if not re.match(r'([A-Za-z0-9.][\w./-]*)?\Z', savescope, re.ASCII):
+        raise ValueError(f'{path}: its {SCOPE} {short(savescope)} cannot be a scope')
+    return check_tensors(path, tensors, _head_shapes(tensors, hparams), 'a file of heads'), savescope
+
+
+def _head_shapes(names: Iterable[str], hparams: ModelHParams) -> Dict[str, List[int]]:
+    """Return the shapes of the heads and of the reward normalization among `names`, each of which has two arrays."""
+    matches = [re.match(r'model/heads/([\w.-]+)/[^/]*\Z', name, re.ASCII) for name in names]
+    shapes = {}
+    for head in sorted({match.group(1) for match in matches if match}):
+        shapes.update({f'model/heads/{head}/w': [hparams.n_embd], f'model/heads/{head}/b': []})
+    if any(name.startswith('reward_norm/') for name in names):
+        shapes.update({'reward_norm/bias': [], 'reward_norm/gain': []})
+    return shapes
+
+
+def _cut_to_vocabulary(folder: str, hparams: ModelHParams, arrays: Dict[str, np.ndarray], notes: List[str]) -> Encoding:
+    """Return the encoding. Cut the embeddings (in place) to its vocabulary, and name in a note what is cut.
+
+    A model whose embeddings were resized for added tokens, or padded to a round number of rows, has more rows than the
+    vocabulary. Such a row is no token of a text. Without it, it is never sampled.
+    """
+    encoding, left_out = read_tokenizer(folder)
+    beyond = hparams.n_vocab - encoding.n_vocab
+    if beyond < 0 or beyond > len(left_out) + MOST_PADDING:
+        raise ValueError(
+            f'{folder}: {CONFIG_FILE} has vocab_size {hparams.n_vocab}, but the tokenizer {encoding.n_vocab} tokens'
+        )
+    if beyond:
+        rows = f'the last {beyond} rows of the embeddings' if beyond > 1 else 'the last row of the embeddings'
+        added = f' ({", ".join(map(short, left_out[:10]))})' if left_out else ''
+        notes.append(f'{folder}: {rows} left out: beyond the vocabulary of {encoding.n_vocab}{added}, so never sampled')
+        hparams.n_vocab = encoding.n_vocab
+        arrays['model/wte'] = arrays['model/wte'][: encoding.n_vocab]
     return encoding
-
-
-def _from_tokenizer_json(path: str) -> Encoding:
-    content = read_json(path)
-    try:
-        bpe = content['model']
-        encoder = dict(bpe['vocab'])
-        encoder.update((token['content'], token['id']) for token in content.get('added_tokens', []))
-        merges = [tuple(pair.split(' ')) if isinstance(pair, str) else tuple(pair) for pair in bpe['merges']]
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise ValueError(f'{path}: not a byte-level BPE tokenizer such as GPT-2 has') from None
-    if END_OF_TEXT not in encoder and (content.get('pre_tokenizer') or {}).get('type') != 'ByteLevel':
-        raise ValueError(f'{path}: not a byte-level BPE tokenizer such as GPT-2 has')
-    check_encoder(path, encoder)
-    return Encoding('own', encoder, merges)

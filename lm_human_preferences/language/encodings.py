@@ -74,19 +74,7 @@ class Encoding:
         """
         encoder = read_json(encoder_json)
         check_encoder(encoder_json, encoder)
-        # Split at '\n' alone: a symbol may be a character that Python's splitlines takes for a line end.
-        lines = read_text(vocab_bpe, newline='\n').split('\n')
-        merges = []
-        for number, line in enumerate((line.rstrip('\r') for line in lines), start=1):
-            if not line or (number == 1 and line.startswith('#version')):
-                continue
-            merge = tuple(line.split(' '))
-            if len(merge) != 2 or not all(merge):
-                raise ValueError(f'{vocab_bpe}: line {number}: {short(line)} is not two symbols with a space between')
-            if ''.join(merge) not in encoder:
-                raise ValueError(f'{vocab_bpe}: line {number}: the merge {short(line)} is not in {ENCODER_FILE}')
-            merges.append(merge)
-        return cls(name, encoder, merges)
+        return cls(name, encoder, read_merges(vocab_bpe, encoder, ENCODER_FILE))
 
     def encode(self, text: str) -> List[int]:
         """Return the token ids of `text`. ValueError for a character that the vocabulary cannot encode.
@@ -223,6 +211,26 @@ def _from_folder(name: Optional[str], folder: str) -> Encoding:
 def name_of_vocabulary(encoding: Encoding) -> str:
     """Return 'main' if the vocabulary is GPT-2's, by its size and its last token, else 'own'."""
     return 'main' if (encoding.n_vocab, encoding.eot_token) == (50257, 50256) else 'own'
+
+
+def read_merges(path: str, encoder: Dict[str, int], encoder_file: str) -> List[Tuple[str, str]]:
+    """Read a file of merges, one a line in order. `encoder_file` is the name of the encoder's file, for messages.
+
+    ValueError naming file and line if it is not in that format.
+    """
+    merges = []
+    # Split at '\n' alone: a symbol may be a character that Python's splitlines takes for a line end.
+    lines = read_text(path, newline='\n').split('\n')
+    for number, line in enumerate((line.rstrip('\r') for line in lines), start=1):
+        if not line or (number == 1 and line.startswith('#version')):
+            continue
+        merge = tuple(line.split(' '))
+        if len(merge) != 2 or not all(merge):
+            raise ValueError(f'{path}: line {number}: {short(line)} is not two symbols with a space between')
+        if ''.join(merge) not in encoder:
+            raise ValueError(f'{path}: line {number}: the merge {short(line)} is not in {encoder_file}')
+        merges.append(merge)
+    return merges
 
 
 def check_encoder(path: str, encoder: Any) -> None:

@@ -12,7 +12,7 @@ positions of the response, the reward model's at the last position. Variables ha
 
 import copy
 import math
-from typing import Callable, NamedTuple, Optional, Sequence
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 
@@ -253,6 +253,11 @@ def _variable_specs(hparams, heads):
         specs[f'heads/{head}/w'] = VariableSpec([width], stddev=0.0 if head == 'value' else 1 / math.sqrt(width + 1))
         specs[f'heads/{head}/b'] = VariableSpec([])
     return specs
+
+
+def variable_shapes(hparams: ModelHParams, heads: Sequence[str] = ()) -> Dict[str, List[int]]:
+    """Return the shape of each variable of a model by its name within the scope: {'h0/ln_1/g': [n_embd], …}."""
+    return {name: list(spec.shape) for name, spec in _variable_specs(hparams, heads).items()}
 
 
 def branching(stem: int, branches: int, length: int) -> np.ndarray:

@@ -122,7 +122,7 @@ class TrainedModel:
         reader = CheckpointReader(self._path())
         names = reader.shapes
         prefix = self._prefix(reader.path, names)
-        ours = re.compile(r'(model/(wte|wpe|(h\d+/.*|ln_f|heads/[^/]+)/[gbw])|reward_norm/(gain|bias))\Z')
+        ours = re.compile(r'(model/(wte|wpe|.+/[gbw])|reward_norm/(gain|bias))\Z')
         below = {name[len(prefix) :]: name for name in names if name.startswith(prefix)}
         return {name: reader.get(below[name]) for name in sorted(below) if ours.match(name)}
 
@@ -170,9 +170,16 @@ class CheckpointReader:
             self.shapes = self._reader.get_variable_to_shape_map()
 
     def get(self, name: str) -> np.ndarray:
-        """Return the value of a variable."""
+        """Return the value of a variable. ValueError if it is not of a floating type, or not finite."""
         with self._short_errors():
-            return self._reader.get_tensor(name)
+            value = self._reader.get_tensor(name)
+        if not np.issubdtype(value.dtype, np.floating):
+            raise ValueError(f'{self.path}: {name} is {value.dtype}: a variable of a model is float32')
+        if not np.isfinite(value).all():
+            raise ValueError(
+                f'{self.path}: {name} has a value that is not finite: the model in this checkpoint is broken'
+            )
+        return value
 
     @contextlib.contextmanager
     def _short_errors(self) -> Iterator[None]:

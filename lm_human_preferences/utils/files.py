@@ -1,8 +1,9 @@
-"""Write files completely or not at all: nobody ever reads half a file, even after a kill."""
+"""Write files and folders completely or not at all: nobody ever reads half a file, even after a kill."""
 
 import contextlib
 import json
 import os
+import shutil
 import tempfile
 from typing import IO, Any, Iterator, Optional
 
@@ -30,6 +31,28 @@ def written_whole(path: str, mode: str = 'w') -> Iterator[IO]:
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(partial)
+        raise
+    sync(os.path.dirname(path))
+
+
+@contextlib.contextmanager
+def folder_written_whole(path: str) -> Iterator[str]:
+    """Give a new folder to write into, which becomes `path` when the block ends without an error.
+
+    It has a temporary name beside `path`. An error removes it. `path` must not exist, or be an empty folder. Folders
+    above it are created. OSError if the folder cannot be written.
+    """
+    path = os.path.abspath(path)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with _error_of(path):
+        partial = tempfile.mkdtemp(prefix=f'.{os.path.basename(path)}.', suffix='.partial', dir=os.path.dirname(path))
+    try:
+        os.chmod(partial, 0o777 & ~_umask())  # the permissions that os.mkdir would have given
+        yield partial
+        with _error_of(path):
+            os.rename(partial, path)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
         raise
     sync(os.path.dirname(path))
 

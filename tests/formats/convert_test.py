@@ -142,8 +142,8 @@ def change(folder, **fields):
         (dict(model_type='llama'), "config.json: model_type is 'llama', and only 'gpt2' is read"),
         (dict(activation_function='relu'), "activation_function is 'relu'"),
         (dict(n_inner=7), 'n_inner is 7'),
-        (dict(vocab_size=300), 'has vocab_size 300, but the tokenizer 257 tokens'),
-        (dict(n_layer=3), 'no tensor h.2.ln_1.weight'),
+        (dict(vocab_size=300), 'wte.weight has shape [257, 12], but the GPT-2 of config.json asks for [300, 12]'),
+        (dict(n_layer=3), 'the weights have 2 layers, but n_layer in config.json is 3'),
         (dict(n_layer=None), 'n_layer is not set'),
     ],
 )
