@@ -3,12 +3,14 @@
 import os
 import signal
 import sys
+import time
 from typing import List, Optional, Tuple
 
 from lm_human_preferences import experiments
 from lm_human_preferences.hyperparameters import LabelPageHParams, TaskHParams
 from lm_human_preferences.labeling.agreement import pairwise_agreement
 from lm_human_preferences.labeling.collection import Collection, task_settings
+from lm_human_preferences.labeling.disk import Disk
 from lm_human_preferences.labeling.forms import INSTRUCTIONS, Form, agreement_by_chance, get_form, read_instructions
 from lm_human_preferences.labeling.questions import QuestionDraws, ask_policy
 from lm_human_preferences.labeling.server import serving
@@ -21,6 +23,8 @@ from lm_human_preferences.utils.errors import UserError
 
 SECONDS_BETWEEN_FILES = 10
 """How old the label file may get while people answer. The journal is always up to date."""
+SECONDS_BETWEEN_TRIES = 1
+"""How long to wait before the next try on a full disk."""
 
 
 def label(hparams: LabelPageHParams) -> None:
@@ -47,9 +51,11 @@ def label(hparams: LabelPageHParams) -> None:
     except KeyboardInterrupt:
         pass
     finally:
-        collection.write_labels()
-        collection.close()
-        print(summary(collection, form))
+        try:
+            write_at_the_end(collection)
+        finally:
+            collection.close()
+            print(summary(collection, form))
 
 
 def add_questions(collection: Collection, hparams: LabelPageHParams, policy: TrainedModel, task: Task) -> None:
@@ -60,21 +66,39 @@ def add_questions(collection: Collection, hparams: LabelPageHParams, policy: Tra
     draws = QuestionDraws(task, hparams.split, num_samples, hparams.seed, collection.position)
     policy_name = f'{hparams.policy} {hparams.savescope}'
     with Responder(policy, task, hparams.batch_size * num_samples, Ranks(alone=True)) as responder:
+        disk = Disk()
         while not collection.all_asked():
             questions = ask_policy(responder.truncated, draws, hparams.batch_size, policy=policy_name)
-            collection.add(questions[: hparams.num_questions - len(collection.questions)])
+            needed = questions[: hparams.num_questions - len(collection.questions)]
+            while not disk.takes(lambda needed=needed: collection.add(needed)):
+                time.sleep(SECONDS_BETWEEN_TRIES)
 
 
 def write_until_stopped(collection: Collection) -> None:
-    """Write the label file again and again, and say once when all answers are collected."""
+    """Write the label file again and again, and say once when all answers are collected.
+
+    If the disk is full, try again until there is room.
+    """
     was_complete = False
+    disk = Disk()
     while True:
         is_complete = collection.is_complete
-        collection.write_labels()
+        if not disk.takes(collection.write_labels):
+            time.sleep(SECONDS_BETWEEN_TRIES)
+            continue
         if is_complete and not was_complete:
             print(f'All {collection.wanted} answers are collected. Ctrl-C stops.', flush=True)
         was_complete = is_complete
         collection.wait(lambda: collection.is_complete and not collection.is_saved, SECONDS_BETWEEN_FILES)
+
+
+def write_at_the_end(collection: Collection) -> None:
+    """Write the label file. OSError, with the fix, if that is not possible."""
+    try:
+        collection.write_labels()
+    except OSError as error:
+        reason = f'{error.strerror}; the journal beside it has all labels: make room, and give the same command again'
+        raise OSError(error.errno, reason, collection.labels_path) from error
 
 
 def find_task(hparams: LabelPageHParams) -> Tuple[TaskHParams, str]:

@@ -1,6 +1,7 @@
 """Labels collected while the policy trains."""
 
 import collections
+import errno
 import importlib
 import importlib.util
 import json
@@ -25,6 +26,7 @@ from lm_human_preferences.language.trained_models import find_model
 from lm_human_preferences.method.lm_tasks import Task
 from lm_human_preferences.online import Schedule
 from lm_human_preferences.runs.checkpoints import latest_checkpoint
+from lm_human_preferences.runs.journal import Journal
 from lm_human_preferences.utils.errors import UserError
 
 SETTINGS = {
@@ -162,6 +164,25 @@ def test_no_more_labels_than_the_budget(labeler, tmp_path, num, batch):
     assert len(questions) == num  # those of the last batch that are left over were not kept
     at_times = collect(tmp_path / 'at-times', new, 1, num // 2, num, num, num=num)
     assert at_times == read(tmp_path / 'once' / 'online' / 'labels' / '1-program.json')
+
+
+def test_a_full_disk_is_waited_for_while_people_answer(tmp_path, monkeypatch, capsys):
+    hparams, _ = online_hparams(tmp_path, labeler='page', num_ahead=0)
+    collector = LabelCollector(hparams.rewards.train_new_model, str(tmp_path / 'labels'), budget=48, seed=1)
+    append, faults = Journal.append, [errno.ENOSPC, errno.ENOSPC]
+
+    def full(journal, *entries):
+        if faults:
+            raise OSError(faults.pop(), 'No space left on device')
+        append(journal, *entries)
+
+    monkeypatch.setattr(Journal, 'append', full)
+    with collector.asking_initial_policy() as questions:
+        collector.ask(4, questions)
+    said = capsys.readouterr().out
+    assert said.count('labels cannot be written now: No space left on device.') == 1
+    assert said.count('labels are written again') == 1 and collector._collection.asked == 4
+    collector.close()
 
 
 def test_questions_about_a_run_have_the_task_of_the_run(uninterrupted, tmp_path):

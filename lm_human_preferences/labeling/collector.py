@@ -6,11 +6,13 @@ import importlib
 import math
 import numbers
 import os
+import time
 from typing import Callable, Iterator, List, Sequence
 
 from lm_human_preferences.datasets.labels import load_labels
 from lm_human_preferences.hyperparameters import TrainRewardHParams
 from lm_human_preferences.labeling.collection import Collection, task_settings
+from lm_human_preferences.labeling.disk import Disk
 from lm_human_preferences.labeling.forms import INSTRUCTIONS, get_form, read_instructions
 from lm_human_preferences.labeling.questions import QuestionDraws, QuestionEntry, Respond, ask_policy
 from lm_human_preferences.language.trained_models import find_model
@@ -52,6 +54,7 @@ class LabelCollector:
         self._labeler = None if schedule.labeler == 'page' else find_labeler(schedule.labeler)
         self._rollout_batch_size = hparams.rollout_batch_size
         self._form = get_form(hparams.labels.type)
+        self._disk = Disk()
         os.makedirs(folder, exist_ok=True)
         self._num_copied = 0 if hparams.labels.source == COLLECTED else schedule.num_initial
         if self._num_copied:
@@ -67,8 +70,10 @@ class LabelCollector:
     def close(self) -> None:
         """Stop the label page and write the labels."""
         self._page.close()
-        self.save()
-        self._collection.close()
+        try:
+            self.save()
+        finally:
+            self._collection.close()
 
     def save(self) -> None:
         """Write the labels collected so far to the folder."""
@@ -78,7 +83,8 @@ class LabelCollector:
         """Add questions until `labels` labels in all can be expected. A program answers them at once."""
         ahead = self._schedule.num_ahead if self._labeler is None else 0
         while self._collection.expected < min(labels - self._num_copied + ahead, self._num_to_collect):
-            self._collection.add(questions())
+            if not self._add(questions()):
+                return
         if self._labeler is not None:
             self._answer()
 
@@ -114,6 +120,20 @@ class LabelCollector:
                 return stack.enter_context(Responder(self._initial_model, self._task, batch, Ranks(alone=True)))
 
             yield lambda: self.questions(responder().truncated, batch, 'initial')
+
+    def _add(self, questions):
+        """Add questions, and return whether that was done before this process was asked to end.
+
+        While people answer, a disk that is full is waited for.
+        """
+        if self._labeler is not None:
+            self._collection.add(questions)
+            return True
+        while not self._disk.takes(lambda: self._collection.add(questions)):
+            if preemption.requested():
+                return False
+            time.sleep(1)
+        return True
 
     def _open_collection(self, folder):
         schedule = self._schedule

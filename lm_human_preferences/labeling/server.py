@@ -2,6 +2,7 @@
 
 The server listens only on this machine (127.0.0.1) and asks every request for a secret token: first in the address that
 was printed, then in a cookie. It refuses requests for another host name (DNS rebinding) and posts from other sites.
+Who has no token cannot keep others out (`connections`).
 """
 
 import contextlib
@@ -14,9 +15,9 @@ from typing import Iterator, List, Optional, Tuple
 from urllib.parse import quote, unquote
 
 import flask
-from werkzeug.serving import WSGIRequestHandler, make_server
 
 from lm_human_preferences.labeling.collection import Collection, Outcome, Progress
+from lm_human_preferences.labeling.connections import ADMIT, BoundedServer, RequestHandler
 from lm_human_preferences.labeling.journal_state import Question
 from lm_human_preferences.language.encodings import Encoding
 
@@ -78,6 +79,7 @@ class LabelServer:
             return self._refuse(
                 'Open the complete address that was printed when the page was started. It includes a token.'
             )
+        request.environ[ADMIT]()
         return None
 
     def _is_token(self, given: str) -> bool:
@@ -185,13 +187,6 @@ def pace(progress: Progress) -> str:
     return f'{text}, about {minutes:.0f} min left' if minutes >= 1 else text
 
 
-class _Quiet(WSGIRequestHandler):
-    """Does not print a line for each request: the journal has the choices."""
-
-    def log_request(self, *args, **kwargs):
-        pass
-
-
 @contextlib.contextmanager
 def serving(
     collection: Collection, encoding: Encoding, instructions: List[str], port: int = 0, token: Optional[str] = None
@@ -211,7 +206,7 @@ def serving(
     listening.listen(64)
     port = listening.getsockname()[1]
     app = LabelServer(collection, encoding, instructions, token, port).app
-    server = make_server(HOST, port, app, threaded=True, request_handler=_Quiet, fd=listening.fileno())
+    server = BoundedServer(HOST, port, app, RequestHandler, fd=listening.fileno())
     thread = threading.Thread(target=server.serve_forever, name='label page', daemon=True)
     thread.start()
     try:

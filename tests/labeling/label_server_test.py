@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ import requests
 from repository import LAUNCH
 
 from lm_human_preferences.datasets.labels import load_labels
+from lm_human_preferences.labeling import connections
 from lm_human_preferences.labeling.collection import Collection
 from lm_human_preferences.labeling.forms import get_form
 from lm_human_preferences.labeling.server import serving
@@ -264,6 +266,83 @@ def test_a_port_that_is_taken(serve, tmp_path):
         pass
 
 
+def connect(address, *sent):
+    """Open a connection to the page's server, and send bytes."""
+    port = int(re.search(r':(\d+)/', address).group(1))
+    connection = socket.create_connection(('127.0.0.1', port), timeout=20)
+    for part in sent:
+        connection.sendall(part)
+    return connection
+
+
+def is_cut(connection):
+    """Wait until the server ends the connection. Return whether it did so without an answer."""
+    try:
+        return connection.recv(1 << 16) == b''
+    except ConnectionResetError:
+        return True
+
+
+BEGINNINGS = [b'', b'G', b'GET / HTTP/1.1\r\n', b'GET / HTTP/1.1\r\nCookie: token=', b'\r\n', b'\x16\x03\x01']
+
+
+@pytest.mark.parametrize('beginning', BEGINNINGS)
+def test_idle_connections_keep_nobody_out(serve, beginning):
+    address, collection = serve(numbered(3))
+    before = threading.active_count()
+    with contextlib.ExitStack() as stack:
+        idle = [stack.enter_context(connect(address, beginning)) for _ in range(200)]
+        ann = Person(address, 'Ann')
+        for _ in range(3):
+            ann.answer(0)
+        assert collection.is_complete
+        assert threading.active_count() - before <= connections.MOST_CONNECTIONS + 2
+        assert is_cut(idle[0])
+
+
+def test_a_connection_that_takes_too_long_is_cut(serve, monkeypatch):
+    monkeypatch.setattr(connections, 'SECONDS_TO_ASK', 0.5)
+    address, collection = serve(numbered(3))
+    started = time.time()
+    with connect(address) as idle, connect(address, b'GET / HT') as dripping:
+        assert is_cut(idle)
+        with pytest.raises(OSError):
+            while time.time() - started < 20:  # a byte at a time, so that there is never a long silence
+                dripping.sendall(b'T')
+                time.sleep(0.1)
+    assert time.time() - started < 10
+    Person(address, 'Ann').answer(0)
+    assert collection.num_answers == 1
+
+
+def test_a_request_without_the_token_is_refused_before_its_content_comes(serve):
+    address, _ = serve(numbered(1))
+    head = b'POST /answer HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 60000\r\n\r\n'
+    with connect(address, head) as connection:
+        assert connection.recv(1 << 16).split(b'\r\n')[0].split()[1] == b'403'
+
+
+def test_connections_with_the_token_are_bounded_too(serve, monkeypatch):
+    monkeypatch.setattr(connections, 'MOST_CONNECTIONS', 4)
+    monkeypatch.setattr(connections, 'SECONDS_TO_ANSWER', 2)
+    address, collection = serve(numbered(3))
+    ann = Person(address, 'Ann')
+    cookies = '; '.join(f'{cookie.name}={cookie.value}' for cookie in ann.session.cookies)
+    head = (
+        f'POST /answer HTTP/1.1\r\nHost: 127.0.0.1\r\nCookie: {cookies}\r\n'
+        'Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 20\r\n\r\n'
+    ).encode()
+    with contextlib.ExitStack() as stack:
+        unfinished = [stack.enter_context(connect(address, head)) for _ in range(4)]
+        time.sleep(0.5)
+        started = time.time()
+        with connect(address) as more:
+            assert is_cut(more) and time.time() - started < 1.5
+        for connection in unfinished:
+            assert b'200 OK' not in connection.recv(1 << 16) and time.time() - started < 8
+    assert ann.answer(0) == 200 and collection.num_answers == 1
+
+
 DEFINITION = """
 task: {query_length: 2, response_length: 3, query_dataset: test, policy: {initial_model: test}}
 train_reward: {labels: {type: TYPE, source: test, num_train: 8}, batch_size: 8}
@@ -341,6 +420,78 @@ def test_kill_loses_no_choice(label, tmp_path):
     answers = [entry for entry in journal if entry['kind'] == 'answer']
     assert {entry['who'] for entry in answers} == {'Ann'} and all(entry['seconds'] >= 0 for entry in answers)
     assert sorted(answers[0]) == ['kind', 'order', 'question', 'seconds', 'value', 'when', 'who']
+
+
+@contextlib.contextmanager
+def full_disk(process, *paths):
+    """No file of the process can grow beyond the longest of these, as if the disk were full."""
+    size = max(os.path.getsize(str(path)) for path in paths)
+    _, most = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size, most))
+    yield
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (most, most))
+
+
+def said_until(process, text):
+    """Read what a process prints until a line has `text`."""
+    lines = []
+    for line in process.stdout:
+        lines.append(line.decode())
+        if text in lines[-1]:
+            return lines
+    raise AssertionError(''.join(lines))
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_neither_the_page_nor_an_answer(label, tmp_path):
+    process, address = label('--num_questions', '8')
+    ann = Person(address, 'Ann')
+    chosen = answer(ann, 4)
+    with full_disk(process, tmp_path / 'labels.journal.jsonl'):
+        number, place = ann.question, 2
+        for action in ({'answer': place}, {}):
+            page = ann.page
+            assert ann.post('answer' if action else 'skip', question=number, **action) == 507
+            assert 'Your last choice could not be saved (File too large)' in ann.page
+            ann.page = page
+        time.sleep(12)  # the label file is written every 10 s
+        assert process.poll() is None
+        ann.reload()
+        assert ann.question == number and '4 of 8' in ann.page
+    chosen += answer(ann, 4)
+    process.send_signal(signal.SIGINT)
+    assert f'8 labels in {tmp_path}/labels.json' in process.communicate(timeout=60)[0].decode()
+    assert process.returncode == 0 and chosen_texts(read(tmp_path / 'labels.json')) == chosen
+
+
+def test_a_label_file_that_cannot_be_written_is_written_later(label, tmp_path):
+    process, address = label('--num_questions', '3')
+    ann = Person(address, 'Ann')
+    chosen = answer(ann, 2)
+    blocker = tmp_path / 'labels.json'
+    deadline = time.time() + 30
+    while not blocker.exists() and time.time() < deadline:
+        time.sleep(0.05)
+    blocker.unlink()
+    blocker.mkdir()
+    chosen += answer(ann, 1)
+    assert 'labels cannot be written now: Is a directory.' in said_until(process, 'cannot be written')[-1]
+    blocker.rmdir()
+    said = said_until(process, 'All 3 answers')
+    assert 'labels are written again\n' in said
+    assert chosen_texts(read(blocker)) == chosen
+    blocker.unlink()
+    blocker.mkdir()
+    ann.undo()
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[0].decode()
+    assert process.returncode == 2 and 'Traceback' not in said
+    assert 'labels.json: Is a directory; the journal beside it has all labels: make room' in said
+    blocker.rmdir()
+    process, _ = label('--num_questions', '3')
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert chosen_texts(read(blocker)) == chosen[:2]
 
 
 def test_agreement_is_reported(label, tmp_path):
