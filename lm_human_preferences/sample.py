@@ -17,7 +17,7 @@ from lm_human_preferences.method.lm_tasks import Task
 from lm_human_preferences.mpi.ranks import Ranks
 from lm_human_preferences.mpi.seeds import shared_seed, uniforms_of_samples
 from lm_human_preferences.runs.run_folder import RunFolder
-from lm_human_preferences.utils.files import read_text
+from lm_human_preferences.utils.files import read_text, text_lines
 from lm_human_preferences.utils.text import one_line
 
 
@@ -100,15 +100,14 @@ def _prompts(hparams: SampleHParams) -> List[str]:
     if hparams.prompt_file is None:
         return []
     path = os.path.expanduser(hparams.prompt_file)
-    text = read_text(path)
     if not path.endswith('.jsonl'):
-        return [text.rstrip('\n')]
+        return [read_text(path).rstrip('\n')]
     prompts = []
-    for number, line in enumerate(text.split('\n'), start=1):
+    for line in text_lines(path):
         try:
-            prompts += [parse_json_line(line)] if line.strip() else []
+            prompts += [parse_json_line(line.text)] if line.text.strip() else []
         except ValueError as error:
-            raise ValueError(f'{path}: line {number}: {error}') from None
+            raise ValueError(f'{path}: line {line.number}: {error}') from None
     if not prompts:
         raise ValueError(f'{path}: the file has no prompts')
     return prompts

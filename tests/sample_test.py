@@ -88,7 +88,11 @@ def test_prompts_that_are_not_utf_8(name, tiny_run, tmp_path, monkeypatch, capsy
     flags = ['--prompt', '-'] if name == '-' else ['--prompt_file', path]
     with pytest.raises(SystemExit) as exit:
         main(['sample', '--save_dir', tiny_run.folder, '--mpi=1', *flags])
-    place = 'standard input: not UTF-8 text: byte 3' if name == '-' else f'{path}: not UTF-8 text: byte 3 of the file'
+    place = {
+        'bad.txt': f'{path}: not UTF-8 text: byte 3 of the file',
+        'bad.jsonl': f'{path}: line 1: not UTF-8 text: byte 3 of the line',
+        '-': 'standard input: not UTF-8 text: byte 3 of the file',
+    }[name]
     assert (exit.value.code, capsys.readouterr().err) == (2, f'error: {place}\n')
 
 

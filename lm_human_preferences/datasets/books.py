@@ -3,7 +3,7 @@
 import os
 from typing import Sequence
 
-from lm_human_preferences.datasets.text_files import LineFile, parse_json_line
+from lm_human_preferences.datasets.text_files import LineFile, check_json_line, parse_json_line
 from lm_human_preferences.remote.cache import cache_dir
 
 
@@ -15,4 +15,4 @@ def texts(split: str) -> Sequence[str]:
             f'{path} not found: the published passages are lost; put your own there, one JSON string on each line,'
             ' or use other texts with --task.query_dataset=text:PATH'
         )
-    return LineFile(path, parse_json_line)
+    return LineFile(path, parse_json_line, check_json_line)

@@ -8,7 +8,7 @@ import os
 from typing import Any, Callable, Optional, Sequence
 from urllib.parse import urlsplit
 
-from lm_human_preferences.datasets.line_index import line_index, lines, read_span
+from lm_human_preferences.datasets.line_index import Check, line_index, lines, read_span
 from lm_human_preferences.remote import storage
 
 # Of every 20 lines of a single file, one belongs to the split `valid` and one to `test`.
@@ -23,7 +23,7 @@ class PlainTexts:
 
     def texts(self, split: str) -> Sequence[str]:
         """Return the texts of a split."""
-        return _items_of_split(self._path, split, '.txt', str)
+        return _items_of_split(self._path, split, '.txt', str, None)
 
 
 class JsonTexts:
@@ -34,25 +34,37 @@ class JsonTexts:
 
     def texts(self, split: str) -> Sequence[str]:
         """Return the texts of a split."""
-        return _items_of_split(self._path, split, '.jsonl', parse_json_line)
+        return _items_of_split(self._path, split, '.jsonl', parse_json_line, check_json_line)
 
     def references(self, split: str) -> Sequence[Optional[str]]:
         """Return the string `reference` of each text's object, or None for a text without one."""
-        return _items_of_split(self._path, split, '.jsonl', _parse_reference)
+        return _items_of_split(self._path, split, '.jsonl', _parse_reference, check_json_line)
 
 
 def parse_json_line(line: str) -> str:
     """Return the text of a line of JSON: a string, or an object with a string `text`."""
-    item = _json(line)
-    if isinstance(item, dict):
-        item = item.get('text')
-    if not isinstance(item, str):
-        raise ValueError('neither a string nor an object with a string "text"')
-    return item
+    return _text_of(_json(line))
 
 
 def _parse_reference(line: str) -> Optional[str]:
+    return _reference_of(_json(line))
+
+
+def check_json_line(line: str) -> None:
+    """Raise ValueError for a line that has no text, or whose reference is not a string."""
     item = _json(line)
+    _text_of(item)
+    _reference_of(item)
+
+
+def _text_of(item: Any) -> str:
+    text = item.get('text') if isinstance(item, dict) else item
+    if not isinstance(text, str):
+        raise ValueError('neither a string nor an object with a string "text"')
+    return text
+
+
+def _reference_of(item: Any) -> Optional[str]:
     reference = item.get('reference') if isinstance(item, dict) else None
     if not isinstance(reference, (str, type(None))):
         raise ValueError('"reference" is not a string')
@@ -69,23 +81,26 @@ def _json(line: str) -> Any:
 class LineFile(Sequence):
     """The lines of a file that are not blank. Each is read when it is indexed."""
 
-    def __init__(self, path: str, parse: Callable[[str], Optional[str]] = str):
-        """`parse` turns a line without its line end into an item, or raises ValueError."""
+    def __init__(self, path: str, parse: Callable[[str], Optional[str]] = str, check: Optional[Check] = None):
+        """Find the lines and check them. ValueError naming the first line that `check` refuses.
+
+        Args:
+          parse: turns a line without its line end into an item, or raises ValueError.
+        """
         self.path = path
         self._parse = parse
-        self._index = line_index(path, lines)
+        self._index = line_index(path, lines, check)
 
     def __len__(self) -> int:
         return len(self._index)
 
     def __getitem__(self, index: int) -> Optional[str]:
-        """Return the item of a line. ValueError naming file and byte if `parse` refuses the line."""
+        """Return the item of a line. ValueError naming file and byte if the file has changed and has no such line."""
         span = self._index[index]
-        line = read_span(self.path, span).decode('utf-8').rstrip('\r\n')
         try:
-            return self._parse(line)
-        except ValueError as e:
-            raise ValueError(f'{self.path}: line at byte {span[0]}: {e}') from None
+            return self._parse(read_span(self.path, span).decode('utf-8').rstrip('\r\n'))
+        except ValueError as error:
+            raise ValueError(f'{self.path}: line at byte {span[0]}: {error}: the file was changed') from None
 
 
 class Split(Sequence):
@@ -115,16 +130,16 @@ class Split(Sequence):
 
 
 def _items_of_split(
-    path: str, split: str, suffix: str, parse: Callable[[str], Optional[str]]
+    path: str, split: str, suffix: str, parse: Callable[[str], Optional[str]], check: Optional[Check]
 ) -> Sequence[Optional[str]]:
     """Return a split of the user's items: from the folder's file for it, or the split's share of a single file."""
     if _is_folder(path):
         try:
-            return LineFile(storage.local_file(storage.join(path, split + suffix)), parse)
+            return LineFile(storage.local_file(storage.join(path, split + suffix)), parse, check)
         except FileNotFoundError as error:
             raise FileNotFoundError(f'{error}: the folder needs train, valid and test{suffix}') from None
     try:
-        items = LineFile(storage.local_file(path), parse)
+        items = LineFile(storage.local_file(path), parse, check)
     except FileNotFoundError as error:
         hint = 'give a file with one text on each line, or a folder of such files'
         raise FileNotFoundError(f'{error}: {hint}') from None

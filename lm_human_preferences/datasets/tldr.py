@@ -2,7 +2,7 @@
 
 import json
 import re
-from typing import Dict, Optional, Sequence
+from typing import Any, Dict, Optional, Sequence
 
 import ftfy
 
@@ -26,23 +26,22 @@ class Posts(Sequence):
     def __init__(self, split: str):
         name = 'train-subset.json' if split == 'train' else 'valid-subset.json'
         self._path = storage.local_file(storage.join(storage.LABELS_AND_TEXTS, 'tldr', name))
-        self._index = line_index(self._path, json_list)
+        self._index = line_index(self._path, json_list, check_post)
 
     def __len__(self) -> int:
         return len(self._index)
 
     def __getitem__(self, index: int) -> str:
-        """Return a cleaned post. ValueError naming file and byte if the item is no post."""
+        """Return a cleaned post. ValueError naming file and byte if the file has changed and has no such item."""
         return clean(self._read(index)['content'])
 
     def _read(self, index: int) -> Dict:
         start, end = self._index[index]
         try:
             post = json.loads(read_span(self._path, (start, end)).decode('utf-8'))
-        except UnicodeDecodeError as e:
-            raise ValueError(f'{self._path}: not UTF-8 text: byte {start + e.start} of the file') from None
-        if not isinstance(post, dict) or not isinstance(post.get('content'), str):
-            raise ValueError(f'{self._path}: item at byte {start}: not an object with a "content"')
+            check_post(post)
+        except ValueError as error:
+            raise ValueError(f'{self._path}: item at byte {start}: {error}: the file was changed') from None
         return post
 
 
@@ -52,6 +51,14 @@ class Summaries(Posts):
     def __getitem__(self, index: int) -> Optional[str]:
         """Return the summary of a post, or None if the file has none."""
         return self._read(index).get('summary')
+
+
+def check_post(post: Any) -> None:
+    """Raise ValueError for an item of the file that is no post, or whose summary is not a text."""
+    if not isinstance(post, dict) or not isinstance(post.get('content'), str):
+        raise ValueError('not an object with a "content"')
+    if not isinstance(post.get('summary'), (str, type(None))):
+        raise ValueError('"summary" is not a string')
 
 
 def clean(post: str) -> str:

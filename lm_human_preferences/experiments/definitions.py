@@ -1,14 +1,17 @@
 """Reading of definition files: their sections are checked, and merged with those of the experiment they extend."""
 
+import math
 import os
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from ruamel.yaml import YAML
+from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.nodes import CollectionNode, Node
 
 from lm_human_preferences.hyperparameters import TREES, EvaluateHParams, RunHParams, TaskHParams
 from lm_human_preferences.utils import files
-from lm_human_preferences.utils.errors import UserError, did_you_mean, short
+from lm_human_preferences.utils.errors import UserError, did_you_mean, short, user_message
 from lm_human_preferences.utils.hyperparams import Field
 
 TRAIN_COMMANDS = ['train_reward', 'train_policy', 'train_lm']
@@ -20,6 +23,8 @@ _TREES = {
     _EVALUATE: EvaluateHParams,
     **{command: TREES[command] for command in TRAIN_COMMANDS},
 }
+LARGEST_FILE = 1 << 17  # bytes; the parser reads about 100 kB a second
+MOST_VALUES = 20000  # of a file, with each alias (*name) and merge (<<) counted as often as it is used
 _OFF = (None, False, 'off', 'f', 'false', 'False')  # the values that switch a group off
 
 Values = Dict[str, Any]  # dotted name → value, as `HParams.flattened` gives it
@@ -65,8 +70,11 @@ def read(name: str, path: str, extending: Tuple[str, ...] = ()) -> Definition:
     chain = (*extending, os.path.realpath(path))
     if os.path.realpath(base_path) in chain:
         raise UserError(f'{path}: extends: {base} extends this file, too')
-    if not os.path.isfile(base_path):
-        raise UserError(f'{path}: extends: {base_path} not found')
+    try:
+        files.check_regular(base_path)
+    except (OSError, ValueError) as error:
+        reason = f'{base_path} not found' if isinstance(error, FileNotFoundError) else user_message(error)
+        raise UserError(f'{path}: extends: {reason}') from error
     return _merged(read(base_name, base_path, chain), own)
 
 
@@ -159,13 +167,45 @@ def _merged_values(base: Values, own: Values, tree: Dict[str, Field]) -> Values:
     return {**kept, **own}
 
 
+class _TooManyValues(Exception):
+    """A file has more values than MOST_VALUES."""
+
+
+class _BoundedConstructor(SafeConstructor):
+    """Makes values of a file only if they are few. A file of 300 bytes can have millions, by aliases of aliases."""
+
+    def construct_document(self, node: Node) -> Any:
+        if _num_values(node, {}) > MOST_VALUES:
+            raise _TooManyValues()
+        return super().construct_document(node)
+
+
+def _num_values(node: Node, known: Dict[Node, float]) -> float:
+    """Return the number of values below a node. It is infinite if an alias stands for what it is itself in.
+
+    Args:
+      known: the numbers of the nodes that were counted.
+    """
+    if not isinstance(node, CollectionNode):
+        return 1
+    if node not in known:
+        known[node] = math.inf  # for an alias below
+        children = [child for entry in node.value for child in (entry if isinstance(entry, tuple) else [entry])]
+        known[node] = 1 + sum(_num_values(child, known) for child in children)
+    return known[node]
+
+
 def _read_yaml(path: str) -> Dict[Any, Any]:
     try:
-        text = files.read_text(path)
+        text = files.read_text(path, LARGEST_FILE)
     except ValueError as error:
         raise UserError(str(error)) from error
+    yaml = YAML(typ='safe', pure=True)
+    yaml.Constructor = _BoundedConstructor
     try:
-        sections = YAML(typ='safe', pure=True).load(text)
+        sections = yaml.load(text)
+    except _TooManyValues:
+        raise UserError(f'{path}: more than {MOST_VALUES} values, with its aliases (*name) written out') from None
     except YAMLError as error:
         mark, problem = getattr(error, 'problem_mark', None), getattr(error, 'problem', None)
         where = f'{path}: line {mark.line + 1}' if mark else path

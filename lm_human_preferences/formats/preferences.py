@@ -6,6 +6,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
 from lm_human_preferences.datasets.labels import load_labels
 from lm_human_preferences.language.encodings import Encoding
 from lm_human_preferences.method.label_types import get_label_type, label_schema
+from lm_human_preferences.utils.files import text_lines
 from lm_human_preferences.utils.json_files import read_json
 
 
@@ -19,20 +20,19 @@ class Imported(NamedTuple):
 
 def read_pairs(path: str) -> Iterator[Tuple[str, str, str]]:
     """Yield (prompt, chosen, rejected) of each line that is not blank. ValueError naming a bad line and its file."""
-    with open(path, 'rb') as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                entry = json.loads(line.decode('utf-8'))
-            except (ValueError, RecursionError):
-                raise ValueError(f'{path}: line {number}: not JSON') from None
-            texts = [entry.get(name) if isinstance(entry, dict) else None for name in ('prompt', 'chosen', 'rejected')]
-            if not all(isinstance(text, str) for text in texts):
-                raise ValueError(f'{path}: line {number}: prompt, chosen and rejected should be texts')
-            if not texts[1] or not texts[2]:
-                raise ValueError(f'{path}: line {number}: chosen and rejected should not be empty')
-            yield tuple(texts)
+    for number, _, _, line in text_lines(path):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError):
+            raise ValueError(f'{path}: line {number}: not JSON') from None
+        texts = [entry.get(name) if isinstance(entry, dict) else None for name in ('prompt', 'chosen', 'rejected')]
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError(f'{path}: line {number}: prompt, chosen and rejected should be texts')
+        if not texts[1] or not texts[2]:
+            raise ValueError(f'{path}: line {number}: chosen and rejected should not be empty')
+        yield tuple(texts)
 
 
 def labels_of_pairs(path: str, encoding: Encoding, query_length: int, response_length: int) -> Imported:

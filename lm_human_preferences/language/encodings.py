@@ -11,6 +11,7 @@ vocabulary, joins the surrogate pairs of broken JSON (tokenizers does not), and 
 """
 
 import functools
+import heapq
 import os
 import string
 from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
@@ -19,7 +20,7 @@ import regex
 
 from lm_human_preferences.remote import storage
 from lm_human_preferences.utils.errors import short
-from lm_human_preferences.utils.files import read_text, write_json, written_whole
+from lm_human_preferences.utils.files import text_lines, write_json, written_whole
 from lm_human_preferences.utils.json_files import read_json
 
 END_OF_TEXT = '<|endoftext|>'
@@ -91,14 +92,8 @@ class Encoding:
     def _encode_word(self, word: str) -> Tuple[int, ...]:
         """Return the token ids of one word: merge its first learned pair, and repeat until no pair is a learned one."""
         symbols = [self._symbols[byte] for byte in word.encode('utf-8')]
-        while len(symbols) > 1:
-            pairs = set(zip(symbols, symbols[1:]))
-            best = min(pairs, key=lambda pair: self._ranks.get(pair, len(self._ranks)))
-            if best not in self._ranks:
-                break
-            symbols = merge_pair(symbols, best)
         try:
-            return tuple(self._encoder[symbol] for symbol in symbols)
+            return tuple(self._encoder[symbol] for symbol in merge_learned(symbols, self._ranks))
         except KeyError:
             raise ValueError(f'the vocabulary {self.name!r} cannot encode {word!r}') from None
 
@@ -153,6 +148,40 @@ def merge_pair(symbols: Sequence[str], pair: Tuple[str, str]) -> List[str]:
             merged.append(symbols[i])
             i += 1
     return merged
+
+
+def merge_learned(symbols: Sequence[str], ranks: Dict[Tuple[str, str], int]) -> List[str]:
+    """Merge the pair of the lowest rank wherever it occurs, from left to right. Repeat until no pair has a rank.
+
+    A heap holds the pairs by rank and place, so that n symbols take time n log n.
+    """
+    parts: List[Optional[str]] = list(symbols)  # None: merged into the part before
+    end = len(parts)
+    following, preceding = list(range(1, end + 1)), list(range(-1, end - 1))
+    heap = [(ranks[pair], place) for place, pair in enumerate(zip(parts, parts[1:])) if pair in ranks]
+    heapq.heapify(heap)
+    while heap:
+        rank = heap[0][0]
+        merged = []
+        while heap and heap[0][0] == rank:
+            place = heapq.heappop(heap)[1]
+            second = following[place]
+            if second == end or ranks.get((parts[place], parts[second])) != rank:
+                continue  # one of the two was merged with another part
+            parts[place] += parts[second]
+            parts[second] = None
+            following[place] = following[second]
+            if following[second] < end:
+                preceding[following[second]] = place
+            merged.append(place)
+        # New pairs wait until the whole pair is merged, even if their rank is lower.
+        for place in merged:
+            for first in (preceding[place], place):
+                second = following[first] if first >= 0 else end
+                new_rank = ranks.get((parts[first], parts[second])) if second < end else None
+                if new_rank is not None:
+                    heapq.heappush(heap, (new_rank, first))
+    return [part for part in parts if part is not None]
 
 
 def load_encoding(folder: str, default: Optional[str] = None) -> Encoding:
@@ -219,9 +248,7 @@ def read_merges(path: str, encoder: Dict[str, int], encoder_file: str) -> List[T
     ValueError naming file and line if it is not in that format.
     """
     merges = []
-    # Split at '\n' alone: a symbol may be a character that Python's splitlines takes for a line end.
-    lines = read_text(path, newline='\n').split('\n')
-    for number, line in enumerate((line.rstrip('\r') for line in lines), start=1):
+    for number, _, _, line in text_lines(path):
         if not line or (number == 1 and line.startswith('#version')):
             continue
         merge = tuple(line.split(' '))

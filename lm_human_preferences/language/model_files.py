@@ -13,6 +13,7 @@ from lm_human_preferences.language.encodings import ENCODER_FILE, MERGES_FILE
 from lm_human_preferences.remote import storage
 from lm_human_preferences.runs.checkpoints import latest_checkpoint
 from lm_human_preferences.runs.run_folder import CHECKPOINTS
+from lm_human_preferences.utils.files import read_text
 
 
 def model_folder(path: str, subfolders: Sequence[str]) -> str:
@@ -43,8 +44,7 @@ def local_folder(folder: str) -> str:
         return local
     name = None
     if _fetch_if_there(folder, 'encoding'):
-        with open(os.path.join(local, 'encoding'), encoding='utf-8') as f:
-            name = f.read().strip().strip('"')
+        name = read_text(os.path.join(local, 'encoding')).strip().strip('"')
     for file in (ENCODER_FILE, MERGES_FILE):
         if name == 'own':
             storage.local_file(storage.join(folder, file))

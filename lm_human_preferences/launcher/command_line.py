@@ -33,6 +33,7 @@ from lm_human_preferences.remote.mirror import mirrored
 from lm_human_preferences.runs import ownership, resuming
 from lm_human_preferences.runs.run_folder import REPORT_FILE, RESULTS_FILE, save_hparams
 from lm_human_preferences.utils.errors import UserError, user_message
+from lm_human_preferences.utils.files import read_stream
 from lm_human_preferences.utils.hyperparams import HParams
 from lm_human_preferences.utils.progress import say
 
@@ -230,10 +231,8 @@ def _run_tool(command: str, words: Tuple[str, ...], flags: Dict[str, str]) -> No
 
 
 def _standard_input() -> str:
-    try:
-        return sys.stdin.buffer.read().decode('utf-8').rstrip('\n')
-    except UnicodeDecodeError as error:
-        raise UserError(f'standard input: not UTF-8 text: byte {error.start}') from None
+    with _bad_input():
+        return read_stream(sys.stdin.buffer, 'standard input').rstrip('\n')
 
 
 def _execute(command: str, hparams: HParams, placement: Placement, show_traceback: bool) -> None:

@@ -7,6 +7,7 @@ import subprocess
 from typing import List, NamedTuple, Optional
 
 from lm_human_preferences.utils.errors import UserError
+from lm_human_preferences.utils.files import text_lines
 
 
 class Host(NamedTuple):
@@ -26,8 +27,7 @@ def parse_hosts(text: str) -> List[Host]:
 
 def read_hostfile(path: str) -> List[Host]:
     """Return the hosts of a file, which has one on each line: `host1:8` or `host1 slots=8`. # begins a comment."""
-    with open(path, encoding='utf-8') as file:
-        lines = [line.split('#')[0].strip() for line in file]
+    lines = [line.text.split('#')[0].strip() for line in text_lines(path)]
     hosts = [_parse_host(re.sub(r'\s+slots\s*=\s*', ':', line), line, path) for line in lines if line]
     if not hosts:
         raise UserError(f'{path}: no hosts in the file: write one on each line, as host1:8')

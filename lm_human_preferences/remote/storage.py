@@ -32,7 +32,7 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 from lm_human_preferences.remote import transports
 from lm_human_preferences.remote.cache import cache_dir
 from lm_human_preferences.remote.transports import RemoteError, Temporary, Unreachable, gs_parts, without_query
-from lm_human_preferences.utils.files import written_whole
+from lm_human_preferences.utils.files import check_regular, written_whole
 from lm_human_preferences.utils.locks import locked
 from lm_human_preferences.utils.progress import transfer_bar
 
@@ -93,12 +93,14 @@ def local_file(source: str) -> str:
     """Return the path of a local file with the contents of `source`; fetch it into the cache if it is not there.
 
     Raises FileNotFoundError, PermissionError or ConnectionError (all OSError). The message is one line: where we
-    looked, and where to put the file by hand.
+    looked, and where to put the file by hand. ValueError for a local FIFO or device.
     """
     if not is_remote(source):
         path = expanded(source)
-        if not os.path.isfile(path):
-            raise FileNotFoundError(f'{path} not found')
+        try:
+            check_regular(path)
+        except (FileNotFoundError, NotADirectoryError):
+            raise FileNotFoundError(f'{path} not found') from None
         return path
     path = cache_path(source)
     asked = time.time()

@@ -87,15 +87,15 @@ def test_files(case, tmp_path, capsys):
         '--task.end_text=x',
         *READ,
     ),
-    text('json_broken', 'DIR/texts.txt: line at byte …: not JSON', '{"text": \n' * 40, *READ, kind='jsonl'),
+    text('json_broken', 'DIR/texts.txt: line 1: not JSON', '{"text": \n' * 40, *READ, kind='jsonl'),
     text(
         'json_without_text',
-        'DIR/texts.txt: line at byte …: neither a string nor an object with a string "text"',
+        'DIR/texts.txt: line 1: neither a string nor an object with a string "text"',
         '{"txt": "a.b"}\n' * 40,
         *READ,
         kind='jsonl',
     ),
-    text('json_too_deep', 'DIR/texts.txt: line at byte …: not JSON', ('[' * 100000 + '\n') * 20, *READ, kind='jsonl'),
+    text('json_too_deep', 'DIR/texts.txt: line 1: not JSON', ('[' * 100000 + '\n') * 20, *READ, kind='jsonl'),
     text('characters_not_in_vocabulary', "…the vocabulary 'test' cannot encode …", 'A!\n' * 40, *READ),
 )
 def test_texts(case, tmp_path, capsys):
@@ -143,7 +143,7 @@ def test_texts_for_language_models(case, tmp_path, capsys):
             'tldr',
             'tldr/train-subset.json',
             [{'content': 3}],
-            'DIR/tldr/train-subset.json: item at byte 1: not an object with a "content"',
+            'DIR/tldr/train-subset.json: entry 0 (byte 1): not an object with a "content"',
         ),
         (
             'tldr',

@@ -159,7 +159,7 @@ def test_mistakes_are_refused(write, tmp_path, text, message):
 
 def test_a_file_that_cannot_be_read_as_a_base(write, tmp_path):
     os.mkdir(str(tmp_path / 'folder.yaml'))
-    with pytest.raises(ValueError, match='folder.yaml not found'):
+    with pytest.raises(ValueError, match='mine.yaml: extends: .*folder.yaml: Is a directory'):
         experiments.load(write('mine.yaml', 'extends: folder.yaml\n'))
 
 

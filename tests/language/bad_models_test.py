@@ -38,7 +38,7 @@ def vocabulary_case(name, expected, **files):
 @table(
     Case('no_folder', 'no model at DIR/none: …hparams.json…', flags=['--task.policy.initial_model=DIR/none']),
     Case('a_folder_without_model', 'no model at DIR: …', flags=['--task.policy.initial_model=DIR']),
-    Case('hparams_are_a_folder', 'no model at DIR/model: …', {'model/hparams.json': FOLDER}, MODEL),
+    Case('hparams_are_a_folder', 'DIR/model/hparams.json: Is a directory', {'model/hparams.json': FOLDER}, MODEL),
     hparams_case('not_json', ': not JSON: …', '{"n_vocab": 28'),
     hparams_case('empty', ': not JSON: the file is empty', ''),
     hparams_case('not_utf8', ': not UTF-8 text: byte 2 of the file', b'{"\xff": 1}'),
@@ -137,7 +137,7 @@ def test_hparams(case, good_models, tmp_path, capsys):
     vocabulary_case(
         'merge_of_unknown', "vocab.bpe: line 2: the merge 'x y' is not in encoder.json", vocab__bpe='a b\nx y\n'
     ),
-    vocabulary_case('merges_not_utf8', 'vocab.bpe: not UTF-8 text: byte 2 of the file', vocab__bpe=b'a \xff\n'),
+    vocabulary_case('merges_not_utf8', 'vocab.bpe: line 1: not UTF-8 text: byte 2 of the line', vocab__bpe=b'a \xff\n'),
     vocabulary_case(
         'encoding_unknown', 'encoding: unknown encoding \'gpt3\': must be "main", "own" or "test"', encoding='"gpt3"'
     ),
