@@ -10,6 +10,7 @@ from typing import Any, Dict, Optional, Sequence, Tuple
 
 import numpy as np
 
+from lm_human_preferences.datasets.missing_texts import readable_texts
 from lm_human_preferences.datasets.registry import get_lm_texts
 from lm_human_preferences.graph.tf_versions import tf
 from lm_human_preferences.hyperparameters import ModelHParams
@@ -64,8 +65,10 @@ def train(hparams: HParams) -> None:
     texts = get_lm_texts(hparams.dataset, 'train')
     initial_model = find_model(hparams.initial_model) if hparams.initial_model else None
     encoding, model_hparams = vocabulary_and_size(hparams, initial_model, texts)
-    train_tokens = TokenStream(texts, encoding, hparams)
-    held_out_tokens = TokenStream(get_lm_texts(hparams.dataset, 'valid'), encoding, hparams)
+    stage.count_texts(hparams.dataset, len(texts))
+    train_tokens = TokenStream(readable_texts(texts, hparams.dataset), encoding, hparams)
+    held_out = readable_texts(get_lm_texts(hparams.dataset, 'valid'), hparams.dataset)
+    held_out_tokens = TokenStream(held_out, encoding, hparams)
     stage.say(
         f'{train_tokens.num_tokens} tokens to train on, {held_out_tokens.num_tokens} held out, '
         f'vocabulary of {encoding.n_vocab}'
@@ -122,7 +125,7 @@ def vocabulary_and_size(
     if initial_model:
         encoding, model_hparams = initial_model.encoding(), initial_model.hparams
     else:
-        encoding = Encoding('own', *train_bpe(texts, hparams.model.n_vocab))
+        encoding = Encoding('own', *train_bpe(readable_texts(texts, hparams.dataset), hparams.model.n_vocab))
         model_hparams = dataclasses.replace(hparams.model, n_vocab=encoding.n_vocab)
     if hparams.sequence_length > model_hparams.n_ctx:
         raise ValueError(

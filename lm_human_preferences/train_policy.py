@@ -77,6 +77,7 @@ def fine_tune(hparams: HParams, reward_model: str, online: Optional[OnlineReward
     initial_model, scoring_model = find_models(hparams, reward_model, stage.ranks)
     task = Task(hparams.task, initial_model.encoding())
     queries = task.query_stream('train', stage.seed, stage.ranks, stage.checkpoints.position)
+    stage.count_texts(hparams.task.query_dataset, queries.num_texts)
     queries.check()
 
     def build():

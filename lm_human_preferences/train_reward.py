@@ -34,6 +34,7 @@ def train(hparams: HParams) -> None:
     schema = label_schema(label_type, hparams.task.query_length, hparams.task.response_length)
     labels = load_labels(hparams.labels.source, schema, hparams.labels.num_train, task.encoding)
     queries = task.query_stream('train', stage.seed, stage.ranks, stage.checkpoints.position)
+    stage.count_texts(hparams.task.query_dataset, queries.num_texts)
     if hparams.normalize_before or hparams.normalize_after:
         queries.check()
 

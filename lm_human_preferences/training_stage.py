@@ -68,6 +68,16 @@ class Stage:
         """Print a line, once for all ranks."""
         say(line, self.ranks.is_first)
 
+    def count_texts(self, dataset: str, num_texts: int) -> None:
+        """Say if the data set has another number of texts than when the run was saved: their order depends on it."""
+        before = self.checkpoints.num_texts
+        if before not in (None, num_texts):
+            self.say(
+                f'the data set {dataset!r} has {num_texts} texts, and had {before} when step {self.step} was saved: '
+                'from here on the texts come in another order'
+            )
+        self.checkpoints.num_texts = num_texts
+
     @contextlib.contextmanager
     def session(
         self,

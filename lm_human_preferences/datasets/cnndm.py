@@ -6,8 +6,11 @@ from typing import Sequence
 
 import ftfy
 
+from lm_human_preferences.datasets.missing_texts import MissingText
 from lm_human_preferences.datasets.text_files import LineFile
 from lm_human_preferences.remote import storage
+from lm_human_preferences.utils.errors import user_message
+from lm_human_preferences.utils.files import read_text
 
 FOLDER = storage.join(storage.LABELS_AND_TEXTS, 'datasets', 'cnndm')
 
@@ -15,6 +18,7 @@ FOLDER = storage.join(storage.LABELS_AND_TEXTS, 'datasets', 'cnndm')
 _BYLINE = re.compile(r"\ABy(?:[ .]*\n+[^\n]*|(?: [A-Z][\w'’-]+){2,4}[ .]*)\n+(?:and [^\n]{1,60}\n+)?")
 _STAMP = re.compile(r'\A.{0,500}?UPDATED:\s+[ .]*\s*\d\d:\d\d[^\n]*?\b20\d\d\b[ .]*', re.DOTALL)
 _DATELINE = re.compile(r'\A(?:.{0,1000}?\(CNN\) +--|[^\n]{0,100}?\(CNN\))', re.DOTALL)
+_DOTS = re.compile(r'\A[\s.…|]*(?:\n|\Z)')  # lines of dots and bars, which stand between the parts of a heading
 
 
 def texts(split: str) -> Sequence[str]:
@@ -40,7 +44,7 @@ class Stories(Sequence):
         return len(self._urls)
 
     def __getitem__(self, index: int) -> str:
-        """Return a cleaned story. FileNotFoundError if its file is missing."""
+        """Return a cleaned story. MissingText if its file is missing, and cannot be fetched."""
         return clean(self._read(index))
 
     def _read(self, index: int) -> str:
@@ -52,19 +56,19 @@ class Stories(Sequence):
         for site in sites:
             try:
                 path = storage.local_file(storage.join(self._folder, site, 'stories', name))
-            except FileNotFoundError as error:
-                failures.append(error)
-                continue
-            with open(path, encoding='utf-8', errors='replace') as f:
-                return f.read()
-        raise FileNotFoundError(f'the story of {url} is missing from the cnndm data set: {failures[0]}')
+                return read_text(path, errors='replace')
+            except (OSError, ValueError) as error:
+                failures.append(user_message(error))
+                if isinstance(error, ConnectionError):
+                    break  # the other folder is on the same server
+        raise MissingText(f'the story of {url} is missing from the cnndm data set: {failures[0]}')
 
 
 class Highlights(Stories):
     """The editors' summaries of the stories, one sentence a line."""
 
     def __getitem__(self, index: int) -> str:
-        """Return a story's highlights. FileNotFoundError if its file is missing."""
+        """Return a story's highlights. MissingText if its file is missing, and cannot be fetched."""
         return '\n'.join(ftfy.fix_text(sentence).strip() for sentence in self._read(index).split('@highlight')[1:])
 
 
@@ -72,6 +76,6 @@ def clean(story: str) -> str:
     """Return the article without highlights, by-line, dateline and "UPDATED" stamp, and with straight quotes."""
     text = ftfy.fix_text(story.split('@highlight')[0])
     text = re.sub(r'\n{3,}', '\n\n', text).strip()
-    for heading in (_BYLINE, _STAMP, _DATELINE):
+    for heading in (_DOTS, _BYLINE, _DOTS, _STAMP, _DOTS, _DATELINE, _DOTS):
         text = heading.sub('', text).strip()
     return text.replace('‘', "'").replace('’', "'").replace('“', '"').replace('”', '"')

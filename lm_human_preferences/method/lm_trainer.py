@@ -3,7 +3,7 @@
 All methods of the trainer run in the default session.
 """
 
-from typing import Dict, Sequence
+from typing import Dict, Iterable, Sequence
 
 import numpy as np
 
@@ -73,7 +73,7 @@ class LmTrainer:
 class TokenStream:
     """Tokenized texts, cut anew for each epoch into batches of sequences that overlap by one token."""
 
-    def __init__(self, texts: Sequence[str], encoding: Encoding, hparams: TrainLmHParams):
+    def __init__(self, texts: Iterable[str], encoding: Encoding, hparams: TrainLmHParams):
         separator = [] if encoding.eot_token is None else [encoding.eot_token]
         # A text that ends with a newline continues in the next text; other texts end with the end-of-text token.
         self._texts = [

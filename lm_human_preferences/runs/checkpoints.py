@@ -84,6 +84,7 @@ class Checkpoints:
       position: this rank's position in the stream of queries.
       finished: whether the stage is finished.
       state: everything that was saved; {} in a new run.
+      num_texts: the number of texts of the data set, saved with each checkpoint; None if it is not known.
     """
 
     def __init__(self, folder: Optional[str], hparams: HParams, ranks: Ranks):
@@ -109,6 +110,7 @@ class Checkpoints:
         self.step = self.state.get('step', 0)
         self.position = self.state['positions'][ranks.rank] if self.state else 0
         self.finished = self.state.get('finished', False)
+        self.num_texts: Optional[int] = self.state.get('num_texts')
         self._seconds_before = self.state.get('seconds', 0.0)
 
     def restore(
@@ -162,6 +164,7 @@ class Checkpoints:
         state = dict(
             own,
             seed=self.seed,
+            num_texts=self.num_texts,
             positions=_from_all_ranks(position, self._ranks),
             seconds=self.seconds(),
             finished=finished,
