@@ -191,13 +191,21 @@ def test_adaptive_kl_moves_the_coefficient(tmp_path):
     assert coefs[:2] == pytest.approx([0.2, 0.2 * (1 - 0.2 * 8 / 100)], rel=1e-6)
 
 
-def test_the_same_seed_gives_the_same_run(tmp_path):
-    def run(name):
-        overrides = {'run.save_dir': str(tmp_path / name), 'rewards.trained_model': 'test'}
-        train_policy.train(policy_hparams(**overrides))
-        return checkpoint_values(str(tmp_path / name / 'policy'))
+def train_small_policy(folder):
+    train_policy.train(policy_hparams(**{'run.save_dir': folder, 'rewards.trained_model': 'test'}))
+    return folder
 
-    first, second = run('a'), run('b')
+
+@pytest.fixture(scope='module')
+def policy_run(tmp_path_factory):
+    """Return the folder of a finished run, which the tests only read."""
+    return train_small_policy(str(tmp_path_factory.mktemp('policy')))
+
+
+def test_the_same_seed_gives_the_same_run(policy_run, tmp_path):
+    runs = [policy_run, train_small_policy(str(tmp_path))]
+    first, second = (checkpoint_values(os.path.join(run, 'policy')) for run in runs)
+    assert set(first) == set(second)
     for name in first:
         np.testing.assert_allclose(first[name], second[name], rtol=1e-5, atol=1e-6, err_msg=name)
 
@@ -264,14 +272,10 @@ def test_language_model_training_and_use_as_initial_model(tmp_path):
     assert resumed[0] == pytest.approx(min(held_out), rel=1e-4)
 
 
-def test_samples_are_printed(tmp_path, capsys):
-    run = str(tmp_path)
-    hparams = policy_hparams(**{'run.save_dir': run, 'rewards.trained_model': 'test'})
-    train_policy.train(hparams)
-    capsys.readouterr()
+def test_samples_are_printed(policy_run, capsys):
     printed = {}
     for savescope in ('policy', 'ref_policy', 'policy'):
-        sample.sample(SampleHParams(save_dir=run, savescope=savescope, seed=3, batch_size=16, nsamples=96))
+        sample.sample(SampleHParams(save_dir=policy_run, savescope=savescope, seed=3, batch_size=16, nsamples=96))
         again = printed.get(savescope)
         printed[savescope] = capsys.readouterr().out
         assert again in (None, printed[savescope])
@@ -281,4 +285,4 @@ def test_samples_are_printed(tmp_path, capsys):
     # The scope chooses the weights: at a learning rate this high the policy has left the initial model.
     assert printed['policy'] != printed['ref_policy']
     with pytest.raises(ValueError, match='no model under nobody/'):
-        sample.sample(SampleHParams(save_dir=run, savescope='nobody', nsamples=1))
+        sample.sample(SampleHParams(save_dir=policy_run, savescope='nobody', nsamples=1))
