@@ -6,7 +6,6 @@ import importlib
 import importlib.util
 import json
 import os
-import subprocess
 import sys
 import threading
 import time
@@ -14,7 +13,7 @@ import time
 import numpy as np
 import pytest
 import requests
-from repository import LAUNCH
+from launching import Launched
 
 from lm_human_preferences import label, train_policy
 from lm_human_preferences.graph.tf_versions import tf
@@ -285,14 +284,9 @@ train_policy:
 
 
 def launch(experiment, *flags):
-    command = [sys.executable, LAUNCH, 'train_policy', str(experiment), 'run']
     environment = dict(os.environ, PYTHONPATH=str(experiment.parent))
-    return subprocess.Popen(
-        [*command, f'--save_dir={experiment.parent}', *flags],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment,
-    )
+    arguments = ['train_policy', experiment, 'run', f'--save_dir={experiment.parent}', *flags]
+    return Launched(*arguments, environment=environment)
 
 
 def test_the_trainer_waits_for_people(tmp_path):
@@ -346,6 +340,7 @@ def test_the_trainer_waits_for_people(tmp_path):
     assert process.returncode == 2 and 'holds labels that people gave' in errors.decode()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec('mpi4py') is None, reason='needs mpi4py')
 def test_on_two_ranks(tmp_path):
     (tmp_path / 'tiny.yaml').write_text(DEFINITION.replace('TYPE', 'best_of_4'))

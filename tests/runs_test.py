@@ -108,6 +108,7 @@ def test_two_ranks_train_the_same_reward_model_as_one(experiment, tmp_path):
     assert_same(one, two)
 
 
+@pytest.mark.slow
 def test_two_ranks_fine_tune_and_sample(experiment, tmp_path):
     flags = [
         f'--save_dir={tmp_path}',

@@ -8,15 +8,13 @@ import re
 import resource
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 
 import numpy as np
 import pytest
 import requests
-from repository import LAUNCH
+from launching import Launched
 
 from lm_human_preferences.datasets.labels import load_labels
 from lm_human_preferences.labeling import connections
@@ -357,11 +355,7 @@ def label(tmp_path):
     def start(*flags, label_type='best_of_4'):
         (tmp_path / 'tiny.yaml').write_text(DEFINITION.replace('TYPE', label_type))
         words = ['label', 'test', '--experiment', str(tmp_path / 'tiny.yaml'), '--out', str(tmp_path / 'labels.json')]
-        process = subprocess.Popen(
-            [sys.executable, LAUNCH, *words, *flags],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
+        process = Launched(*words, *flags, merged=True)
         processes.append(process)
         said = b''
         for line in process.stdout:

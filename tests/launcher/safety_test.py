@@ -228,9 +228,12 @@ def modes(folder):
     return {path: stat.S_IMODE(os.lstat(path).st_mode) for path in paths if not os.path.islink(path)}
 
 
+needs_mpi = pytest.mark.skipif(importlib.util.find_spec('mpi4py') is None, reason='needs mpi4py')
+
+
 @pytest.mark.parametrize(
     'ranks',
-    [1, pytest.param(2, marks=pytest.mark.skipif(importlib.util.find_spec('mpi4py') is None, reason='needs mpi4py'))],
+    [1, pytest.param(2, marks=[pytest.mark.slow, needs_mpi])],
 )
 def test_files_of_a_run_are_not_open_to_everybody(ranks, tmp_path):
     """This holds even with umask 0. Temporary files are in a folder that only the user can enter, and are removed."""

@@ -2,21 +2,15 @@
 
 import json
 import os
-import shutil
-import signal
+import subprocess
 import sys
 
+import killed_saves
 import pytest
+from killed_saves import save
 
 from lm_human_preferences.runs.checkpoint_files import forget_after, last_state, latest_checkpoint, new_checkpoint
 from lm_human_preferences.utils.errors import UserError
-
-
-def save(folder, step, keep=3):
-    with new_checkpoint(folder, step, {'seed': 7}, keep) as path:
-        for suffix in ('.data-00000-of-00001', '.index'):
-            with open(path + suffix, 'w') as file:
-                file.write(f'{step}' * 10)
 
 
 def files(folder):
@@ -42,38 +36,17 @@ def test_old_checkpoints_are_removed_when_the_new_one_is_complete(tmp_path):
     ]
 
 
-def kill_at_system_call(number, function):
-    """Run `function` in a process that is killed before its system call `number`; return whether it was killed."""
-    pid = os.fork()
-    if pid == 0:
-        calls = 0
-
-        def count(frame, event, argument):
-            nonlocal calls
-            if event == 'c_call' and getattr(argument, '__module__', None) in ('posix', 'io'):
-                calls += 1
-                if calls == number:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        sys.setprofile(count)
-        try:
-            function()
-        finally:
-            sys.setprofile(None)
-            os._exit(0)
-    _, status = os.waitpid(pid, 0)
-    return os.WIFSIGNALED(status)
+def killed_everywhere(tmp_path, action):
+    """Do `save` or `resume` in copies of a folder, killed before each system call in turn; return the copies."""
+    for step in (1, 2, 3):
+        save(str(tmp_path / '0'), step)
+    subprocess.run([sys.executable, killed_saves.__file__, str(tmp_path), action], check=True)
+    return [str(tmp_path / str(number)) for number in range(1, len(os.listdir(str(tmp_path))))]
 
 
 def test_a_save_killed_at_any_system_call_leaves_the_last_or_the_new_checkpoint(tmp_path):
-    for step in (1, 2, 3):
-        save(str(tmp_path / '0'), step)
-    number, left = 0, []
-    killed = True
-    while killed:
-        number += 1
-        folder = shutil.copytree(str(tmp_path / '0'), str(tmp_path / str(number)))
-        killed = kill_at_system_call(number, lambda folder=folder: save(folder, 4))
+    left = []
+    for folder in killed_everywhere(tmp_path, 'save'):
         step = last_state(folder)['step']
         path = latest_checkpoint(folder)
         assert path.endswith(f'model.ckpt-{step}')
@@ -91,15 +64,9 @@ def test_a_save_killed_at_any_system_call_leaves_the_last_or_the_new_checkpoint(
 
 
 def test_resuming_killed_at_any_system_call_loses_nothing(tmp_path):
-    for step in (1, 2, 3):
-        save(str(tmp_path / '0'), step)
-    number, killed = 0, True
-    while killed:
-        number += 1
-        folder = shutil.copytree(str(tmp_path / '0'), str(tmp_path / str(number)))
-        killed = kill_at_system_call(number, lambda folder=folder: forget_after(folder, 2))
-        assert last_state(folder)['step'] in (2, 3)
-    assert number > 5
+    folders = killed_everywhere(tmp_path, 'resume')
+    assert all(last_state(folder)['step'] in (2, 3) for folder in folders)
+    assert len(folders) > 5
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ import subprocess
 import sys
 
 import pytest
-from launching import launch
+from launching import Launched, launch
 from refusals import refusal
-from repository import LAUNCH, TESTS
+from repository import TESTS
 from resumed_runs import assert_same_run, curve, samples, variables, write_experiment
 
 from lm_human_preferences.launcher.command_line import main
@@ -164,10 +164,9 @@ def long_run(experiment, tmp_path):
     processes = []
 
     def start(*flags):
-        command = [sys.executable, LAUNCH, 'train_policy', str(experiment)]
-        command += ['long', f'--save_dir={tmp_path}', '--rewards.train_new_model=off', '--rewards.trained_model=test']
-        command += ['--ppo.total_episodes=1600000', '--run.save_interval=1000000', *flags]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        arguments = ['train_policy', experiment, 'long', f'--save_dir={tmp_path}', '--rewards.train_new_model=off']
+        arguments += ['--rewards.trained_model=test', '--ppo.total_episodes=1600000', '--run.save_interval=1000000']
+        process = Launched(*arguments, *flags)
         processes.append(process)
         for line in process.stdout:
             if line.startswith(b'step '):

@@ -1,11 +1,15 @@
-"""A process that has loaded the package and TensorFlow, and forks one process for each run of launch.py.
+"""A process that has loaded the package and TensorFlow, and forks a process for each run of launch.py.
 
     python tests/support/warm_launcher.py
 
-It reads one request per line from standard input: JSON with the arguments, the environment, the working folder, and the
-files that take the process's output and errors. It answers with the exit status, one per line. Only the seconds that
-loading TensorFlow takes are saved: each run has a process, streams, environment and signals of its own, and ends as
-launch.py ends. The forking process never creates a session, so it has none of TensorFlow's threads.
+It reads one request per line from standard input, and answers each with one line:
+
+- {"arguments", "environment", "folder", "output", "errors"}: start a run, whose output and errors go to the named
+  files. The answer is its process id.
+- {"wait": PROCESS_ID, "block": true or false}: the answer is the exit status, or null while the process is running.
+
+Only the time that loading TensorFlow takes is saved. Each run has its own process, streams, environment and signals,
+and ends as launch.py ends. This process never creates a session, so there are no threads of TensorFlow to lose.
 """
 
 import gc
@@ -13,7 +17,7 @@ import json
 import os
 import signal
 import sys
-from typing import Any, Dict
+from typing import Any, Dict, List, Optional
 
 from repository import LAUNCH, ROOT
 
@@ -23,34 +27,50 @@ from lm_human_preferences import evaluate, report, sample, train_lm, train_polic
 from lm_human_preferences.launcher import command_line  # noqa: E402
 
 
-def become(request: Dict[str, Any]) -> None:
-    """Take the arguments, environment, folder and streams of a request."""
+def open_streams(request: Dict[str, Any]) -> List[int]:
+    """Open the files of a run's standard input, output and errors."""
+    names = [(os.devnull, os.O_RDONLY), (request['output'], os.O_WRONLY), (request['errors'], os.O_WRONLY)]
+    return [os.open(name, flags) for name, flags in names]
+
+
+def become(request: Dict[str, Any], streams: List[int]) -> None:
+    """Make this process look like a new one that runs launch.py."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
     os.environ.clear()
     os.environ.update(request['environment'])
     os.chdir(request['folder'])
     sys.argv = [LAUNCH, *request['arguments']]
-    sys.path[0] = ROOT
-    for number, (path, flags) in enumerate(
-        [(os.devnull, os.O_RDONLY), (request['output'], os.O_WRONLY), (request['errors'], os.O_WRONLY)]
-    ):
-        file = os.open(path, flags)
-        os.dup2(file, number)
-        os.close(file)
+    sys.path[:1] = [ROOT, *filter(None, os.environ.get('PYTHONPATH', '').split(os.pathsep))]
+
+
+def status(pid: int, block: bool) -> Optional[int]:
+    """Return the exit status of a process, negative if a signal ended it, or None while it is running."""
+    ended, code = os.waitpid(pid, 0 if block else os.WNOHANG)
+    if not ended:
+        return None
+    return -os.WTERMSIG(code) if os.WIFSIGNALED(code) else os.WEXITSTATUS(code)
 
 
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the terminal is for the tests
-    gc.freeze()  # a process that ends would search all of TensorFlow's objects for cycles, for a second
+    gc.freeze()  # or each process would search all of TensorFlow's objects for cycles as it ends, which takes a second
     for line in iter(sys.stdin.readline, ''):
         request = json.loads(line)
-        pid = os.fork()
-        if pid == 0:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            become(request)
-            command_line.main()
-            return
-        _, status = os.waitpid(pid, 0)
-        print(-os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status), flush=True)
+        if 'wait' in request:
+            answer = status(request['wait'], request['block'])
+        else:
+            streams = open_streams(request)
+            answer = os.fork()
+            if answer == 0:
+                become(request, streams)
+                command_line.main()
+                return
+            for stream in streams:
+                os.close(stream)
+        print(json.dumps(answer), flush=True)
 
 
 if __name__ == '__main__':
