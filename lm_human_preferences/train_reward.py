@@ -6,7 +6,7 @@ normalized so that its rewards on that language model's own samples have mean 0 
 
 import numpy as np
 
-from lm_human_preferences.datasets.labels import load_labels
+from lm_human_preferences.datasets.labels import check_teaches, load_labels
 from lm_human_preferences.hyperparameters import TrainRewardHParams as HParams
 from lm_human_preferences.language.trained_models import find_model
 from lm_human_preferences.method.label_types import get_label_type, label_schema
@@ -33,6 +33,7 @@ def train(hparams: HParams) -> None:
     label_type = get_label_type(hparams.labels.type)
     schema = label_schema(label_type, hparams.task.query_length, hparams.task.response_length)
     labels = load_labels(hparams.labels.source, schema, hparams.labels.num_train, task.encoding)
+    check_teaches(hparams.labels.source, labels, needs_spread=hparams.normalize_before)
     queries = task.query_stream('train', stage.seed, stage.ranks, stage.checkpoints.position)
     stage.count_texts(hparams.task.query_dataset, queries.num_texts)
     if hparams.normalize_before or hparams.normalize_after:

@@ -1,5 +1,6 @@
 """Read human labels from files: the queries, the samples, and people's choices or ratings, as arrays."""
 
+import json
 import os
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -13,6 +14,28 @@ from lm_human_preferences.utils.errors import short
 from lm_human_preferences.utils.json_files import read_json
 
 Schema = Dict[str, Tuple[Any, Tuple[int, ...]]]  # {field: (type, shape of one label)}
+
+PUBLISHED = (
+    'labels/sentiment/offline_5k.json',
+    'labels/descriptiveness/offline_5k.json',
+    'labels/cnndm/offline_60k.json',
+    'labels/cnndm/online_45k.json',
+    'labels/tldr/offline_60k.json',
+    'labels/tldr/online_45k.json',
+)
+"""The label files of 2019. Only these names ask the network."""
+
+_PAIRS = 'pairs of chosen and rejected texts are no labels: '
+_OTHER_KINDS = (  # of files, by their first bytes
+    (b'\x1f\x8b', 'compressed by gzip: unpack it first, with gunzip'),
+    (b'BZh', 'compressed by bzip2: unpack it first, with bunzip2'),
+    (b'\xfd7zXZ', 'compressed by xz: unpack it first, with unxz'),
+    (b'\x28\xb5\x2f\xfd', 'compressed by zstd: unpack it first, with unzstd'),
+    (b'PK\x03\x04', 'a zip archive: unpack it first, with unzip'),
+    (b'PAR1', 'a Parquet file: write its rows as a JSON list of labels'),
+    (b'version https://git-lfs', 'a pointer of git-lfs: fetch the file itself, with git lfs pull'),
+    (b'<', 'a web page: download the file itself'),
+)
 
 
 def load_labels(
@@ -58,30 +81,102 @@ def load_labels(
 def read_entries(path: str) -> List[Tuple[str, Any]]:
     """Return the entries of a label file, or of a folder's label files (*.json) in the order of their names.
 
-    Before each entry stands its location, a text for messages.
+    Before each entry stands its location, a text for messages. ValueError if a file is no list, with what it is instead
+    and how to make labels of it, where we know that.
     """
     if os.path.isdir(path):
-        files = sorted(name for name in os.listdir(path) if name.endswith('.json') and not name.startswith('.'))
+        names = sorted(name for name in os.listdir(path) if not name.startswith('.'))
+        files = [name for name in names if name.endswith('.json')]
         if not files:
-            raise ValueError(f'{path}: no label file (*.json) in this folder')
+            others = f'; {names[0]} is not read' if names else ''
+            raise ValueError(f'{path}: no label file (*.json) in this folder{others}')
         return [entry for name in files for entry in read_entries(os.path.join(path, name))]
-    entries = read_json(path)
+    try:
+        entries = read_json(path)
+    except ValueError as error:
+        kind = _other_kind(path)
+        raise ValueError(f'{path}: {kind}') if kind else error from None
     if not isinstance(entries, list):
-        raise ValueError(f'{path}: not a list of labels')
+        raise ValueError(f'{path}: {_kind_of_line(entries) or "not a list of labels"}')
+    if entries and _is_pair(entries[0]):
+        convert = f'write one on each line of a file PAIRS.jsonl, then {_convert("PAIRS.jsonl", entries[0])}'
+        raise ValueError(f'{path}: {_PAIRS}{convert}')
     return [(f'{path}: entry {i}', entry) for i, entry in enumerate(entries)]
 
 
 def find_label_file(source: str) -> str:
-    """Return the local path of a label file, or of a folder of label files. A remote or published file is fetched."""
+    """Return the local path of a label file, or of a folder of label files. A remote or published file is fetched.
+
+    FileNotFoundError if there is none.
+    """
     if storage.is_remote(source):
         return storage.local_file(source)
     paths = [os.path.expanduser(source), os.path.join(cache_dir(), source)]
     for path in paths:
         if os.path.exists(path):
             return path
-    if source.startswith('labels/'):
+    if source in PUBLISHED:
         return storage.local_file(storage.join(storage.LABELS_AND_TEXTS, source))
-    raise FileNotFoundError(f'--labels.source: no label file {" or ".join(dict.fromkeys(paths))}')
+    names = f'; the published files are {", ".join(PUBLISHED)}' if source.startswith('labels/') else ''
+    raise FileNotFoundError(f'--labels.source: no label file {" or ".join(dict.fromkeys(paths))}{names}')
+
+
+def check_teaches(source: str, labels: Dict[str, np.ndarray], needs_spread: bool = False) -> None:
+    """Refuse (ValueError) the labels of a source from which no reward model could learn.
+
+    `needs_spread`: the reward model is normalized to the standard deviation of scores or differences. It must not be 0.
+    The labels of a data set, such as the zeros of `test`, may be of any kind.
+    """
+    if find_label_function(source) is not None:
+        return
+    fault = None
+    samples = [labels[field] for field in labels if field.startswith('sample')]
+    if len(samples) > 1 and all(np.array_equal(samples[0], other) for other in samples[1:]):
+        fault = 'the samples of each label are equal to each other'
+    elif 'difference' in labels and not labels['difference'].any():
+        fault = 'each difference is 0'
+    if fault:
+        num = len(labels['query'])
+        raise ValueError(f'--labels.source {source}: in all {num} labels, {fault}: no reward model can learn from them')
+    for field in ('score', 'difference'):
+        if needs_spread and field in labels and (labels[field] == labels[field][0]).all():
+            raise ValueError(
+                f'--labels.source {source}: each {field} is {labels[field][0]:g}: '
+                'normalize_before needs a standard deviation above 0: set it to false, or give other labels'
+            )
+
+
+def _other_kind(path: str) -> Optional[str]:
+    """Return what a file is that is not JSON, and how to make labels of it; None if it is nothing that we know."""
+    if not os.path.isfile(path):
+        return None
+    with open(path, 'rb') as file:
+        beginning = file.read(1 << 20).lstrip(b'\xef\xbb\xbf \t\r\n')
+    for magic, kind in _OTHER_KINDS:
+        if beginning.startswith(magic):
+            return kind
+    try:
+        return _kind_of_line(json.loads(beginning.split(b'\n')[0].decode('utf-8')))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _kind_of_line(line: Any) -> Optional[str]:
+    """Return what a file of JSON Lines is, by the content of its first line; None if it is something else."""
+    if _is_pair(line):
+        return f'{_PAIRS}{_convert("PAIRS.jsonl", line)}'
+    if isinstance(line, dict) and 'query' in line:
+        return 'one label on each line (JSON Lines), but labels are one JSON list: jq -s . makes it'
+    return None
+
+
+def _is_pair(entry: Any) -> bool:
+    return isinstance(entry, dict) and 'chosen' in entry and 'rejected' in entry
+
+
+def _convert(pairs: str, pair: Dict[str, Any]) -> str:
+    prompt = '' if 'prompt' in pair else ' (each pair needs a prompt, too)'
+    return f'./launch.py convert {pairs} labels.json makes labels of them{prompt}'
 
 
 def _value(entry: Any, field: str, dtype: np.dtype, shape: Tuple[int, ...]) -> np.ndarray:

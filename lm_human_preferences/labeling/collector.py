@@ -9,7 +9,7 @@ import os
 import time
 from typing import Callable, Iterator, List, Sequence
 
-from lm_human_preferences.datasets.labels import load_labels
+from lm_human_preferences.datasets.labels import check_teaches, load_labels
 from lm_human_preferences.hyperparameters import TrainRewardHParams
 from lm_human_preferences.labeling.collection import Collection, task_settings
 from lm_human_preferences.labeling.disk import Disk
@@ -184,6 +184,7 @@ class LabelCollector:
         label_type = get_label_type(hparams.labels.type)
         schema = label_schema(label_type, hparams.task.query_length, hparams.task.response_length)
         labels = load_labels(hparams.labels.source, schema, self._num_copied, self._task.encoding)
+        check_teaches(hparams.labels.source, labels, needs_spread=hparams.normalize_before)
         entries = [{name: labels[name][i].tolist() for name in schema} for i in range(self._num_copied)]
         write_json(path, entries, indent=None)
 

@@ -1,13 +1,50 @@
 """Labels that do not fit: one line that names the file, the entry and the field."""
 
+import bz2
+import gzip
 import json
+import lzma
+import time
 
+import numpy as np
 import pytest
-from refusals import FOLDER, Case, check, good_labels, labels_with, table
+from refusals import (
+    EXPERIMENT,
+    FOLDER,
+    Case,
+    arguments,
+    check,
+    good_labels,
+    labels_with,
+    refusal,
+    table,
+    write_files,
+)
+
+from lm_human_preferences.datasets.labels import check_teaches
 
 LABELS = 'DIR/labels.json'
+PAIRS = [{'prompt': 'a', 'chosen': 'b', 'rejected': 'c'}] * 8
+HALF = {'chosen': 'b', 'rejected': 'c'}
+NO_LABELS = 'pairs of chosen and rejected texts are no labels: '
+CONVERT = './launch.py convert PAIRS.jsonl labels.json makes labels of them'
+JSON_LINES = f'{LABELS}: one label on each line (JSON Lines), but labels are one JSON list: jq -s . makes it'
 RATING = ['--labels.type=scalar_rating']
 COMPARE = ['--labels.type=scalar_compare']
+
+
+def lines(entries):
+    return ''.join(json.dumps(entry) + '\n' for entry in entries)
+
+
+def equal_samples(**answers):
+    """Labels whose samples are equal within each label, but not between labels."""
+    samples = [{f'sample{k}': [i, 1, 26] for k in range(4)} for i in range(8)]
+    return [dict(label, **sample) for label, sample in zip(good_labels(**answers), samples)]
+
+
+def teaches_nothing(name, content, fault, flags=()):
+    return label_case(name, content, f'--labels.source {LABELS}: {fault}', flags)
 
 
 def label_case(name, content, expected, flags=()):
@@ -31,7 +68,25 @@ def twice(name):
 
 @table(
     label_case('not_json', '[{"query": [1, 2}', f'{LABELS}: not JSON: …'),
-    label_case('json_lines', '{"best": 1}\n{"best": 2}\n', f'{LABELS}: not JSON: Extra data: …'),
+    label_case('two_objects', '{"best": 1}\n{"best": 2}\n', f'{LABELS}: not JSON: Extra data: …'),
+    label_case('json_lines', lines(good_labels()), JSON_LINES),
+    label_case('one_json_line', lines(good_labels()[:1]), JSON_LINES),
+    label_case('json_lines_with_a_blank_line', '\n' + lines(good_labels()), JSON_LINES),
+    label_case('gzip', gzip.compress(lines(good_labels()).encode()), f'{LABELS}: compressed by gzip: …gunzip'),
+    label_case('bzip2', bz2.compress(b'[]'), f'{LABELS}: compressed by bzip2: …bunzip2'),
+    label_case('xz', lzma.compress(b'[]'), f'{LABELS}: compressed by xz: …unxz'),
+    label_case('zip', b'PK\x03\x04\x14', f'{LABELS}: a zip archive: …unzip'),
+    label_case('parquet', b'PAR1\x15\x04', f'{LABELS}: a Parquet file: …'),
+    label_case(
+        'git_lfs', 'version https://git-lfs.github.com/spec/v1\noid sha256:0\n', f'{LABELS}: a pointer of git-lfs: …'
+    ),
+    label_case('web_page', '\n<!doctype html><title>404</title>', f'{LABELS}: a web page: download the file itself'),
+    label_case('pairs', PAIRS, f'{LABELS}: {NO_LABELS}write one on each line of a file PAIRS.jsonl, then {CONVERT}'),
+    label_case('lines_of_pairs', lines(PAIRS), f'{LABELS}: {NO_LABELS}{CONVERT}'),
+    label_case('one_pair', lines(PAIRS[:1]), f'{LABELS}: {NO_LABELS}{CONVERT}'),
+    label_case(
+        'pairs_without_prompt', lines([HALF]), f'{LABELS}: {NO_LABELS}{CONVERT} (each pair needs a prompt, too)'
+    ),
     label_case('empty_file', '', f'{LABELS}: not JSON: the file is empty'),
     label_case('blank_file', ' \n', f'{LABELS}: not JSON: the file is empty'),
     label_case('not_utf8', b'[{"query": "\xff"}]', f'{LABELS}: not UTF-8 text: byte 12 of the file'),
@@ -138,6 +193,12 @@ def test_answers(case, tmp_path, capsys):
         ['--labels.source=DIR/empty'],
     ),
     Case(
+        'a_folder_of_other_files',
+        'DIR/lines: no label file (*.json) in this folder; a.json.gz is not read',
+        {'lines/b.jsonl': '{}', 'lines/a.json.gz': 'x', 'lines/.json': '[]'},
+        ['--labels.source=DIR/lines'],
+    ),
+    Case(
         'a_bad_file_of_a_folder',
         "DIR/many/b.json: entry 5: field 'best': 9 is none of the 4 samples",
         {'many/a.json': good_labels(), 'many/b.json': labels_with(best=9)},
@@ -153,10 +214,71 @@ def test_sources(case, tmp_path, capsys):
     check(case, tmp_path, capsys)
 
 
+SAME_SAMPLES = 'in all 8 labels, the samples of each label are equal to each other: no reward model can learn from them'
+NO_DIFFERENCE = 'in all 8 labels, each difference is 0: no reward model can learn from them'
+NO_SPREAD = ': normalize_before needs a standard deviation above 0: set it to false, or give other labels'
+NORMALIZE = ['--normalize_before=true', '--normalize_samples=16']
+
+
+@table(
+    teaches_nothing('equal_samples', equal_samples(), SAME_SAMPLES),
+    teaches_nothing('equal_pairs', equal_samples(best=1), SAME_SAMPLES, ['--labels.type=best_of_2']),
+    teaches_nothing('equal_pairs_that_differ', equal_samples(difference=1), SAME_SAMPLES, COMPARE),
+    teaches_nothing('no_difference', good_labels(difference=0), NO_DIFFERENCE, COMPARE),
+    teaches_nothing('no_difference_as_floats', good_labels(difference=-0.0), NO_DIFFERENCE, COMPARE),
+    teaches_nothing('one_score', good_labels(score=3), f'each score is 3{NO_SPREAD}', [*RATING, *NORMALIZE]),
+    teaches_nothing('one_score_of_0', good_labels(score=0), f'each score is 0{NO_SPREAD}', [*RATING, *NORMALIZE]),
+    teaches_nothing(
+        'one_difference', good_labels(difference=-0.5), f'each difference is -0.5{NO_SPREAD}', [*COMPARE, *NORMALIZE]
+    ),
+)
+def test_labels_that_teach_nothing(case, tmp_path, capsys):
+    check(case, tmp_path, capsys)
+
+
+@pytest.mark.parametrize(
+    'fields, spread',
+    [
+        (dict(sample0=[[1], [2]], sample1=[[1], [3]], best=[0, 0]), True),
+        (dict(sample0=[[1], [2]], sample1=[[1], [3]], difference=[0, 1]), True),
+        (dict(sample0=[[1], [2]], sample1=[[3], [3]], difference=[1, 1]), False),
+        (dict(sample=[[1], [1]], score=[3, 3]), False),
+        (dict(sample=[[1], [1]], score=[3, 4]), True),
+    ],
+)
+def test_labels_that_teach_little_are_accepted(fields, spread):
+    labels = {name: np.array(values) for name, values in fields.items()}
+    check_teaches('labels.json', dict(labels, query=np.zeros((2, 1))), needs_spread=spread)
+
+
+def test_initial_labels_of_an_online_run_must_teach_something(tmp_path, capsys):
+    files = {'tiny.yaml': EXPERIMENT, 'labels.json': equal_samples()}
+    write_files(str(tmp_path), files)
+    flags = ['--rewards.train_new_model.labels.schedule.num_initial=8', '--labeler=time:time', '--mpi=1']
+    argv = ['train_policy', f'{tmp_path}/tiny.yaml', 'run', f'--save_dir={tmp_path}/save', *flags]
+    assert refusal(capsys, argv) == f'--labels.source {tmp_path}/labels.json: {SAME_SAMPLES}'
+
+
+@pytest.mark.parametrize(
+    'name', ['labels/sentiment/offline_5k', 'labels/sentiment/ofline_5k.json', 'labels/x.json', 'labels/mine']
+)
+def test_a_mistyped_published_file_asks_no_server(name, tmp_path, capsys, web, monkeypatch):
+    monkeypatch.setenv('LM_HUMAN_PREFERENCES_PUBLISHED', web.url)
+    monkeypatch.setenv('LM_HUMAN_PREFERENCES_CACHE', str(tmp_path / 'cache'))
+    started = time.time()
+    case = Case(
+        '',
+        f'--labels.source: no label file {name} or DIR/cache/{name}; the published files are '
+        'labels/sentiment/offline_5k.json, labels/descriptiveness/offline_5k.json, labels/cnndm/offline_60k.json, '
+        'labels/cnndm/online_45k.json, labels/tldr/offline_60k.json, labels/tldr/online_45k.json',
+        flags=[f'--labels.source={name}'],
+    )
+    check(case, tmp_path, capsys)
+    assert web.requests == [] and time.time() - started < 10
+
+
 @pytest.mark.parametrize('fault', ['[', '[{"query": [1, 2], "sample0": [1, 2, 3]}]'])
 def test_a_traceback_on_request(fault, tmp_path, capsys):
-    from refusals import EXPERIMENT, arguments, write_files
-
     from lm_human_preferences.launcher import command_line
 
     write_files(str(tmp_path), {'tiny.yaml': EXPERIMENT, 'labels.json': fault})

@@ -79,8 +79,8 @@ def test_published_labels_are_fetched(cache, mirror):
     mirror.files['/lm-human-preferences/labels/sentiment/offline_5k.json'] = json.dumps(entries()).encode()
     assert load('labels/sentiment/offline_5k.json')['best'].tolist() == [0, 1]
     assert (cache / 'labels' / 'sentiment' / 'offline_5k.json').exists()
-    with pytest.raises(FileNotFoundError, match='labels/x.json: not found.*put the file at .*labels/x.json'):
-        load('labels/x.json')
+    with pytest.raises(FileNotFoundError, match='online_45k.json: not found.*put the file at .*/tldr/online_45k.json'):
+        load('labels/tldr/online_45k.json')
 
 
 def test_labels_from_a_bucket_and_a_web_server(cache, web, cloud):
