@@ -1,7 +1,7 @@
 """Every hyperparameter of the project: its default, its description, and the rules between them.
 
-There is one tree of hyperparameters for each command. `validate(num_ranks=N)` of a training command's tree also checks
-what N ranks must divide evenly.
+There is one tree of hyperparameters for each command. `validate()` checks what a saved run must satisfy to be read.
+`validate(num_ranks=N)` of a training command's tree also checks what a run on N ranks needs to start.
 """
 
 from lm_human_preferences.hyperparameters.language_models import ModelHParams, TrainLmHParams

@@ -11,6 +11,7 @@ from lm_human_preferences.hyperparameters.rules import (
     check,
     check_multiple,
 )
+from lm_human_preferences.hyperparameters.starting import check_lm, check_shared
 from lm_human_preferences.hyperparameters.tasks import RunHParams
 from lm_human_preferences.utils.hyperparams import HParams, hparam
 
@@ -55,13 +56,16 @@ class TrainLmHParams(HParams):
     dropout: float = hparam(0.0, 'Dropout rate during training, in place of the rates of the model.')
     patience: int = hparam(0, 'Epochs without a better held-out loss after which training stops. 0: never.')
 
-    def validate(self, prefix: str = '', num_ranks: int = 1) -> None:
+    def validate(self, prefix: str = '', num_ranks: Optional[int] = None) -> None:
         super().validate(prefix)
         check(self, prefix, 'dataset initial_model', NOT_EMPTY)
         check(self, prefix, 'sequence_length batch_size epochs', POSITIVE)
         check(self, prefix, 'lr warmup_steps weight_decay patience', NOT_NEGATIVE)
         check(self, prefix, 'dropout', DROPOUT_RATE)
-        check_multiple(f'{prefix}batch_size', self.batch_size, 'the number of ranks', num_ranks)
+        check_multiple(f'{prefix}batch_size', self.batch_size, 'the number of ranks', num_ranks or 1)
         if self.initial_model is None and self.sequence_length > self.model.n_ctx:
             length, n_ctx = self.sequence_length, self.model.n_ctx
             raise ValueError(f'{prefix}sequence_length ({length}) must be at most {prefix}model.n_ctx ({n_ctx})')
+        if num_ranks is not None:
+            check_shared(self, prefix)
+            check_lm(self, prefix)

@@ -12,6 +12,13 @@ from lm_human_preferences.hyperparameters.rules import (
     check,
     check_multiple,
 )
+from lm_human_preferences.hyperparameters.starting import (
+    LEAST_MINIBATCH,
+    check_ppo,
+    check_rewards,
+    check_shared,
+    check_task,
+)
 from lm_human_preferences.hyperparameters.tasks import RunHParams, TaskHParams
 from lm_human_preferences.utils.hyperparams import HParams, hparam
 
@@ -74,22 +81,25 @@ class PpoHParams(HParams):
         0, 'Episodes whose gradient a rank computes at a time, to save memory. 0: its whole minibatch.'
     )
 
-    def validate(self, prefix: str = '', num_ranks: int = 1) -> None:
+    def validate(self, prefix: str = '', num_ranks: Optional[int] = None) -> None:
         super().validate(prefix)
         check(self, prefix, 'total_episodes batch_size nminibatches noptepochs rollout_batch_size', POSITIVE)
         check(self, prefix, 'cliprange cliprange_value', POSITIVE)
         check(self, prefix, 'lr vf_coef microbatch_size', NOT_NEGATIVE)
         check(self, prefix, 'gamma lam', UNIT_INTERVAL)
-        shares = self.nminibatches * num_ranks
+        shares = self.nminibatches * (num_ranks or 1)
         check_multiple(f'{prefix}batch_size', self.batch_size, f'{prefix}nminibatches times ranks', shares)
         if self.microbatch_size:
             minibatch = self.batch_size // shares
             check_multiple("a rank's minibatch", minibatch, f'{prefix}microbatch_size', self.microbatch_size)
-        if self.whiten_rewards and self.batch_size < 8 * shares:
+        least = LEAST_MINIBATCH * self.nminibatches
+        if self.whiten_rewards and self.batch_size < least:
             raise ValueError(
-                f'{prefix}batch_size must be at least {8 * shares}, not {self.batch_size}: '
-                f"with {prefix}whiten_rewards a rank's minibatch needs 8 episodes"
+                f'{prefix}batch_size must be at least {least}, not {self.batch_size}: '
+                f'with {prefix}whiten_rewards a minibatch needs {LEAST_MINIBATCH} episodes'
             )
+        if num_ranks is not None:
+            check_ppo(self, prefix)
 
 
 @dataclass
@@ -101,9 +111,13 @@ class TrainPolicyHParams(HParams):
     rewards: RewardHParams = hparam(RewardHParams, 'What PPO maximizes.')
     ppo: PpoHParams = hparam(PpoHParams, 'Proximal policy optimization.')
 
-    def validate(self, prefix: str = '', num_ranks: int = 1) -> None:
+    def validate(self, prefix: str = '', num_ranks: Optional[int] = None) -> None:
         super().validate(prefix)
         self.ppo.validate(f'{prefix}ppo.', num_ranks)
+        if num_ranks is not None:
+            check_shared(self, prefix)
+            check_task(self.task, f'{prefix}task.')
+            check_rewards(self.rewards, self.ppo.batch_size, f'{prefix}rewards.')
         new_model = self.rewards.train_new_model
         if new_model is not None:
             new_prefix = f'{prefix}rewards.train_new_model.'

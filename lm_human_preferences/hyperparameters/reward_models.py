@@ -15,6 +15,7 @@ from lm_human_preferences.hyperparameters.rules import (
     check,
     check_multiple,
 )
+from lm_human_preferences.hyperparameters.starting import check_reward_training, check_shared, check_task
 from lm_human_preferences.hyperparameters.tasks import RunHParams, TaskHParams
 from lm_human_preferences.utils.hyperparams import HParams, hparam
 
@@ -100,7 +101,7 @@ class TrainRewardHParams(HParams):
     )
     normalize_after: bool = hparam(False, 'Normalize after training, to mean 0 and standard deviation 1 (section 2).')
 
-    def validate(self, prefix: str = '', num_ranks: int = 1) -> None:
+    def validate(self, prefix: str = '', num_ranks: Optional[int] = None) -> None:
         super().validate(prefix)
         check(self, prefix, 'batch_size rollout_batch_size', POSITIVE)
         check(self, prefix, 'lr normalize_samples debug_normalize', NOT_NEGATIVE)
@@ -108,7 +109,7 @@ class TrainRewardHParams(HParams):
             raise ValueError(f'{prefix}normalize_samples must be above 0 with normalize_before or _after')
         num_train, batch_size = f'{prefix}labels.num_train', f'{prefix}batch_size'
         check_multiple(num_train, self.labels.num_train, batch_size, self.batch_size)
-        check_multiple(batch_size, self.batch_size, 'the number of ranks', num_ranks)
+        check_multiple(batch_size, self.batch_size, 'the number of ranks', num_ranks or 1)
         schedule = self.labels.schedule
         if schedule is not None and not self.batch_size <= schedule.num_initial <= self.labels.num_train:
             raise ValueError(
@@ -117,3 +118,7 @@ class TrainRewardHParams(HParams):
             )
         if self.labels.source == 'labeler' and schedule is None:
             raise ValueError(f'{prefix}labels.source labeler needs {prefix}labels.schedule=on')
+        if num_ranks is not None:
+            check_shared(self, prefix)
+            check_task(self.task, f'{prefix}task.')
+            check_reward_training(self, num_ranks, prefix)

@@ -10,9 +10,11 @@ from lm_human_preferences.hyperparameters.rules import (
     POSITIVE,
     SEED,
     SPLIT,
+    TEMPERATURE,
     TWO_OR_MORE,
     UNIT_INTERVAL,
     check,
+    check_float32,
 )
 from lm_human_preferences.utils.hyperparams import HParams, hparam
 
@@ -39,9 +41,11 @@ class SampleHParams(HParams):
 
     def validate(self, prefix: str = '') -> None:
         super().validate(prefix)
+        check_float32(self, prefix)
         check(self, prefix, 'save_dir savescope prompt_file', NOT_EMPTY)
         check(self, prefix, 'prompt', (bool, 'a text'))
-        check(self, prefix, 'temperature batch_size', POSITIVE)
+        check(self, prefix, 'batch_size', POSITIVE)
+        check(self, prefix, 'temperature', TEMPERATURE)
         check(self, prefix, 'nsamples top_k', NOT_NEGATIVE)
         check(self, prefix, 'top_p', (lambda value: 0 < value <= 1, 'above 0 and at most 1'))
         check(self, prefix, 'seed', SEED)
@@ -80,13 +84,19 @@ class EvaluateHParams(HParams):
 
     def validate(self, prefix: str = '') -> None:
         super().validate(prefix)
+        check_float32(self, prefix)
         check(self, prefix, 'run labels label_type reward_model query_dataset out', NOT_EMPTY)
-        check(self, prefix, 'num_queries batch_size temperature', POSITIVE)
+        check(self, prefix, 'num_queries batch_size', POSITIVE)
+        check(self, prefix, 'temperature', TEMPERATURE)
         check(self, prefix, 'num_labels num_checkpoints', NOT_NEGATIVE)
         check(self, prefix, 'seed', SEED)
         if self.run is None and not self.policies and (self.reward_model is None or self.labels is None):
             raise ValueError(f'{prefix}run is not set: give RUN, or --{prefix}policies RUN …')
         check(self, prefix, 'split', SPLIT)
+        if self.labels is None:
+            for name, unset in (('label_type', None), ('num_labels', 0)):
+                if getattr(self, name) != unset:
+                    raise ValueError(f'{prefix}{name} is set without {prefix}labels: give --{prefix}labels=FILE')
 
 
 @dataclass
@@ -150,10 +160,13 @@ class LabelPageHParams(HParams):
     def validate(self, prefix: str = '') -> None:
         super().validate(prefix)
         check(self, prefix, 'policy out savescope experiment type query_dataset instructions', NOT_EMPTY)
-        check(self, prefix, 'num_questions temperature batch_size', POSITIVE)
+        check(self, prefix, 'num_questions batch_size', POSITIVE)
+        check(self, prefix, 'temperature', TEMPERATURE)
         check(self, prefix, 'overlap', UNIT_INTERVAL)
         check(self, prefix, 'num_people', TWO_OR_MORE)
         check(self, prefix, 'split', SPLIT)
         check(self, prefix, 'scale', (lambda value: 2 <= value <= 9, 'between 2 and 9'))
         check(self, prefix, 'seed', SEED)
         check(self, prefix, 'port', PORT)
+        if self.type not in (None, 'scalar_rating') and self.scale != type(self).scale:
+            raise ValueError(f'{prefix}scale is for scalar_rating, and {prefix}type is {self.type}: leave it out')

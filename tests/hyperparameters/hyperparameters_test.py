@@ -6,6 +6,8 @@ import pytest
 
 from lm_human_preferences.hyperparameters import (
     TREES,
+    EvaluateHParams,
+    LabelPageHParams,
     ModelHParams,
     PpoHParams,
     RewardHParams,
@@ -160,9 +162,9 @@ def test_ranks_share_batches_evenly():
             r'ppo.batch_size \(64\) must be a multiple of .*\(3\): the nearest are 63 and 66',
         ),
         (
-            {'ppo.nminibatches': 4},
-            4,
-            "ppo.batch_size must be at least 128, .* rank's minibatch needs 8 episodes",
+            {'ppo.nminibatches': 16},
+            1,
+            'ppo.batch_size must be at least 128, .* a minibatch needs 8 episodes',
         ),
         ({'ppo.batch_size': 7}, 1, 'at least 8, not 7'),
         ({'ppo.gamma': 1.5}, 1, 'ppo.gamma must be between 0 and 1'),
@@ -188,6 +190,88 @@ def test_ranks_share_batches_evenly():
 def test_policy_rules(changes, num_ranks, message):
     with pytest.raises(ValueError, match=message):
         policy_hparams(changes).validate(num_ranks=num_ranks)
+
+
+BELOW_LENGTH = r'truncate_after \(2\) must be below {0}response_length \(2\): .* {0}penalty_reward_value'
+
+
+@pytest.mark.parametrize(
+    'changes, message',
+    [
+        ({'task.truncate_token': 1, 'task.truncate_after': 2}, BELOW_LENGTH.format('task.')),
+        ({'rewards.adaptive_kl.target': 6.0, 'rewards.adaptive_kl.horizon': 12}, r'horizon \(12\) must be above 12.8'),
+        (
+            {'rewards.adaptive_kl.target': 6.0, 'rewards.adaptive_kl.horizon': 16, 'ppo.batch_size': 80},
+            r'horizon \(16\) must be above 16, which is 0.2 × ppo.batch_size',
+        ),
+        ({'rewards.adaptive_kl.target': 6.0, 'rewards.kl_coef': 0.0}, 'rewards.kl_coef is 0 and rewards.adaptive_kl'),
+        ({'task.policy.temperature': 1e-45}, 'temperature is too close to 0 for 32-bit numbers: 1e-45'),
+        ({'task.policy.temperature': 1e-7}, 'task.policy.temperature must be between 0.000001 and 1000000, not 1e-07'),
+        ({'task.policy.temperature': 1e7}, 'task.policy.temperature must be between'),
+        ({'ppo.total_episodes': 63}, r'ppo.total_episodes \(63\) must be at least ppo.batch_size \(64\)'),
+        ({'ppo.lr': 1e39}, r'ppo.lr is too large for 32-bit numbers: 1e\+39'),
+        ({'ppo.lr': 1e-40}, 'ppo.lr is too close to 0'),
+        ({'ppo.cliprange': 1e-50}, 'ppo.cliprange is too close to 0'),
+        ({'rewards.kl_coef': 1e300}, 'rewards.kl_coef is too large'),
+        ({NEW + 'lr': 1e39}, NEW + 'lr is too large'),
+        ({NEW + 'normalize_after': True, NEW + 'normalize_samples': 1, NEW + 'rollout_batch_size': 1}, 'be 2 or more'),
+        ({NEW + 'labels.schedule.overlap': 0.5}, 'labels.schedule.overlap is for people, and .*labeler is a:b'),
+        ({NEW + 'labels.schedule.instructions': 'x'}, 'labels.schedule.instructions is for people'),
+        ({NEW + 'labels.schedule.port': 80}, 'labels.schedule.port is for people'),
+    ],
+)
+def test_settings_that_cannot_work_start_no_run_but_saved_ones_can_be_read(changes, message, tmp_path):
+    if NEW + 'labels.schedule' in ' '.join(changes):
+        changes = {**changes, NEW + 'labels.schedule.num_initial': 8, NEW + 'labels.schedule.labeler': 'a:b'}
+    changes = {**changes, **{NEW + name: value for name, value in changes.items() if name.startswith('task.')}}
+    hparams = policy_hparams(changes)
+    with pytest.raises(ValueError, match=message):
+        hparams.validate(num_ranks=1)
+    path = tmp_path / 'train_policy_hparams.json'
+    path.write_text(json.dumps(hparams.to_nested_dict()))
+    assert TrainPolicyHParams.from_json_file(str(path)) == hparams
+
+
+@pytest.mark.parametrize(
+    'changes',
+    [
+        {'task.truncate_token': 1, 'task.truncate_after': 1},
+        {'rewards.adaptive_kl.target': 6.0, 'rewards.adaptive_kl.horizon': 13},
+        {'rewards.kl_coef': 0.0},
+        {'task.policy.temperature': 1e-6},
+        {'ppo.total_episodes': 64},
+        {'ppo.lr': 0.0},
+        {NEW + 'normalize_after': True, NEW + 'normalize_samples': 1, NEW + 'rollout_batch_size': 2},
+    ],
+)
+def test_settings_at_the_edge_start_a_run(changes):
+    changes = {**changes, **{NEW + name: value for name, value in changes.items() if name.startswith('task.')}}
+    policy_hparams(changes).validate(num_ranks=1)
+
+
+def test_whitening_needs_eight_episodes_in_the_minibatch_of_all_ranks():
+    policy_hparams({'ppo.batch_size': 16, 'ppo.nminibatches': 2}).validate(num_ranks=8)
+    with pytest.raises(ValueError, match='must be at least 16, not 8: with ppo.whiten_rewards a minibatch needs 8'):
+        policy_hparams({'ppo.batch_size': 8, 'ppo.nminibatches': 2}).validate(num_ranks=1)
+
+
+@pytest.mark.parametrize(
+    'hparams, message',
+    [
+        (TrainLmHParams(dataset='books', lr=1.0, weight_decay=1.0), 'lr × weight_decay must be below 1, not 1'),
+        (TrainLmHParams(dataset='books', dropout=1e-50), 'dropout is too close to 0'),
+        (SampleHParams(save_dir='x', temperature=1e-45), 'temperature is too close to 0'),
+        (SampleHParams(save_dir='x', top_p=1e-45), 'top_p is too close to 0'),
+        (EvaluateHParams(run='x', temperature=1e-9), 'temperature must be between'),
+        (EvaluateHParams(run='x', label_type='best_of_4'), 'label_type is set without labels'),
+        (EvaluateHParams(run='x', num_labels=9), 'num_labels is set without labels'),
+        (LabelPageHParams(policy='x', out='y', temperature=1e9), 'temperature must be between'),
+        (LabelPageHParams(policy='x', out='y', type='best_of_4', scale=7), 'scale is for scalar_rating'),
+    ],
+)
+def test_settings_of_other_commands_that_cannot_work(hparams, message):
+    with pytest.raises(ValueError, match=message):
+        hparams.validate(**({'num_ranks': 1} if isinstance(hparams, TrainLmHParams) else {}))
 
 
 def test_small_minibatches_are_fine_without_whitening():

@@ -117,8 +117,20 @@ def lm(name, expected, *flags):
     ),
     flag(
         'small_minibatches',
-        "ppo.batch_size must be at least 32, not 16: with ppo.whiten_rewards a rank's minibatch needs 8 episodes",
+        'ppo.batch_size must be at least 32, not 16: with ppo.whiten_rewards a minibatch needs 8 episodes',
         '--ppo.nminibatches=4',
+    ),
+    flag(
+        'truncation_beyond_the_response',
+        'task.truncate_after (3) must be below task.response_length (3): '
+        'otherwise every response gets task.penalty_reward_value',
+        '--task.truncate_token=1',
+        '--task.truncate_after=3',
+    ),
+    flag(
+        'less_than_a_batch',
+        'ppo.total_episodes (15) must be at least ppo.batch_size (16)',
+        '--ppo.total_episodes=15',
     ),
     flag(
         'reward_batch',
