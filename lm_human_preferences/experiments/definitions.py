@@ -12,7 +12,7 @@ from ruamel.yaml.nodes import CollectionNode, Node
 from lm_human_preferences.hyperparameters import TREES, EvaluateHParams, RunHParams, TaskHParams
 from lm_human_preferences.utils import files
 from lm_human_preferences.utils.errors import UserError, did_you_mean, short, user_message
-from lm_human_preferences.utils.hyperparams import Field
+from lm_human_preferences.utils.hyperparams import UNSET, Field, whole_number
 
 TRAIN_COMMANDS = ['train_reward', 'train_policy', 'train_lm']
 SHARED = ['run', 'task']
@@ -25,7 +25,7 @@ _TREES = {
 }
 LARGEST_FILE = 1 << 17  # bytes; the parser reads about 100 kB a second
 MOST_VALUES = 20000  # of a file, with each alias (*name) and merge (<<) counted as often as it is used
-_OFF = (None, False, 'off', 'f', 'false', 'False')  # the values that switch a group off
+_OFF = (None, False, 'off', 'f', 'false', 'False', *UNSET)  # the values that switch a group off
 
 Values = Dict[str, Any]  # dotted name → value, as `HParams.flattened` gives it
 
@@ -105,7 +105,8 @@ def parse(name: str, sections: Dict[Any, Any]) -> Definition:
 
 def _checked(key: str, nested: Dict[str, Any]) -> Values:
     """Return the values of a section by dotted name; the errors of HParams for unknown fields and wrong types."""
-    values = _TREES[key].flattened(nested)
+    tree = _TREES[key].tree()
+    values = {name: _of_field(tree.get(name), value) for name, value in _TREES[key].flattened(nested).items()}
     hparams = _TREES[key]()
     hparams.override_from_dict(values)
     hparams.check_types()
@@ -120,7 +121,10 @@ def _checked_sweep(key: str, values: Values, sweep: Any) -> Dict[str, List[Any]]
     if not isinstance(sweep, dict):
         raise ValueError(f'sweep should hold field: [value, ...], not {short(sweep)}')
     sweep = _TREES[key].renamed(sweep)
+    tree = _TREES[key].tree()
     for name, choices in sweep.items():
+        if isinstance(choices, list):
+            choices = sweep[name] = [_of_field(tree.get(name), choice) for choice in choices]
         if not isinstance(choices, list) or not choices:
             raise ValueError(f'sweep: {name} should have a list of values, not {short(choices)}')
         for choice in choices:
@@ -171,13 +175,31 @@ class _TooManyValues(Exception):
     """A file has more values than MOST_VALUES."""
 
 
-class _BoundedConstructor(SafeConstructor):
-    """Makes values of a file only if they are few. A file of 300 bytes can have millions, by aliases of aliases."""
+class _WithExponent(float):
+    """A float that the file writes as a whole number with an exponent, such as 1e6."""
+
+
+class _Constructor(SafeConstructor):
+    """Makes values of a file only if they are few. A file of 300 bytes can have millions, by aliases of aliases.
+
+    Keeps in mind which numbers were written as 1e6.
+    """
 
     def construct_document(self, node: Node) -> Any:
         if _num_values(node, {}) > MOST_VALUES:
             raise _TooManyValues()
         return super().construct_document(node)
+
+    def construct_number(self, node: Node) -> float:
+        number = self.construct_yaml_float(node)
+        try:
+            whole_number(node.value)
+        except ValueError:
+            return number
+        return _WithExponent(number)
+
+
+_Constructor.add_constructor('tag:yaml.org,2002:float', _Constructor.construct_number)
 
 
 def _num_values(node: Node, known: Dict[Node, float]) -> float:
@@ -201,7 +223,7 @@ def _read_yaml(path: str) -> Dict[Any, Any]:
     except ValueError as error:
         raise UserError(str(error)) from error
     yaml = YAML(typ='safe', pure=True)
-    yaml.Constructor = _BoundedConstructor
+    yaml.Constructor = _Constructor
     try:
         sections = yaml.load(text)
     except _TooManyValues:
@@ -224,6 +246,15 @@ def _read_yaml(path: str) -> Dict[Any, Any]:
     if not isinstance(sections, dict):
         raise UserError(f'{path}: an experiment should hold sections, not {type(sections).__name__}')
     return sections
+
+
+def _of_field(field: Optional[Field], value: Any) -> Any:
+    """Return a file's value for a field: 1e6 is an int for a field that holds ints, and a float for others."""
+    if isinstance(value, list):
+        return [_of_field(field, item) for item in value]
+    if isinstance(value, _WithExponent):
+        return int(value) if field is not None and field.kind is int else float(value)
+    return value
 
 
 def _is_path(name_or_path: str) -> bool:

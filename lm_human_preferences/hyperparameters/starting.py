@@ -54,11 +54,9 @@ def check_reward_training(hparams: HParams, num_ranks: int, prefix: str) -> None
     if (hparams.normalize_before or hparams.normalize_after) and samples < 2:
         raise ValueError(f'{prefix}normalize_samples must be 2 or more: one sample has no standard deviation')
     schedule = hparams.labels.schedule
-    if schedule is not None and schedule.labeler != 'page':
-        for name, unset in (('overlap', 0.0), ('instructions', None), ('port', 0)):
-            if getattr(schedule, name) != unset:
-                group = f'{prefix}labels.schedule.'
-                raise ValueError(f'{group}{name} is for people, and {group}labeler is {schedule.labeler}: leave it out')
+    if schedule is not None and schedule.overlap and schedule.labeler != 'page':
+        group = f'{prefix}labels.schedule.'
+        raise ValueError(f'{group}overlap is for people, and {group}labeler is {schedule.labeler}: leave it out')
 
 
 def check_lm(hparams: HParams, prefix: str) -> None:

@@ -93,10 +93,6 @@ class EvaluateHParams(HParams):
         if self.run is None and not self.policies and (self.reward_model is None or self.labels is None):
             raise ValueError(f'{prefix}run is not set: give RUN, or --{prefix}policies RUN …')
         check(self, prefix, 'split', SPLIT)
-        if self.labels is None:
-            for name, unset in (('label_type', None), ('num_labels', 0)):
-                if getattr(self, name) != unset:
-                    raise ValueError(f'{prefix}{name} is set without {prefix}labels: give --{prefix}labels=FILE')
 
 
 @dataclass

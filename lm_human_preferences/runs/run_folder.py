@@ -11,8 +11,10 @@
 Every file name of a run is defined here. The files in a folder of checkpoints are described in `checkpoint_files`.
 """
 
+import functools
 import os
 import re
+import sys
 from typing import List, Optional, Sequence, Union
 
 from lm_human_preferences.hyperparameters import TREES, TaskHParams, TrainPolicyHParams, TrainRewardHParams
@@ -112,9 +114,18 @@ def _read_hparams(folder: str) -> Union[TrainPolicyHParams, TrainRewardHParams]:
         except storage.NOT_THERE as error:
             reason = f' ({error})' if storage.is_remote(folder) else ''
         else:
-            return TREES[command].from_json_file(file, amend=_name_one_reward_model)
+            return TREES[command].from_json_file(
+                file,
+                amend=_name_one_reward_model,
+                pass_over=functools.partial(_note_unknown, hparams_file(folder, command)),
+            )
     names = ' or '.join(hparams_file('', command) for command in commands)
     raise FileNotFoundError(f'{folder}: not the folder of a run: there is no {names}{reason}')
+
+
+@functools.lru_cache(maxsize=None)  # one note, however often a command reads the file
+def _note_unknown(path: str, name: str) -> None:
+    print(f'note: {path}: {name} is unknown and has no effect', file=sys.stderr)
 
 
 def _name_one_reward_model(hparams: Union[TrainPolicyHParams, TrainRewardHParams]) -> None:

@@ -235,3 +235,21 @@ def test_no_such_experiment(tmp_path):
         experiments.load('sentimental')
     with pytest.raises(FileNotFoundError):
         experiments.load(str(tmp_path / 'none.yaml'))
+
+
+def test_whole_numbers_with_exponents_and_underscores(tmp_path):
+    path = tmp_path / 'numbers.yaml'
+    path.write_text(
+        'task: {query_length: 2, response_length: 3, query_dataset: test, start_text: "", end_text: none}\n'
+        'train_policy:\n  ppo: {total_episodes: 1e6, batch_size: 1_024, lr: 1e0}\n'
+        '  rewards: {adaptive_kl: {target: 6e0, horizon: 1e4}}\n'
+        '  sweep: {run.seed: [1e3, 2_000], ppo.gamma: [1e0]}\n'
+    )
+    trials = experiments.load(str(path)).trials('train_policy', {'ppo.nminibatches': '2e0'})
+    assert [trial.hparams.run.seed for trial in trials] == [1000, 2000]
+    assert [trial.descriptor for trial in trials] == ['seed1000-gamma1.0', 'seed2000-gamma1.0']
+    hparams = trials[0].hparams
+    hparams.check_types()
+    assert repr(hparams.ppo.total_episodes) == '1000000' and hparams.rewards.adaptive_kl.horizon == 10000
+    assert (hparams.ppo.batch_size, hparams.ppo.nminibatches, type(hparams.ppo.lr)) == (1024, 2, float)
+    assert hparams.task.start_text is None and hparams.task.end_text is None

@@ -38,8 +38,8 @@ def lm(name, expected, *flags):
     flag('infinite_cliprange', 'ppo.cliprange must be above 0, not inf', '--ppo.cliprange=inf'),
     flag('infinite_temperature', 'task.policy.temperature must be above 0, not inf', '--task.policy.temperature=inf'),
     flag('float_for_int', "ppo.batch_size should be int, not '16.0'", '--ppo.batch_size=16.0'),
-    flag('exponent_for_int', "ppo.total_episodes should be int, not '1e6'", '--ppo.total_episodes=1e6'),
-    flag('underscores_in_int', "ppo.total_episodes should be int, not '1_000'", '--ppo.total_episodes=1_000'),
+    flag('negative_exponent_for_int', "ppo.total_episodes should be int, not '1e-6'", '--ppo.total_episodes=1e-6'),
+    flag('underscores_at_the_end', "ppo.total_episodes should be int, not '1_000_'", '--ppo.total_episodes=1_000_'),
     flag('none_for_int', "ppo.batch_size should be int, not 'None'", '--ppo.batch_size=None'),
     flag('int_of_300_digits', f'ppo.total_episodes is too large: {"9" * 28}…', f'--ppo.total_episodes={LONG}'),
     flag('int_beyond_int64', f'run.log_interval is too large: {2**63}', f'--run.log_interval={2**63}'),
@@ -225,6 +225,12 @@ PPO = 'ppo: {batch_size: 16, total_episodes: 48}'
         'train_policy: ppo.batch_size should be int, not float (16.0)',
         'batch_size: 16',
         'batch_size: 16.0',
+    ),
+    file(
+        'half_for_int',
+        'train_policy: ppo.batch_size should be int, not float (0.016)',
+        'batch_size: 16',
+        'batch_size: 16e-3',
     ),
     file(
         'bool_for_int',

@@ -62,6 +62,26 @@ def test_a_run_of_2019_that_was_moved(run, tmp_path):
         run_reward_model(RunFolder(moved))
 
 
+def test_a_scalar_that_we_do_not_know_is_passed_over_with_a_note_and_a_group_is_refused(run, tmp_path, capsys):
+    hparams = read_json(os.path.join(run, 'train_policy_hparams.json'))
+    hparams['ppo']['ratio_threshold'] = 10.0
+    hparams['rewards']['train_new_model']['run']['track'] = None
+    for task in (hparams['task'], hparams['rewards']['train_new_model']['task']):
+        task['start_text'] = ''
+    path = tmp_path / 'train_policy_hparams.json'
+    path.write_text(json.dumps(hparams))
+    assert RunFolder(str(tmp_path)).hparams.ppo.batch_size == 8
+    assert RunFolder(str(tmp_path)).task.start_text is None
+    assert sorted(capsys.readouterr().err.splitlines()) == [
+        f'note: {path}: {name} is unknown and has no effect'
+        for name in ('ppo.ratio_threshold', 'rewards.train_new_model.run.track')
+    ]
+    hparams['horovod'] = {'size': 8}
+    path.write_text(json.dumps(hparams))
+    with pytest.raises(ValueError, match='no hyperparameter horovod'):
+        RunFolder(str(tmp_path))
+
+
 def test_paths_below_the_users_home(run, monkeypatch):
     """A shell does not expand --save_dir=~/run."""
     monkeypatch.setenv('HOME', os.path.dirname(run))

@@ -57,6 +57,13 @@ def test_bools(text, value):
         ('inner.rate', '3', 3.0),
         ('inner.rate', 'inf', float('inf')),
         ('inner.count', '-5', -5),
+        ('inner.count', '1e3', 1000),
+        ('inner.count', '+2.5E+3', 2500),
+        ('inner.count', '1_000_000', 1000000),
+        ('inner.rate', '1_000.5', 1000.5),
+        ('inner.note', '', None),
+        ('inner.note', 'none', None),
+        ('inner.limit', '', None),
         ('inner.note', 'None', None),
         ('inner.note', 'null', None),
         ('inner.note', '1', '1'),
@@ -80,8 +87,14 @@ def test_scalars_from_text(name, text, value):
         ('inner.rate', 'nan', 'float'),
         ('inner.rate', 'fast', 'float'),
         ('inner.rate', '', 'float'),
-        ('inner.count', '1e3', 'int'),
-        ('inner.count', '1_000', 'int'),
+        ('inner.count', '1e-3', 'int'),
+        ('inner.count', '2.5e0', 'int'),
+        ('inner.count', '1__000', 'int'),
+        ('inner.count', '_1', 'int'),
+        ('inner.count', '1e', 'int'),
+        ('inner.count', '0x10', 'int'),
+        ('inner.count', '1e9999999', 'int'),
+        ('inner.count', '', 'int'),
         ('inner.count', '5.0', 'int'),
         ('inner.count', '5\n', 'int'),
         ('inner.count', 'None', 'int'),
@@ -123,7 +136,30 @@ def test_on_keeps_what_a_group_has():
     assert hparams.middle.inner.count == 3
 
 
-@pytest.mark.parametrize('off', ['off', 'f', False, None])
+@pytest.mark.parametrize('unset', ['', 'none', 'None', 'null', None])
+def test_files_leave_optional_fields_unset_as_flags_do(unset, tmp_path):
+    path = tmp_path / 'outer.json'
+    path.write_text(json.dumps({'inner': {'note': unset, 'limit': unset}, 'middle': unset, 'name': 'none'}))
+    hparams = overridden({'inner.limit': '3', 'middle.flag': 't'})
+    hparams.override_from_json_file(str(path))
+    assert (hparams.inner.note, hparams.inner.limit, hparams.middle, hparams.name) == (None, None, None, 'none')
+
+
+def test_unknown_scalars_may_be_passed_over_but_no_groups(tmp_path):
+    path, passed = tmp_path / 'outer.json', []
+    known = {'name': 'x', 'inner': {'count': 1}, 'middle': {'inner': {'count': 2}}}
+    path.write_text(json.dumps({**known, 'old': 3, 'inner': {'count': 1, 'older': 'x', 'oldest': None}}))
+    hparams = Outer.from_json_file(str(path), pass_over=passed.append)
+    assert sorted(passed) == ['inner.older', 'inner.oldest', 'old'] and hparams.middle.inner.count == 2
+    with pytest.raises(ValueError, match='no hyperparameter'):
+        Outer.from_json_file(str(path))
+    for unknown in ({}, {'rate': 1}, [1]):
+        path.write_text(json.dumps({**known, 'odd': unknown}))
+        with pytest.raises(ValueError, match='no hyperparameter odd'):
+            Outer.from_json_file(str(path), pass_over=passed.append)
+
+
+@pytest.mark.parametrize('off', ['off', 'f', 'none', '', False, None])
 def test_off(off):
     hparams = overridden({'middle.inner.count': '3'})
     hparams.override_from_dict({'middle': off})

@@ -30,6 +30,7 @@ from typing import (
 from lm_human_preferences.utils.errors import did_you_mean, short
 from lm_human_preferences.utils.hyperparams.values import (
     LIST_SEPARATOR,
+    UNSET,
     Field,
     as_float,
     check_usable,
@@ -37,10 +38,11 @@ from lm_human_preferences.utils.hyperparams.values import (
     parse,
     shown,
     switch,
+    whole_number,
 )
 from lm_human_preferences.utils.json_files import read_json
 
-__all__ = ['LIST_SEPARATOR', 'Field', 'HParams', 'hparam']
+__all__ = ['LIST_SEPARATOR', 'UNSET', 'Field', 'HParams', 'hparam', 'whole_number']
 
 
 def hparam(default: Any, description: str, aliases: Sequence[str] = ()) -> Any:
@@ -90,7 +92,8 @@ class HParams:
     def override_from_dict(self, values: Dict[str, Any]) -> None:
         """Set fields from typed values by dotted name. If one value is refused, none is set.
 
-        An optional group takes True/'on' and False/'off'/None. A child of it switches it on, in any order.
+        An optional group takes True/'on' and False/'off'/None. A child of it switches it on, in any order. The texts
+        '', 'none', 'None' and 'null' leave an optional field without a value.
         Raises AttributeError for an unknown name. Raises ValueError for a group set to something else, for a group
         that is switched off and given a child at once, and for a field that is set by two names. `validate` checks the
         types of other values.
@@ -101,7 +104,12 @@ class HParams:
             if name not in tree:
                 near = did_you_mean(str(name), tree)
                 raise AttributeError(f'no hyperparameter {shown(name)}: did you mean {near}?')
-            settings[name] = switch(name, tree[name], value) if tree[name].is_group else value
+            field = tree[name]
+            if field.is_group:
+                value = switch(name, field, value)
+            elif field.optional and isinstance(value, str) and value in UNSET:
+                value = None
+            settings[name] = value
             if tree[name].kind is float and type(value) is int:
                 settings[name] = as_float(name, value)
         for name in settings:
@@ -156,12 +164,15 @@ class HParams:
         path: str,
         required: Sequence[str] = (),
         amend: typing.Callable[['HParams'], None] = lambda hparams: None,
+        pass_over: Optional[Callable[[str], None]] = None,
     ) -> 'HParams':
         """Return the validated tree that a JSON file holds.
 
         Args:
           required: fields that the file must set, even if they have defaults.
           amend: may change the tree after it is read and before it is validated.
+          pass_over: is called with the name of each unknown field that holds a scalar. The field has no effect. None:
+            unknown fields are refused. Unknown groups always are.
 
         Raises OSError for a file that cannot be read, and ValueError naming file and field for a mistake in it.
         """
@@ -169,7 +180,9 @@ class HParams:
         for name in required:
             setattr(hparams, name, None)
         try:
-            hparams.override_from_json_file(path)
+            hparams.override_from_json_file(
+                path, lambda nested: _known(nested, cls, pass_over) if pass_over else nested
+            )
         except AttributeError as error:
             raise ValueError(str(error)) from None
         amend(hparams)
@@ -297,6 +310,20 @@ def _retired(cls: type) -> FrozenSet[str]:
     groups = {name: field.kind for name, field in _tree(cls).items() if field.is_group}
     below = (f'{name}.{retired}' for name, kind in groups.items() for retired in kind.RETIRED)
     return frozenset([*cls.RETIRED, *below])
+
+
+def _known(nested: Dict[str, Any], cls: type, pass_over: Callable[[str], None], prefix: str = '') -> Dict[str, Any]:
+    """Return nested values without the scalars whose names are unknown; `pass_over` is called with these names."""
+    tree, names, kept = _tree(cls), _names(cls), {}
+    for key, value in nested.items():
+        name = names.get(f'{prefix}{key}', f'{prefix}{key}')
+        if isinstance(value, dict) and name in tree and tree[name].is_group:
+            kept[key] = _known(value, cls, pass_over, name + '.')
+        elif name in tree or name in _retired(cls) or isinstance(value, (dict, list)):
+            kept[key] = value
+        else:
+            pass_over(shown(name))
+    return kept
 
 
 def _groups_around(name: str) -> Iterator[str]:

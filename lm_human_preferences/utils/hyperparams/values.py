@@ -8,7 +8,8 @@ from lm_human_preferences.utils.errors import short
 
 _SCALARS = (bool, int, float, str)
 _BOOLS = {'t': True, 'true': True, 'True': True, 'f': False, 'false': False, 'False': False}
-_SWITCHES = dict(_BOOLS, on=True, off=False)
+UNSET = ('', 'none', 'None', 'null')  # the texts that leave an optional field without a value
+_SWITCHES = {**_BOOLS, 'on': True, 'off': False, **dict.fromkeys(UNSET, False)}
 LIST_SEPARATOR = '\1'  # before each item of a list whose items were separate words; otherwise commas separate them
 _LARGEST_INT = 2**63 - 1  # the largest integer of arrays and of TensorFlow
 
@@ -51,7 +52,7 @@ def holds(field: Field, value: Any) -> bool:
 
 def switch(name: str, field: Field, value: Any) -> bool:
     """Return whether a value switches a group on or off. Raises ValueError for any other value."""
-    on = False if value is None else _SWITCHES.get(value) if isinstance(value, str) else value
+    on = _SWITCHES.get(value) if isinstance(value, str) else False if value is None else value
     if not isinstance(on, bool):
         raise ValueError(f'{name} is a group of hyperparameters: it takes on or off, not {short(value)}')
     if not on and not field.optional:
@@ -66,7 +67,7 @@ def parse(name: str, field: Field, text: str) -> Any:
     """
     if field.is_group:
         return text
-    if field.optional and text in ('None', 'null'):
+    if field.optional and text in UNSET:
         return None
     if field.many:
         if text.startswith(LIST_SEPARATOR):
@@ -77,13 +78,24 @@ def parse(name: str, field: Field, text: str) -> Any:
     try:
         if field.kind is bool:
             return _BOOLS[text]
-        if field.kind is int and re.match(r'[+-]?[0-9]+\Z', text):
-            return int(text)
+        if field.kind is int:
+            return whole_number(text)
         if field.kind is float and not math.isnan(float(text)):
             return float(text)
     except (KeyError, ValueError):
         pass
     raise ValueError(f'{name} should be {field}, not {short(text)}')
+
+
+def whole_number(text: str) -> int:
+    """Return the int of a text such as 16, 1_000_000, 1e6 or 2.5e6. Raises ValueError for any other text."""
+    match = re.match(r'([+-]?[0-9]+(?:_[0-9]+)*)(?:\.([0-9]+))?(?:[eE]\+?([0-9]{1,3}))?\Z', text)
+    if not match:
+        raise ValueError(f'{short(text)} is not a whole number')
+    digits, decimals, exponent = match.group(1), match.group(2) or '', int(match.group(3) or 0)
+    if match.group(2) is not None and match.group(3) is None or decimals[exponent:].strip('0'):
+        raise ValueError(f'{short(text)} is not a whole number')
+    return int(digits + decimals[:exponent]) * 10 ** max(0, exponent - len(decimals))
 
 
 def check_usable(name: str, kind: type, value: Any) -> None:
