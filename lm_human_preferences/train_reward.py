@@ -4,6 +4,8 @@ The model starts from the language model that will be fine-tuned. It sees every 
 normalized so that its rewards on that language model's own samples have mean 0 and standard deviation 1.
 """
 
+from typing import Dict
+
 import numpy as np
 
 from lm_human_preferences.datasets.labels import check_teaches, load_labels
@@ -30,10 +32,7 @@ def train(hparams: HParams) -> None:
     initial_model = find_model(hparams.task.policy.initial_model)
     task = Task(hparams.task, initial_model.encoding())
     task.check_fits(initial_model.hparams.n_ctx, task.context_length)
-    label_type = get_label_type(hparams.labels.type)
-    schema = label_schema(label_type, hparams.task.query_length, hparams.task.response_length)
-    labels = load_labels(hparams.labels.source, schema, hparams.labels.num_train, task.encoding)
-    check_teaches(hparams.labels.source, labels, needs_spread=hparams.normalize_before)
+    labels = read_labels(hparams, task)
     queries = task.query_stream('train', stage.seed, stage.ranks, stage.checkpoints.position)
     stage.count_texts(hparams.task.query_dataset, queries.num_texts)
     if hparams.normalize_before or hparams.normalize_after:
@@ -51,7 +50,7 @@ def train(hparams: HParams) -> None:
     with stage.session(build, load, initial_model.hparams, task.encoding, is_saved) as trainer:
         normalizer = Normalizer(trainer, queries, stage.seed, stage.ranks)
         if hparams.normalize_before and stage.is_new:
-            target_mean, target_std = label_type.target_moments(labels) or (0.0, 1.0)
+            target_mean, target_std = trainer.label_type.target_moments(labels) or (0.0, 1.0)
             normalizer.normalize(target_mean, target_std, 'normalize before', step=0)
 
         # One pass in an order that all ranks share; each rank takes its stride of every batch.
@@ -75,3 +74,12 @@ def train(hparams: HParams) -> None:
             normalizer.normalize(0.0, 1.0, 'normalize after', step=num_steps)
         stage.finish(num_steps, queries.position)
     stage.ranks.wait_for_all()  # a rank that reads the model next must find it whole
+
+
+def read_labels(hparams: HParams, task: Task) -> Dict[str, np.ndarray]:
+    """Read the labels of a run: {field: [num_train, …]}. ValueError naming the entry for a label that does not fit."""
+    label_type = get_label_type(hparams.labels.type)
+    schema = label_schema(label_type, hparams.task.query_length, hparams.task.response_length)
+    labels = load_labels(hparams.labels.source, schema, hparams.labels.num_train, task.encoding)
+    check_teaches(hparams.labels.source, labels, needs_spread=hparams.normalize_before)
+    return labels
