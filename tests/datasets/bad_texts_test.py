@@ -4,6 +4,7 @@ import pytest
 from refusals import FOLDER, Case, check, table
 
 LINES = 'a.bcd efgh\n'.replace(' ', '') * 40
+JSON_LINES = '{"text": "a.b"}\n' * 40
 READ = ['--labels.source=test', '--normalize_before', '--normalize_samples=4']  # flags with which a run reads queries
 ALL = "36 texts in a row of the data set 'text:DIR/texts.txt' have no query: "
 
@@ -96,6 +97,19 @@ def test_files(case, tmp_path, capsys):
         kind='jsonl',
     ),
     text('json_too_deep', 'DIR/texts.txt: line 1: not JSON', ('[' * 100000 + '\n') * 20, *READ, kind='jsonl'),
+    text('json_cut_in_the_last', 'DIR/texts.txt: line 41: not JSON', JSON_LINES + '{"text": "a.b', kind='jsonl'),
+    text(
+        'json_null',
+        'DIR/texts.txt: line 42: neither a string nor an object with a string "text"',
+        JSON_LINES + '\n{"text": null}\n' + JSON_LINES,
+        kind='jsonl',
+    ),
+    text(
+        'json_reference_is_a_number',
+        'DIR/texts.txt: line 41: "reference" is not a string',
+        JSON_LINES + '{"text": "a.b", "reference": 3}\n',
+        kind='jsonl',
+    ),
     text('characters_not_in_vocabulary', "…the vocabulary 'test' cannot encode …", 'A!\n' * 40, *READ),
 )
 def test_texts(case, tmp_path, capsys):
@@ -150,6 +164,18 @@ def test_texts_for_language_models(case, tmp_path, capsys):
             'tldr/train-subset.json',
             b'[{"content": "\xff"}]',
             'DIR/tldr/train-subset.json: not UTF-8 text: byte 14 of the file',
+        ),
+        (
+            'tldr',
+            'tldr/train-subset.json',
+            [{'content': 'a.b'}] * 40 + [{'content': 'a.b', 'summary': 3}],
+            'DIR/tldr/train-subset.json: entry 40 (byte 801): "summary" is not a string',
+        ),
+        (
+            'books',
+            'datasets/book_passages/train.jsonl',
+            '"a.b"\n' * 40 + 'null\n',
+            'DIR/datasets/book_passages/train.jsonl: line 41: neither a string nor an object with a string "text"',
         ),
         ('books', 'x', '', '…book_passages/train.jsonl not found…'),
         (

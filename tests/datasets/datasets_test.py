@@ -129,6 +129,8 @@ def test_a_large_file_is_indexed_once(lines, cache, monkeypatch):
         found = line_index.line_index(str(lines), find)
         assert isinstance(found, np.memmap) and len(found) == 100
     assert looks == [str(lines)]
+    line_index.line_index(str(lines), find, check=str.upper)  # checked otherwise, so it is not the same index
+    assert looks == [str(lines)] * 2
     assert list(get_texts(f'text:{lines}', 'train')) == small
     lines.write_text(' \n' * 20)
     assert len(line_index.line_index(str(lines), find)) == 0
@@ -294,6 +296,16 @@ def test_cnndm(cache, mirror):
         ('By Jane Doe\nand Al Roe\nIt rained.\nMore.', 'It rained.\nMore.'),
         ('By noon it was over.\n\nMore.\n\nEnd.', 'By noon it was over.\n\nMore.\n\nEnd.'),
         ('Plain.\n\nHe told (CNN) so.', 'Plain.\n\nHe told (CNN) so.'),
+        ('. .\n.\n\nThe cat.', 'The cat.'),
+        ('By .\n\nJane Doe .\n\n.\n.\n\nThe cat.', 'The cat.'),
+        ('LONDON (CNN) --\n.\n\nIt rained.', 'It rained.'),
+        ('.\nLONDON (CNN) -- It rained.', 'It rained.'),
+        ('UPDATED: .\n11:02 EST, 3 May 2012 .\n| .\n.\n\nThe cat.', 'The cat.'),
+        ('. \xa0\n…\n . | .\nThe cat.', 'The cat.'),
+        ('.\r\n.\r\nThe cat.', 'The cat.'),
+        ('...\n\n. . .\n', ''),
+        ('... and it rained.\nMore.', '... and it rained.\nMore.'),
+        ('.5 percent.\n.\nMore.', '.5 percent.\n.\nMore.'),
     ],
 )
 def test_cnndm_cleaning(story, expected):

@@ -1,8 +1,11 @@
 import hashlib
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+from repository import ROOT
 
 from lm_human_preferences.datasets.labels import load_labels
 from lm_human_preferences.datasets.query_stream import QueryStream
@@ -138,6 +141,22 @@ def test_a_damaged_source_is_refused(tmp_path, monkeypatch):
             snippets.snippets('train')
     finally:
         snippets.load_snippets.cache_clear()
+
+
+def test_without_a_network_one_line_says_what_to_put_where(tmp_path):
+    env = dict(
+        os.environ, LM_HUMAN_PREFERENCES_CACHE=str(tmp_path), PIP_INDEX_URL='http://127.0.0.1:9/', PIP_RETRIES='0'
+    )
+    command = [sys.executable, '-m', 'lm_human_preferences.demo.snippets']
+    done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True)
+    line = done.stderr.decode()
+    assert (done.returncode, done.stdout, len(line.splitlines())) == (2, b'', 1)
+    assert line.startswith('error: cannot fetch the texts of the demo with pip (')
+    assert (
+        f': download {snippets.ARCHIVE} from https://pypi.org/project/vaderSentiment/3.3.2/#files on a machine' in line
+    )
+    assert line.endswith(f', and put it into {tmp_path}/demo\n')
+    assert os.listdir(str(tmp_path / 'demo')) == []
 
 
 def test_the_source_in_the_cache_is_the_published_one():

@@ -1,5 +1,6 @@
 import json
 import os
+import time
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from lm_human_preferences.language.encodings import (
     byte_symbols,
     load_encoding,
     main_encoding,
+    merge_learned,
+    merge_pair,
     write_vocabulary,
 )
 
@@ -33,6 +36,40 @@ def test_golden_cases(golden, golden_dir):
     for text, tokens in zip(cases['texts'], cases['tokens']):
         assert golden.encode(text) == tokens
         assert golden.decode(tokens) == text
+
+
+def merged_slowly(symbols, ranks):
+    """The definition: merge the first learned pair wherever it occurs, and repeat."""
+    while len(symbols) > 1:
+        best = min(set(zip(symbols, symbols[1:])), key=lambda pair: ranks.get(pair, len(ranks)))
+        if best not in ranks:
+            break
+        symbols = merge_pair(symbols, best)
+    return symbols
+
+
+@pytest.mark.parametrize('seed', range(4))
+def test_any_merges_in_any_order_are_those_of_the_definition(seed):
+    """Learned merges come before those of their result; here they come in any order."""
+    random = np.random.RandomState(seed)
+    for _ in range(500):
+        symbols = list('abc'[: random.randint(1, 4)])
+        word = [symbols[i] for i in random.randint(0, len(symbols), random.randint(1, 30))]
+        pairs = []
+        for _ in range(random.randint(0, 14)):
+            pairs.append((symbols[random.randint(len(symbols))], symbols[random.randint(len(symbols))]))
+            symbols.append(''.join(pairs[-1]))
+        pairs = list(dict.fromkeys(pairs))
+        ranks = {pairs[i]: rank for rank, i in enumerate(random.permutation(len(pairs)))}
+        assert merge_learned(word, ranks) == merged_slowly(word, ranks), (word, ranks)
+
+
+@pytest.mark.parametrize('word', ['a' * 40000, 'the cat and the dog'.replace(' ', '') * 2700])
+def test_a_very_long_word_takes_no_long_time(own, word):
+    start = time.process_time()
+    tokens = own.encode(word)
+    assert time.process_time() - start < 5
+    assert own.decode(tokens) == word and len(tokens) < len(word) or set(word) == {'a'}
 
 
 def test_byte_symbols_are_in_gpt2s_order():
