@@ -458,6 +458,7 @@ def test_a_full_disk_ends_neither_the_page_nor_an_answer(label, tmp_path):
     assert process.returncode == 0 and chosen_texts(read(tmp_path / 'labels.json')) == chosen
 
 
+@pytest.mark.slow
 def test_a_label_file_that_cannot_be_written_is_written_later(label, tmp_path):
     process, address = label('--num_questions', '3')
     ann = Person(address, 'Ann')
