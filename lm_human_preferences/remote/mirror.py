@@ -14,7 +14,6 @@ import os
 import re
 import socket
 import threading
-import time
 from typing import Callable, Dict, Iterator, List, Optional, TypeVar
 
 from lm_human_preferences.remote import storage
@@ -26,8 +25,6 @@ from lm_human_preferences.utils.locks import locked
 from lm_human_preferences.utils.progress import say
 
 COPY_SECONDS = 60.0  # between two copies
-ATTEMPTS = 5
-FIRST_PAUSE = 1.0  # seconds; doubles after each attempt
 
 # Hidden files, and temporary files that are renamed when they are complete.
 _UNFINISHED = re.compile(r'(\A|/)\.|\.tempstate\d|_temp_\w+/|\.tmp')
@@ -199,13 +196,14 @@ class Mirror:
 
 def _again(action: Callable[[], T]) -> T:
     """Run a request to the bucket; try again after temporary failures."""
-    for attempt in range(ATTEMPTS):
+    for failed in range(1, storage.ATTEMPTS + 1):
         try:
             with gs_errors():
                 return action()
         except Temporary as problem:
             last = problem
-            time.sleep(max(problem.pause, FIRST_PAUSE * 2**attempt))
+            if failed < storage.ATTEMPTS:
+                storage.wait('the bucket', problem, failed)
     raise Unreachable(str(last))
 
 

@@ -14,7 +14,9 @@ The data published in 2019 was in the buckets gs://lm-human-preferences and gs:/
 is tried first, then the old bucket. LM_HUMAN_PREFERENCES_PUBLISHED names a mirror to use in place of NEW_HOME. The
 cache keeps this data under its path in the bucket. It never changes, so a cached copy is used without asking the
 server. The same holds for any copy put there by hand. For other objects we ask whether our copy is still the latest. If
-the server does not answer, the copy is used.
+the server does not answer, the copy is used. If it names no version (neither ETag nor Last-Modified nor checksum), it
+cannot say whether our copy is the latest, so each process fetches the object once. A web page is never stored in place
+of another file.
 """
 
 import base64
@@ -29,12 +31,13 @@ import time
 from typing import List
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from lm_human_preferences.remote import transports
+from lm_human_preferences.remote import records, transports
 from lm_human_preferences.remote.cache import cache_dir
-from lm_human_preferences.remote.transports import RemoteError, Temporary, Unreachable, gs_parts, without_query
-from lm_human_preferences.utils.files import check_regular, written_whole
+from lm_human_preferences.remote.transports import RemoteError, Temporary, Unreachable, gs_parts
+from lm_human_preferences.utils.files import check_regular
 from lm_human_preferences.utils.locks import locked
-from lm_human_preferences.utils.progress import transfer_bar
+from lm_human_preferences.utils.progress import note, transfer_bar
+from lm_human_preferences.utils.text import shared
 
 NEW_HOME = 'https://openaipublic.blob.core.windows.net'
 MOVED_BUCKETS = ('lm-human-preferences', 'gpt-2')
@@ -46,7 +49,13 @@ NOT_THERE = (FileNotFoundError, PermissionError)  # a bucket without permission 
 ATTEMPTS = 5  # failures in a row; an attempt that brings ENOUGH_BYTES starts the count again
 ENOUGH_BYTES = 1 << 20
 FIRST_PAUSE = 1.0  # seconds; doubles after each attempt
-LONGEST_PAUSE = 120.0  # seconds
+LONGEST_PAUSE = 120.0  # seconds, even if the server asks for more
+_SAID_PAUSE = 15.0  # seconds; a longer pause is said
+_STARTED = time.time()
+
+
+class _WebPage(RemoteError):
+    """The server sends a web page in place of the file."""
 
 
 def is_remote(source: str) -> bool:
@@ -75,12 +84,15 @@ def cache_path(source: str) -> str:
         bucket, name = gs_parts(source)
         parts = [*([] if bucket in MOVED_BUCKETS else ['gs', bucket]), *name.split('/')]
     else:
-        url = urlsplit(source)
+        try:
+            url = urlsplit(source)
+        except ValueError:
+            raise ValueError(f'{shared(source)} is no URL') from None
         parts = [url.scheme, url.netloc.rpartition('@')[2], *unquote(url.path).lstrip('/').split('/')]
         if url.query:
             parts[-1] += '-' + hashlib.sha256(url.query.encode()).hexdigest()[:12]
     if any(part in ('', '.', '..') or '\0' in part for part in parts):
-        raise ValueError(f'{without_query(source)} does not name a file')
+        raise ValueError(f'{shared(source)} does not name a file')
     return os.path.join(cache_dir(), *parts)
 
 
@@ -110,10 +122,10 @@ def local_file(source: str) -> str:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with locked(path):
             # While we waited, another process may have fetched it, or asked whether it is still the latest.
-            if not _is_final(source, path) and _time_of(_version_file(path)) < asked:
+            if not _is_final(source, path) and not _is_fresh(path, asked):
                 _fetch(source, path)
             if is_published(source):
-                _remove(_version_file(path))  # published data is never compared with the server again
+                records.forget(path)  # published data is never compared with the server again
     except RemoteError:
         raise
     except OSError as error:
@@ -123,7 +135,15 @@ def local_file(source: str) -> str:
 
 def _is_final(source: str, path: str) -> bool:
     """Return whether the server need not be asked about the copy at `path`: published data, or put there by hand."""
-    return os.path.exists(path) and (is_published(source) or not os.path.exists(_version_file(path)))
+    if not os.path.exists(path) or not (is_published(source) or records.record_of(path) is None):
+        return False
+    return not records.is_web_page(path)  # a web page was never what was asked for
+
+
+def _is_fresh(path: str, asked: float) -> bool:
+    """Return whether the server has said since the time `asked` that our copy is the latest."""
+    record = records.record_of(path)
+    return record is not None and record.asked >= (asked if record.can_be_asked else _STARTED)
 
 
 def _places(source: str) -> List[str]:
@@ -140,13 +160,15 @@ def _fetch(source: str, path: str) -> None:
     for place in _places(source):
         try:
             return _fetch_from(place, path)
-        except Unreachable as error:
-            if os.path.exists(path):
+        except (Unreachable, _WebPage) as error:
+            if os.path.exists(path) and not records.is_web_page(path):
+                if isinstance(error, _WebPage):
+                    note(f'{shared(place)}: {error}: the copy of an earlier time is used')
                 return None
             failures.append((place, error))
         except RemoteError as error:
             failures.append((place, error))
-    tried = '; '.join(f'{without_query(place)}: {error}' for place, error in failures)
+    tried = '; '.join(f'{shared(place)}: {error}' for place, error in failures)
     raise type(failures[0][1])(f'cannot fetch {tried}. To supply it by hand, put the file at {path}')
 
 
@@ -155,31 +177,41 @@ def _fetch_from(place: str, path: str) -> None:
     attempts = 1 if os.path.exists(path) else ATTEMPTS
     failed = 0
     while True:
-        before = _size_of(_partial_file(path))
+        before = _size_of(records.partial_file(path))
         try:
             return _fetch_once(place, path)
         except Temporary as problem:
-            brought = _size_of(_partial_file(path)) - before
+            brought = _size_of(records.partial_file(path)) - before
             failed = 1 if brought >= ENOUGH_BYTES else failed + 1
             if failed >= attempts:
                 raise Unreachable(f'{problem} (attempt {failed})' if failed > 1 else str(problem)) from None
-            backoff = FIRST_PAUSE * 2 ** (failed - 1) * random.uniform(0.5, 1.5)
-            time.sleep(min(max(backoff, problem.pause), LONGEST_PAUSE))
+            wait(place, problem, failed)
+
+
+def wait(place: str, problem: Temporary, failed: int) -> None:
+    """Wait before the next attempt, after `failed` ones in a row; say so if that takes long."""
+    backoff = FIRST_PAUSE * 2 ** (failed - 1) * random.uniform(0.5, 1.5)
+    seconds = min(max(backoff, problem.pause), LONGEST_PAUSE)
+    if seconds > _SAID_PAUSE:
+        note(f'{shared(place)}: {problem}, and asks to wait: trying again in {seconds:.0f} seconds')
+    time.sleep(seconds)
 
 
 def _fetch_once(place: str, path: str) -> None:
     """Resume or start the download of an object, verify it and rename it; Temporary if that should be tried again."""
-    partial = _partial_file(path)
-    known = _read(_version_file(path)) if os.path.exists(path) else ''
-    answer = transports.open_object(place, _size_of(partial), _read(_version_file(partial)), known)
+    partial = records.partial_file(path)
+    record = records.record_of(path)
+    answer = transports.open_object(
+        place, _size_of(partial), records.partial_version(path), record.version if record else ''
+    )
     if answer is None:
-        os.utime(_version_file(path))
-        return
+        return records.note_asked(path)
     with contextlib.closing(answer):
         if not answer.start:
-            _remove(partial)
-            with written_whole(_version_file(partial)) as file:
-                file.write(answer.version)
+            records.begin(path, answer.version, answer.size)
+        elif not records.partial_version(path, answer.size):
+            records.discard(path)
+            raise Temporary(f'the server now says that the file has {answer.size} bytes')
         left = (answer.size or 0) - answer.start
         if left > shutil.disk_usage(os.path.dirname(path)).free:
             raise OSError(errno.ENOSPC, f'{left} more bytes are needed')
@@ -189,19 +221,16 @@ def _fetch_once(place: str, path: str) -> None:
                 bar.update(len(chunk))
             file.flush()
             os.fsync(file.fileno())
-    _verify(partial, answer)
-    os.replace(partial, path)
-    if answer.version:
-        os.replace(_version_file(partial), _version_file(path))
-    else:  # the server names no version to compare later
-        _remove(_version_file(partial))
+    _verify(path, answer)
+    records.finish(path, answer.version)
 
 
-def _verify(partial: str, answer: transports.Answer) -> None:
-    """Raise Temporary if the downloaded bytes are not those of the object.
+def _verify(path: str, answer: transports.Answer) -> None:
+    """Raise Temporary if the downloaded bytes are not those of the object, and _WebPage if they are a web page.
 
     A download that is too short is kept, so that it can be resumed. A wrong one is removed.
     """
+    partial = records.partial_file(path)
     size = _size_of(partial)
     if answer.size is not None and size < answer.size:
         raise Temporary(f'the connection ended after {size} of {answer.size} bytes')
@@ -215,8 +244,11 @@ def _verify(partial: str, answer: transports.Answer) -> None:
         if base64.b64encode(checksum.digest()).decode() != answer.checksums[kind]:
             fault = f'the checksum ({kind}) of the download is not the one that the server gives'
     if fault:
-        _remove(partial)
+        records.discard(path)
         raise Temporary(fault)
+    if records.is_web_page(partial, answer.content_type, name=path):
+        records.discard(path)
+        raise _WebPage('the server sends a web page in place of the file')
 
 
 def _crc32c():
@@ -232,40 +264,10 @@ def _cache_error(error: OSError, path: str) -> OSError:
     """Return an error that says what the user can do about a cache folder that cannot be written."""
     elsewhere = 'set LM_HUMAN_PREFERENCES_CACHE to another folder'
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        _remove(_partial_file(path))
+        records.discard(path)
         return OSError(f'no space left for {path} ({error.strerror}): free some space, or {elsewhere}')
     return OSError(f'cannot write {path} ({error.strerror or error}): make the folder writable, or {elsewhere}')
 
 
-def _partial_file(path: str) -> str:
-    return _hidden(path, 'partial')
-
-
-def _version_file(path: str) -> str:
-    return _hidden(path, 'version')
-
-
-def _hidden(path: str, suffix: str) -> str:
-    folder, name = os.path.split(path)
-    return os.path.join(folder, f'.{name.lstrip(".")}.{suffix}')
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding='utf-8') as file:
-            return file.read()
-    except FileNotFoundError:
-        return ''
-
-
 def _size_of(path: str) -> int:
     return os.path.getsize(path) if os.path.exists(path) else 0
-
-
-def _time_of(path: str) -> float:
-    return os.path.getmtime(path) if os.path.exists(path) else 0.0
-
-
-def _remove(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)

@@ -10,17 +10,25 @@ import base64
 import contextlib
 import email.utils
 import functools
+import importlib.util
 import inspect
 import os
 import re
+import ssl
 import time
 import warnings
 from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional, Tuple
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
+
+from lm_human_preferences.utils.errors import short
 
 CONNECT_SECONDS = 10
 STALL_SECONDS = 30  # the longest wait for the next byte
 CHUNK_BYTES = 1 << 18
+_BAD_PROXY = 'the address of the proxy (in HTTP_PROXY, HTTPS_PROXY or ALL_PROXY) cannot be read'
+# What may stand for a version in If-None-Match and If-Modified-Since: an ETag, with quotes or without, or a date.
+_VALIDATOR = re.compile(r'(W/)?"[^"\x00-\x20\x7f]{1,500}"\Z|[\w.:/+=-]{8,500}\Z|\w{3}, [\w: ]{15,24} GMT\Z', re.ASCII)
+_CHECKSUM = 'checksum '  # before a checksum that stands for a version
 _SCOPE = 'https://www.googleapis.com/auth/devstorage.read_write'
 
 
@@ -52,19 +60,42 @@ class _OutOfRange(Temporary):
     """The object has no bytes from the requested start on."""
 
 
+class _Unfit(Temporary):
+    """The answer does not fit the question, such as another part of the object than was asked for."""
+
+
+class _Body(NamedTuple):
+    """What a response says about its body."""
+
+    start: int  # the position of its first byte in the object
+    length: Optional[int]  # bytes; None if the server does not say
+    size: Optional[int]  # bytes of the whole object; None if the server does not say
+
+
 class Answer(NamedTuple):
     """A server's answer: the bytes of an object from `start` on, and facts about the whole object."""
 
     start: int
-    size: Optional[int]  # bytes; None if the server does not say
+    length: Optional[int]  # bytes of this answer; None if the server does not say
+    size: Optional[int]  # bytes of the object; None if the server does not say
     version: str  # changes with the contents; '' if the server names none
     checksums: Dict[str, str]  # 'crc32c' and 'md5' in base64, where the server gives them
     response: Any
 
+    @property
+    def content_type(self) -> str:
+        """The type of the content by the server's word, in lower case and without parameters."""
+        return self.response.headers.get('Content-Type', '').partition(';')[0].strip().lower()
+
     def chunks(self) -> Iterator[bytes]:
-        """Yield the bytes; Temporary if the connection breaks or stalls."""
+        """Yield the bytes; Temporary if the connection breaks or stalls, or if more bytes come than were said."""
+        received = 0
         with _network_errors():
-            yield from self.response.iter_content(CHUNK_BYTES)
+            for chunk in self.response.iter_content(CHUNK_BYTES):
+                received += len(chunk)
+                if self.length is not None and received > self.length:
+                    raise Temporary(f'received more than the {self.length} bytes that the server said')
+                yield chunk
 
     def close(self) -> None:
         """Close the connection."""
@@ -84,11 +115,16 @@ def open_object(source: str, start: int = 0, part_of: str = '', known: str = '')
     ask = _ask_gs if source.startswith('gs://') else _ask_http
     try:
         answer = ask(source, start if part_of else 0, part_of, known)
-    except _OutOfRange:
-        return ask(source, 0, '', known)
-    if answer and answer.start and (answer.start, answer.version) != (start, part_of):
+        if answer and answer.start and answer.version != part_of:
+            answer.close()
+            raise _Unfit('the server sends a part of another version')
+    except (_OutOfRange, _Unfit):
+        if not (start and part_of):
+            raise
+        answer = ask(source, 0, '', known)
+    if answer and known and answer.version == known:  # a server may ignore the question whether it is the latest
         answer.close()
-        return ask(source, 0, '', known)
+        return None
     return answer
 
 
@@ -96,11 +132,6 @@ def gs_parts(source: str) -> Tuple[str, str]:
     """Split gs://BUCKET/NAME into (bucket, name)."""
     bucket, _, name = source[len('gs://') :].partition('/')
     return bucket, name
-
-
-def without_query(source: str) -> str:
-    """Return a URL without its query, which may hold a secret."""
-    return source if source.startswith('gs://') else urlunsplit(urlsplit(source)._replace(query='', fragment=''))
 
 
 @functools.lru_cache(maxsize=1)
@@ -117,7 +148,16 @@ def gs_client():
     if not os.environ.get('STORAGE_EMULATOR_HOST'):
         with contextlib.suppress(google.auth.exceptions.DefaultCredentialsError):
             credentials, _ = google.auth.default(scopes=[_SCOPE])
-    session = AuthorizedSession(credentials)
+
+    class Session(AuthorizedSession):
+        """A session that waits for the answer to a GET only as long as for one of a web server."""
+
+        def request(self, method, url, *args, **kwargs):
+            if method == 'GET':
+                kwargs['timeout'] = (CONNECT_SECONDS, STALL_SECONDS)
+            return super().request(method, url, *args, **kwargs)
+
+    session = Session(credentials)
     # Reading and writing objects needs no project, but the client requires a name.
     return storage.Client(project='none', credentials=credentials, _http=session), session
 
@@ -151,42 +191,42 @@ def gs_errors() -> Iterator[None]:
 
 
 def _ask_gs(source, start, part_of, known):
-    client, session = gs_client()
     bucket, name = gs_parts(source)
-    blob = client.bucket(bucket).blob(name)
+    client, session = gs_client()
     with gs_errors():
+        blob = client.bucket(bucket).blob(name)
         once(blob.reload)()
         version = f'{blob.generation}-{blob.crc32c}'
         if known == version:
             return None
         headers = {'Range': f'bytes={start}-'} if start and part_of == version else {}
-        response = _get(session, blob.media_link, headers)
+        response, body = _get(session, blob.media_link, headers)
     if blob.content_encoding == 'gzip':  # unpacked by the server: size and checksums are those of the packed bytes
-        return Answer(0, None, version, {}, response)
+        return Answer(0, None, None, version, {}, response)
     checksums = {'crc32c': blob.crc32c, 'md5': blob.md5_hash}
     checksums = {kind: value for kind, value in checksums.items() if value}
-    return Answer(_first_byte(response), blob.size, version, checksums, response)
+    return Answer(body.start, body.length, blob.size, version, checksums, response)
 
 
 def _ask_http(source, start, part_of, known):
     headers = {}
-    if start and not part_of.startswith('W/'):  # a weak ETag does not guarantee the same bytes
+    if start and _VALIDATOR.match(part_of) and not part_of.startswith('W/'):  # a weak ETag may stand for other bytes
         headers.update({'Range': f'bytes={start}-', 'If-Range': part_of})
-    elif known:
+    elif known and _VALIDATOR.match(known):
         headers['If-Modified-Since' if known.endswith(' GMT') else 'If-None-Match'] = known
-    response = _get(_session(), source, headers)
+    response, body = _get(_session(), source, headers)
     if response.status_code == 304:
         response.close()
         return None
-    given = response.headers
-    version = given.get('ETag') or given.get('Last-Modified') or ''
     checksums = _checksums(response)
-    whole = re.match(r'bytes \d+-\d+/(\d+)', given.get('Content-Range', '')) if response.status_code == 206 else None
-    size = int(whole.group(1) if whole else given.get('Content-Length', -1))
-    if size < 0 and not checksums and 'chunked' not in given.get('Transfer-Encoding', ''):
+    given = response.headers
+    named = [given.get('ETag', '').strip(), given.get('Last-Modified', '').strip()]
+    named += [f'{_CHECKSUM}{kind}={checksums[kind]}' for kind in sorted(checksums)]
+    version = next((name for name in named if _VALIDATOR.match(name) or name.startswith(_CHECKSUM)), '')
+    if body.size is None and not checksums and 'chunked' not in given.get('Transfer-Encoding', ''):
         response.close()
         raise RemoteError('the server gives neither size nor checksum, so a cut download would go unnoticed')
-    return Answer(_first_byte(response), None if size < 0 else size, version, checksums, response)
+    return Answer(body.start, body.length, body.size, version, checksums, response)
 
 
 @functools.lru_cache(maxsize=1)
@@ -196,26 +236,77 @@ def _session():
     return requests.Session()
 
 
-def _get(session, url, headers):
-    """Send a GET and return the response before its body is read; raise an error for a status without a body."""
+def _get(session, url: str, headers: Dict[str, str]) -> Tuple[Any, _Body]:
+    """Send a GET. Return the response before its body is read, and what it says about its body.
+
+    Raises an error for a status without a body, and _Unfit for an answer to another question.
+    """
+    import urllib3
+
+    _check_addresses(url)
     with _network_errors():
         # If the server packed the bytes, they would not match the size and checksum.
-        headers = dict(headers, **{'Accept-Encoding': 'identity'})
-        response = session.get(url, headers=headers, stream=True, timeout=(CONNECT_SECONDS, STALL_SECONDS))
-    if response.status_code not in (200, 206, 304):
+        asked = dict(headers, **{'Accept-Encoding': 'identity'})
+        try:
+            response = session.get(url, headers=asked, stream=True, timeout=(CONNECT_SECONDS, STALL_SECONDS))
+        except (ValueError, urllib3.exceptions.InvalidHeader) as error:
+            if 'nonymous' in str(error):  # google-auth: there are no credentials to renew
+                raise
+            if 'Content-Length' in str(error):
+                raise RemoteError('the server sends a Content-Length that is no number') from None
+            raise RemoteError('the server redirects to a URL that cannot be used') from None
+    try:
+        if response.status_code not in (200, 206, 304):
+            _check_status(response.status_code, response.headers)
+            raise RemoteError(f'the server answers {response.status_code} {response.reason}')
+        if response.headers.get('Content-Encoding', 'identity') != 'identity':
+            raise RemoteError('the server sends the file packed, although we asked it not to')
+        return response, _body(response, headers)
+    except Exception:
         response.close()
-        _check_status(response.status_code, response.headers)
-        raise RemoteError(f'the server answers {response.status_code} {response.reason}')
-    if response.headers.get('Content-Encoding', 'identity') != 'identity':
-        response.close()
-        raise RemoteError('the server sends the file packed, although we asked it not to')
-    return response
+        raise
 
 
-def _first_byte(response) -> int:
-    """Return the position in the object at which the body of a response begins."""
-    place = re.match(r'bytes (\d+)-', response.headers.get('Content-Range', ''))
-    return int(place.group(1)) if response.status_code == 206 and place else 0
+def _body(response, asked: Dict[str, str]) -> _Body:
+    """Return what a response says about its body; _Unfit if that does not fit the headers that `asked` for it.
+
+    Only three answers fit: 200 with the whole object, 206 with the requested part of it, and 304 to a request that
+    names a version.
+    """
+    status = response.status_code
+    length = _length(response)
+    if status == 304:
+        if not {'If-None-Match', 'If-Modified-Since'} & set(asked):
+            raise _Unfit('the server answers 304 (not modified), but was not asked that')
+        return _Body(0, 0, None)
+    if status == 200:
+        return _Body(0, length, length)
+    if 'Range' not in asked:
+        raise _Unfit('the server sends a part of the file (206), where the whole file was asked for')
+    start = int(asked['Range'][len('bytes=') : -1])
+    place = response.headers.get('Content-Range', '')
+    numbers = re.match(r'bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})\Z', place)
+    if numbers is None:
+        raise _Unfit('the server sends a part of the file (206) and does not say which')
+    first, last, size = map(int, numbers.groups())
+    if first != start or not first <= last < size:
+        raise _Unfit(
+            f'the server sends another part of the file ({place}), where the bytes from {start} on were asked for'
+        )
+    if length not in (None, last + 1 - first):
+        raise _Unfit(f'the server sends {length} bytes and calls them {place}')
+    return _Body(first, last + 1 - first, size)
+
+
+def _length(response) -> Optional[int]:
+    """Return the Content-Length of a response; None if there is none. RemoteError if it is no number."""
+    text = response.headers.get('Content-Length')
+    if text is None or 'chunked' in response.headers.get('Transfer-Encoding', ''):
+        return None
+    values = {value.strip() for value in text.split(',')}  # a header that is sent twice
+    if len(values) != 1 or not re.match(r'[0-9]{1,18}\Z', text.split(',')[0].strip()):
+        raise RemoteError(f'the server sends a Content-Length that is no number ({short(text)})')
+    return int(values.pop())
 
 
 def _checksums(response) -> Dict[str, str]:
@@ -247,17 +338,20 @@ def _check_status(status: int, headers: Dict[str, str]) -> None:
 
 def _pause(retry_after: str) -> float:
     """Return the seconds to wait by a Retry-After header, which is a number or a date; 0 if it is neither."""
-    if retry_after.isdigit():
-        return float(retry_after)
+    if re.match(r'[0-9]+\Z', retry_after):
+        return float(retry_after[:18])
     try:
         return max(0.0, email.utils.parsedate_to_datetime(retry_after).timestamp() - time.time())
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, LookupError, OverflowError):
         return 0.0
 
 
 @contextlib.contextmanager
 def _network_errors() -> Iterator[None]:
-    """Turn the errors of `requests` into those of this module."""
+    """Turn the errors of `requests` into those of this module.
+
+    The texts of errors about URLs are not used: they hold the URL, perhaps that of a proxy, with its password.
+    """
     import requests
 
     try:
@@ -265,19 +359,67 @@ def _network_errors() -> Iterator[None]:
     except requests.exceptions.SSLError as error:
         if 'CERTIFICATE_VERIFY_FAILED' in str(error):
             raise RemoteError('its certificate cannot be verified') from None
+        _check_certificates()
         raise Temporary(_reason(error)) from None
     except requests.exceptions.Timeout:
         raise Temporary(f'no answer for {STALL_SECONDS} seconds') from None
     except (requests.exceptions.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
+        if isinstance(error, requests.exceptions.InvalidProxyURL):
+            raise RemoteError(_BAD_PROXY) from None
         if 'timed out' in str(error):
             raise Temporary(f'no data for {STALL_SECONDS} seconds') from None
         raise Temporary('the connection ended early' if 'IncompleteRead' in str(error) else _reason(error)) from None
     except requests.exceptions.RequestException as error:  # such as a bad URL or too many redirects
+        if isinstance(error, ValueError):
+            raise RemoteError(f'its URL cannot be read, or {_BAD_PROXY}') from None
         raise RemoteError(_reason(error)) from None
+    except OSError as error:
+        if 'TLS CA' in str(error):  # requests raises a plain OSError for certificates that are not there
+            _check_certificates()
+        raise
+
+
+def _check_addresses(url: str) -> None:
+    """Raise RemoteError for a URL that does not parse, or if the proxy for it has an address that does not."""
+    import requests
+    import urllib3
+
+    try:
+        address = requests.Request('GET', url).prepare().url
+        urlsplit(address).hostname.encode('idna')
+    except ValueError:
+        raise RemoteError('this URL cannot be read') from None
+    proxy = requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url))
+    if proxy:
+        try:
+            parsed = urllib3.util.parse_url(requests.utils.prepend_scheme_if_needed(proxy, 'http'))
+        except (ValueError, TypeError):
+            parsed = None
+        if not parsed or not parsed.host:
+            raise RemoteError(_BAD_PROXY)
+        if parsed.scheme.startswith('socks') and importlib.util.find_spec('socks') is None:
+            raise RemoteError('the proxy is of the kind SOCKS, which needs the Python package PySocks')
+
+
+def _check_certificates() -> None:
+    """Raise RemoteError if the environment names certificates that cannot be read."""
+    name = next((name for name in ('REQUESTS_CA_BUNDLE', 'CURL_CA_BUNDLE') if os.environ.get(name)), None)
+    if name is None:
+        return
+    path = os.environ[name]
+    try:
+        ssl.create_default_context(**{'capath' if os.path.isdir(path) else 'cafile': path})
+    except OSError as error:
+        reason = 'no certificates' if isinstance(error, ssl.SSLError) else error.strerror
+        raise RemoteError(
+            f'{name} names {path}, which cannot be read ({reason}): '
+            'name a file of certificates in PEM form, or unset the variable'
+        ) from None
 
 
 def _reason(error: Exception) -> str:
-    """Return what went wrong, without the names of Python objects."""
+    """Return what went wrong, without the names of Python objects and without URLs."""
     cause = error.args[0] if error.args and isinstance(error.args[0], Exception) else error
     text = str(getattr(cause, 'reason', cause))
-    return re.sub(r"^.*(?:object at 0x\w+>|port=\d+\)): |[()<>']", '', text) or type(error).__name__
+    text = re.sub(r"^.*(?:object at 0x\w+>|port=\d+\)): |[()<>']|(?: with)? url: \S+", '', text)
+    return text.rstrip('.') or type(error).__name__

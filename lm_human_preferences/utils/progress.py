@@ -26,3 +26,9 @@ def say(line: str, show: bool = True) -> None:
     if show:
         tqdm.tqdm.write(line, file=sys.stdout)
         sys.stdout.flush()
+
+
+def note(line: str) -> None:
+    """Print a line on standard error, above the progress bars."""
+    tqdm.tqdm.write(line, file=sys.stderr)
+    sys.stderr.flush()

@@ -8,7 +8,7 @@ import pytest
 from launching import launch
 from tiny_run import TINY_EXPERIMENT
 
-from lm_human_preferences.remote import mirror
+from lm_human_preferences.remote import mirror, storage
 from lm_human_preferences.remote.mirror import Mirror, mirrored
 from lm_human_preferences.utils.errors import UserError
 
@@ -124,7 +124,7 @@ def test_local_files_stay_if_copying_fails(cache, cloud, monkeypatch):
     failed = pytest.raises(ConnectionError, match='cannot copy the run from .*/bucket/stays/run to gs://bucket/stays')
     with failed, mirrored('gs://bucket/stays/run') as folder:
         write(folder, 'kept', 'here')
-        monkeypatch.setattr(mirror, 'FIRST_PAUSE', 0)
+        monkeypatch.setattr(storage, 'FIRST_PAUSE', 0)
         monkeypatch.setattr(Mirror, '_put', lambda *_: mirror._again(lost_line))
     assert read(folder, 'kept') == 'here'
 

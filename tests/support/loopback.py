@@ -17,8 +17,9 @@ class WebServer(http.server.ThreadingHTTPServer):
     """Serve `files` ({path: bytes}).
 
     `faults[path]` lists one fault for each of the next answers: a status (`403`), a status with headers
-    (`(503, {'Retry-After': '1'})`), 'cut' (half of the body), 'wrong' (the last byte differs), or 'stall' (half of
-    the body, then silence). `bodies` counts the bodies sent for each path. `requests` lists (path, Range header).
+    (`(503, {'Retry-After': '1'})`) and with a body (`(206, {'Content-Range': 'bytes 1-2/3'}, b'bc')`), a function from
+    the handler to such a tuple, 'cut' (half of the body), 'wrong' (the last byte differs), or 'stall' (half of the
+    body, then silence). `bodies` counts the bodies sent for each path. `requests` lists (path, Range header).
     """
 
     daemon_threads = True
@@ -64,8 +65,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             fault = 404
         if isinstance(fault, int):
             fault = (fault, {})
+        if callable(fault):
+            fault = fault(self)
         if isinstance(fault, tuple):
-            return self._answer(fault[0], fault[1], b'')
+            return self._answer(*fault, *([b''] if len(fault) == 2 else []))
         body = server.files[path]
         tag = '"' + hashlib.sha1(body).hexdigest() + '"'
         headers = {'ETag': tag} if server.tags else {}
@@ -92,7 +95,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
-        if status != 304 and self.server.sizes:
+        if 'Content-Length' in headers:
+            self.close_connection = True
+        elif status != 304 and self.server.sizes:
             self.send_header('Content-Length', str(len(body)))
         else:
             self.close_connection = True

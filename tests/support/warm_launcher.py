@@ -41,6 +41,7 @@ def become(request: Dict[str, Any], streams: List[int]) -> None:
         os.close(stream)
     os.environ.clear()
     os.environ.update(request['environment'])
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')  # as loading the package did; TensorFlow reads it again
     os.chdir(request['folder'])
     sys.argv = [LAUNCH, *request['arguments']]
     sys.path[:1] = [ROOT, *filter(None, os.environ.get('PYTHONPATH', '').split(os.pathsep))]
