@@ -25,6 +25,7 @@ from lm_human_preferences.runs.results import save_results
 from lm_human_preferences.runs.run_folder import HELD_OUT_SAMPLES_FILE, RunFolder
 from lm_human_preferences.runs.samples import write_samples
 from lm_human_preferences.utils.progress import say
+from lm_human_preferences.utils.text import shared
 
 
 def evaluate(hparams: EvaluateHParams) -> None:
@@ -63,7 +64,7 @@ def measure_reward_model(run: RunFolder, reward_model: TrainedModel, hparams: Ev
         )  # [labels, samples]
 
     rewards = rewards_of(reward_model)
-    result = dict(reward_models.metrics(rewards, labels.arrays), source=labels.title)
+    result = dict(reward_models.metrics(rewards, labels.arrays), source=shared(labels.title))
     if 'best' in labels.arrays:
         result['agreement'] = reward_models.agreement(rewards, labels.arrays, labels.votes)
         judges = get_judges(task.hparams.query_dataset)

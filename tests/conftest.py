@@ -16,7 +16,7 @@ for folder in ('tests/support', 'benchmarks'):
 import loopback  # noqa: E402
 from tiny_run import TinyRun  # noqa: E402
 
-from lm_human_preferences.remote import storage, transports  # noqa: E402
+from lm_human_preferences.remote import failures, storage  # noqa: E402
 
 # A shell makes background processes ignore Ctrl-C. Without this line, processes that tests start would ignore it, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -56,7 +56,7 @@ def cloud():
 def quick_retries(monkeypatch):
     """Shorten the pauses and time limits of downloads."""
     monkeypatch.setattr(storage, 'FIRST_PAUSE', 0.01)
-    monkeypatch.setattr(transports, 'STALL_SECONDS', 0.5)
+    monkeypatch.setattr(failures, 'STALL_SECONDS', 0.5)
 
 
 @pytest.fixture

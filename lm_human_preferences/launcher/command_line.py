@@ -36,6 +36,7 @@ from lm_human_preferences.utils.errors import UserError, user_message
 from lm_human_preferences.utils.files import read_stream
 from lm_human_preferences.utils.hyperparams import HParams
 from lm_human_preferences.utils.progress import say
+from lm_human_preferences.utils.text import without_secrets
 
 
 class Run(NamedTuple):
@@ -68,7 +69,7 @@ def main(argv: Optional[List[str]] = None) -> None:
         if message is None:
             raise
         if '--traceback' in argv:
-            traceback.print_exc()
+            sys.stderr.write(without_secrets(traceback.format_exc()))
         print(f'error: {message}', file=sys.stderr)
         sys.exit(2)
 
@@ -210,7 +211,7 @@ def _write_report(folder: str) -> None:
 
 
 def _note(failure: str, error: Exception) -> None:
-    reason = ' '.join(str(error).split()) or type(error).__name__
+    reason = without_secrets(' '.join(str(error).split())) or type(error).__name__
     print(f'note: the run is complete, but {failure}: {reason}', file=sys.stderr)
 
 

@@ -24,6 +24,7 @@ from lm_human_preferences.runs import preemption
 from lm_human_preferences.utils.errors import UserError, user_message
 from lm_human_preferences.utils.hyperparams import HParams
 from lm_human_preferences.utils.locks import locked
+from lm_human_preferences.utils.text import without_secrets
 
 ERROR = 'error: '
 REPORT = re.compile(r'rank (\d+)\| (.*)')  # a line of the report of a failing rank
@@ -80,7 +81,7 @@ def main() -> None:
         lines += [] if message is None else [ERROR + message]
         number = ranks.rank if ranks else 0
         sys.stdout.flush()
-        sys.stderr.write(''.join(f'rank {number}| {line}\n' for line in lines))
+        sys.stderr.write(''.join(f'rank {number}| {without_secrets(line)}\n' for line in lines))
         sys.stderr.flush()
         _abort(1)
 

@@ -18,7 +18,8 @@ from typing import Callable, Dict, Iterator, List, Optional, TypeVar
 
 from lm_human_preferences.remote import storage
 from lm_human_preferences.remote.cache import cache_dir
-from lm_human_preferences.remote.transports import Missing, Temporary, Unreachable, gs_client, gs_errors, gs_parts, once
+from lm_human_preferences.remote.failures import Missing, Temporary, Unreachable, gs_errors
+from lm_human_preferences.remote.transports import gs_client, gs_parts, once
 from lm_human_preferences.utils.errors import UserError
 from lm_human_preferences.utils.files import write_json
 from lm_human_preferences.utils.locks import locked

@@ -6,9 +6,10 @@ is one line that names each place that was tried. Measured with a file of 100 MB
 halfway: `requests` raises an error at the first break, and starting again each time would transfer 250 MB. Here 100 MB
 are transferred.
 
-The cache keeps gs://BUCKET/PATH as gs/BUCKET/PATH and https://HOST/PATH as https/HOST/PATH. Downloads are written under
-a hidden name, compared with the size and checksum that the server gives, and renamed. A lock prevents two processes
-from fetching the same object.
+The cache keeps gs://BUCKET/PATH as gs/BUCKET/PATH and https://HOST/PATH as https/HOST/PATH. A query that says what is
+asked for, and does not only sign the request, has a folder of its own below HOST. Downloads are written under a hidden
+name, compared with the size and checksum that the server gives, and renamed. A lock prevents two processes from
+fetching the same object.
 
 The data published in 2019 was in the buckets gs://lm-human-preferences and gs://gpt-2. It has moved to NEW_HOME, which
 is tried first, then the old bucket. LM_HUMAN_PREFERENCES_PUBLISHED names a mirror to use in place of NEW_HOME. The
@@ -33,11 +34,12 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from lm_human_preferences.remote import records, transports
 from lm_human_preferences.remote.cache import cache_dir
-from lm_human_preferences.remote.transports import RemoteError, Temporary, Unreachable, gs_parts
+from lm_human_preferences.remote.failures import RemoteError, Temporary, Unreachable
+from lm_human_preferences.remote.transports import gs_parts
 from lm_human_preferences.utils.files import check_regular
 from lm_human_preferences.utils.locks import locked
 from lm_human_preferences.utils.progress import note, transfer_bar
-from lm_human_preferences.utils.text import shared
+from lm_human_preferences.utils.text import parameters, shared
 
 NEW_HOME = 'https://openaipublic.blob.core.windows.net'
 MOVED_BUCKETS = ('lm-human-preferences', 'gpt-2')
@@ -89,8 +91,10 @@ def cache_path(source: str) -> str:
         except ValueError:
             raise ValueError(f'{shared(source)} is no URL') from None
         parts = [url.scheme, url.netloc.rpartition('@')[2], *unquote(url.path).lstrip('/').split('/')]
-        if url.query:
-            parts[-1] += '-' + hashlib.sha256(url.query.encode()).hexdigest()[:12]
+        asked = parameters(source)  # without a signature: a new one stands for the same file
+        if asked:
+            # A folder, so that the files of a model stay together under their own names.
+            parts.insert(2, 'query-' + hashlib.sha256(repr(asked).encode()).hexdigest()[:12])
     if any(part in ('', '.', '..') or '\0' in part for part in parts):
         raise ValueError(f'{shared(source)} does not name a file')
     return os.path.join(cache_dir(), *parts)

@@ -8,60 +8,31 @@ storage.py gives up after 17 s.
 
 import base64
 import contextlib
-import email.utils
 import functools
-import importlib.util
 import inspect
 import os
 import re
-import ssl
-import time
 import warnings
 from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional, Tuple
-from urllib.parse import urlsplit
 
+from lm_human_preferences.remote import failures
+from lm_human_preferences.remote.failures import (
+    OutOfRange,
+    RemoteError,
+    Temporary,
+    Unfit,
+    check_addresses,
+    check_status,
+    gs_errors,
+    network_errors,
+)
 from lm_human_preferences.utils.errors import short
 
-CONNECT_SECONDS = 10
-STALL_SECONDS = 30  # the longest wait for the next byte
 CHUNK_BYTES = 1 << 18
-_BAD_PROXY = 'the address of the proxy (in HTTP_PROXY, HTTPS_PROXY or ALL_PROXY) cannot be read'
 # What may stand for a version in If-None-Match and If-Modified-Since: an ETag, with quotes or without, or a date.
 _VALIDATOR = re.compile(r'(W/)?"[^"\x00-\x20\x7f]{1,500}"\Z|[\w.:/+=-]{8,500}\Z|\w{3}, [\w: ]{15,24} GMT\Z', re.ASCII)
 _CHECKSUM = 'checksum '  # before a checksum that stands for a version
 _SCOPE = 'https://www.googleapis.com/auth/devstorage.read_write'
-
-
-class RemoteError(OSError):
-    """An object cannot be fetched; the message says why."""
-
-
-class Missing(RemoteError, FileNotFoundError):
-    """There is no such object."""
-
-
-class Refused(RemoteError, PermissionError):
-    """The server refuses access to the object."""
-
-
-class Unreachable(RemoteError, ConnectionError):
-    """The server does not answer, or the connection breaks each time."""
-
-
-class Temporary(Exception):
-    """A failure that may pass: try again, after `pause` seconds if the server asks for that."""
-
-    def __init__(self, reason: str, pause: float = 0.0):
-        super().__init__(reason)
-        self.pause = pause
-
-
-class _OutOfRange(Temporary):
-    """The object has no bytes from the requested start on."""
-
-
-class _Unfit(Temporary):
-    """The answer does not fit the question, such as another part of the object than was asked for."""
 
 
 class _Body(NamedTuple):
@@ -90,7 +61,7 @@ class Answer(NamedTuple):
     def chunks(self) -> Iterator[bytes]:
         """Yield the bytes; Temporary if the connection breaks or stalls, or if more bytes come than were said."""
         received = 0
-        with _network_errors():
+        with network_errors():
             for chunk in self.response.iter_content(CHUNK_BYTES):
                 received += len(chunk)
                 if self.length is not None and received > self.length:
@@ -117,8 +88,8 @@ def open_object(source: str, start: int = 0, part_of: str = '', known: str = '')
         answer = ask(source, start if part_of else 0, part_of, known)
         if answer and answer.start and answer.version != part_of:
             answer.close()
-            raise _Unfit('the server sends a part of another version')
-    except (_OutOfRange, _Unfit):
+            raise Unfit('the server sends a part of another version')
+    except (OutOfRange, Unfit):
         if not (start and part_of):
             raise
         answer = ask(source, 0, '', known)
@@ -154,7 +125,7 @@ def gs_client():
 
         def request(self, method, url, *args, **kwargs):
             if method == 'GET':
-                kwargs['timeout'] = (CONNECT_SECONDS, STALL_SECONDS)
+                kwargs['timeout'] = (failures.CONNECT_SECONDS, failures.STALL_SECONDS)
             return super().request(method, url, *args, **kwargs)
 
     session = Session(credentials)
@@ -166,28 +137,6 @@ def once(request: Callable) -> Callable:
     """Return a method of google-cloud-storage that does not retry by itself."""
     # Clients of 2019 have no argument `retry`.
     return functools.partial(request, retry=None) if 'retry' in inspect.signature(request).parameters else request
-
-
-@contextlib.contextmanager
-def gs_errors() -> Iterator[None]:
-    """Turn the errors of google-cloud-storage into those of this module."""
-    from google.api_core.exceptions import GoogleAPICallError
-    from google.auth.exceptions import GoogleAuthError, TransportError
-
-    try:
-        with _network_errors():
-            yield
-    except GoogleAPICallError as error:
-        _check_status(error.code or 500, getattr(error.response, 'headers', {}))
-        raise RemoteError(error.message) from None
-    except TransportError as error:
-        raise Temporary(_reason(error)) from None
-    except GoogleAuthError as error:
-        raise Refused(f'no permission: {error}') from None
-    except ValueError as error:
-        if 'nonymous' in str(error):  # google-auth of 2021: there are no credentials to renew
-            raise Refused(f'no permission: {error}') from None
-        raise
 
 
 def _ask_gs(source, start, part_of, known):
@@ -239,16 +188,18 @@ def _session():
 def _get(session, url: str, headers: Dict[str, str]) -> Tuple[Any, _Body]:
     """Send a GET. Return the response before its body is read, and what it says about its body.
 
-    Raises an error for a status without a body, and _Unfit for an answer to another question.
+    Raises an error for a status without a body, and Unfit for an answer to another question.
     """
     import urllib3
 
-    _check_addresses(url)
-    with _network_errors():
+    check_addresses(url)
+    with network_errors():
         # If the server packed the bytes, they would not match the size and checksum.
         asked = dict(headers, **{'Accept-Encoding': 'identity'})
         try:
-            response = session.get(url, headers=asked, stream=True, timeout=(CONNECT_SECONDS, STALL_SECONDS))
+            response = session.get(
+                url, headers=asked, stream=True, timeout=(failures.CONNECT_SECONDS, failures.STALL_SECONDS)
+            )
         except (ValueError, urllib3.exceptions.InvalidHeader) as error:
             if 'nonymous' in str(error):  # google-auth: there are no credentials to renew
                 raise
@@ -257,7 +208,7 @@ def _get(session, url: str, headers: Dict[str, str]) -> Tuple[Any, _Body]:
             raise RemoteError('the server redirects to a URL that cannot be used') from None
     try:
         if response.status_code not in (200, 206, 304):
-            _check_status(response.status_code, response.headers)
+            check_status(response.status_code, response.headers)
             raise RemoteError(f'the server answers {response.status_code} {response.reason}')
         if response.headers.get('Content-Encoding', 'identity') != 'identity':
             raise RemoteError('the server sends the file packed, although we asked it not to')
@@ -268,7 +219,7 @@ def _get(session, url: str, headers: Dict[str, str]) -> Tuple[Any, _Body]:
 
 
 def _body(response, asked: Dict[str, str]) -> _Body:
-    """Return what a response says about its body; _Unfit if that does not fit the headers that `asked` for it.
+    """Return what a response says about its body; Unfit if that does not fit the headers that `asked` for it.
 
     Only three answers fit: 200 with the whole object, 206 with the requested part of it, and 304 to a request that
     names a version.
@@ -277,24 +228,24 @@ def _body(response, asked: Dict[str, str]) -> _Body:
     length = _length(response)
     if status == 304:
         if not {'If-None-Match', 'If-Modified-Since'} & set(asked):
-            raise _Unfit('the server answers 304 (not modified), but was not asked that')
+            raise Unfit('the server answers 304 (not modified), but was not asked that')
         return _Body(0, 0, None)
     if status == 200:
         return _Body(0, length, length)
     if 'Range' not in asked:
-        raise _Unfit('the server sends a part of the file (206), where the whole file was asked for')
+        raise Unfit('the server sends a part of the file (206), where the whole file was asked for')
     start = int(asked['Range'][len('bytes=') : -1])
     place = response.headers.get('Content-Range', '')
     numbers = re.match(r'bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})\Z', place)
     if numbers is None:
-        raise _Unfit('the server sends a part of the file (206) and does not say which')
+        raise Unfit('the server sends a part of the file (206) and does not say which')
     first, last, size = map(int, numbers.groups())
     if first != start or not first <= last < size:
-        raise _Unfit(
+        raise Unfit(
             f'the server sends another part of the file ({place}), where the bytes from {start} on were asked for'
         )
     if length not in (None, last + 1 - first):
-        raise _Unfit(f'the server sends {length} bytes and calls them {place}')
+        raise Unfit(f'the server sends {length} bytes and calls them {place}')
     return _Body(first, last + 1 - first, size)
 
 
@@ -322,104 +273,3 @@ def _checksums(response) -> Dict[str, str]:
     if etag and headers.get('Server') == 'AmazonS3' and 'aws' not in headers.get('x-amz-server-side-encryption', ''):
         found.setdefault('md5', base64.b64encode(bytes.fromhex(etag.group(1))).decode())
     return found
-
-
-def _check_status(status: int, headers: Dict[str, str]) -> None:
-    """Raise the error that an HTTP status stands for; return if it stands for none."""
-    if status in (404, 410):
-        raise Missing(f'not found ({status})')
-    if status in (401, 403):
-        raise Refused(f'no permission ({status})')
-    if status == 416:
-        raise _OutOfRange('no such range (416)')
-    if status in (408, 425, 429) or status >= 500:
-        raise Temporary(f'the server answers {status}', _pause(headers.get('Retry-After', '')))
-
-
-def _pause(retry_after: str) -> float:
-    """Return the seconds to wait by a Retry-After header, which is a number or a date; 0 if it is neither."""
-    if re.match(r'[0-9]+\Z', retry_after):
-        return float(retry_after[:18])
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(retry_after).timestamp() - time.time())
-    except (TypeError, ValueError, LookupError, OverflowError):
-        return 0.0
-
-
-@contextlib.contextmanager
-def _network_errors() -> Iterator[None]:
-    """Turn the errors of `requests` into those of this module.
-
-    The texts of errors about URLs are not used: they hold the URL, perhaps that of a proxy, with its password.
-    """
-    import requests
-
-    try:
-        yield
-    except requests.exceptions.SSLError as error:
-        if 'CERTIFICATE_VERIFY_FAILED' in str(error):
-            raise RemoteError('its certificate cannot be verified') from None
-        _check_certificates()
-        raise Temporary(_reason(error)) from None
-    except requests.exceptions.Timeout:
-        raise Temporary(f'no answer for {STALL_SECONDS} seconds') from None
-    except (requests.exceptions.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
-        if isinstance(error, requests.exceptions.InvalidProxyURL):
-            raise RemoteError(_BAD_PROXY) from None
-        if 'timed out' in str(error):
-            raise Temporary(f'no data for {STALL_SECONDS} seconds') from None
-        raise Temporary('the connection ended early' if 'IncompleteRead' in str(error) else _reason(error)) from None
-    except requests.exceptions.RequestException as error:  # such as a bad URL or too many redirects
-        if isinstance(error, ValueError):
-            raise RemoteError(f'its URL cannot be read, or {_BAD_PROXY}') from None
-        raise RemoteError(_reason(error)) from None
-    except OSError as error:
-        if 'TLS CA' in str(error):  # requests raises a plain OSError for certificates that are not there
-            _check_certificates()
-        raise
-
-
-def _check_addresses(url: str) -> None:
-    """Raise RemoteError for a URL that does not parse, or if the proxy for it has an address that does not."""
-    import requests
-    import urllib3
-
-    try:
-        address = requests.Request('GET', url).prepare().url
-        urlsplit(address).hostname.encode('idna')
-    except ValueError:
-        raise RemoteError('this URL cannot be read') from None
-    proxy = requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url))
-    if proxy:
-        try:
-            parsed = urllib3.util.parse_url(requests.utils.prepend_scheme_if_needed(proxy, 'http'))
-        except (ValueError, TypeError):
-            parsed = None
-        if not parsed or not parsed.host:
-            raise RemoteError(_BAD_PROXY)
-        if parsed.scheme.startswith('socks') and importlib.util.find_spec('socks') is None:
-            raise RemoteError('the proxy is of the kind SOCKS, which needs the Python package PySocks')
-
-
-def _check_certificates() -> None:
-    """Raise RemoteError if the environment names certificates that cannot be read."""
-    name = next((name for name in ('REQUESTS_CA_BUNDLE', 'CURL_CA_BUNDLE') if os.environ.get(name)), None)
-    if name is None:
-        return
-    path = os.environ[name]
-    try:
-        ssl.create_default_context(**{'capath' if os.path.isdir(path) else 'cafile': path})
-    except OSError as error:
-        reason = 'no certificates' if isinstance(error, ssl.SSLError) else error.strerror
-        raise RemoteError(
-            f'{name} names {path}, which cannot be read ({reason}): '
-            'name a file of certificates in PEM form, or unset the variable'
-        ) from None
-
-
-def _reason(error: Exception) -> str:
-    """Return what went wrong, without the names of Python objects and without URLs."""
-    cause = error.args[0] if error.args and isinstance(error.args[0], Exception) else error
-    text = str(getattr(cause, 'reason', cause))
-    text = re.sub(r"^.*(?:object at 0x\w+>|port=\d+\)): |[()<>']|(?: with)? url: \S+", '', text)
-    return text.rstrip('.') or type(error).__name__

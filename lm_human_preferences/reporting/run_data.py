@@ -21,6 +21,7 @@ from lm_human_preferences.runs.run_folder import (
 )
 from lm_human_preferences.runs.samples import read_samples
 from lm_human_preferences.utils.json_files import read_json
+from lm_human_preferences.utils.text import shared
 
 _OLDER_TAGS = {'correlation': 'corr'}
 
@@ -119,9 +120,9 @@ def _load(folder: str, name: str) -> RunData:
     return RunData(
         name=name,
         command=command,
-        hparams=_flat(hparams),
+        hparams=_flat(shared(hparams)),
         curves={events: _curves(os.path.join(folder, EVENTS, events)) for events in EVENT_FOLDERS},
-        results=read_results(folder),
+        results=shared(read_results(folder)),
         samples=held_out or read_samples(os.path.join(folder, SAMPLES_FILE)),
         held_out=bool(held_out),
     )

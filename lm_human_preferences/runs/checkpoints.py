@@ -169,7 +169,7 @@ class Checkpoints:
             seconds=self.seconds(),
             finished=finished,
             ranks=self._ranks.size,
-            hparams=self._hparams.to_nested_dict(),
+            hparams=self._hparams.to_shared_dict(),
         )
         self._writer.save(session, step, state)
 

@@ -6,6 +6,7 @@ from typing import Any, Dict, Optional
 from lm_human_preferences.runs.run_folder import RESULTS_FILE
 from lm_human_preferences.utils.files import write_json
 from lm_human_preferences.utils.json_files import read_json
+from lm_human_preferences.utils.text import shared
 
 
 def read_results(folder: str) -> Dict[str, Any]:
@@ -27,4 +28,4 @@ def save_results(folder: Optional[str], **sections: Dict[str, Any]) -> None:
     if folder is None:
         return
     os.makedirs(folder, exist_ok=True)
-    write_json(os.path.join(folder, RESULTS_FILE), {**read_results(folder), **sections})
+    write_json(os.path.join(folder, RESULTS_FILE), shared({**read_results(folder), **sections}))

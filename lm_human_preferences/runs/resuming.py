@@ -6,7 +6,7 @@ import re
 from typing import Any, Dict, Optional
 
 from lm_human_preferences.runs.checkpoint_files import last_state
-from lm_human_preferences.runs.run_folder import STAGES, hparams_file
+from lm_human_preferences.runs.run_folder import STAGES, hparams_file, restore_secrets
 from lm_human_preferences.utils.errors import UserError
 from lm_human_preferences.utils.hyperparams import HParams
 
@@ -35,6 +35,7 @@ def is_finished(command: str, hparams: HParams, num_ranks: int) -> bool:
         saved = type(hparams)()
         try:
             saved.override_from_json_file(begun_with, amend=_with_older_values)
+            restore_secrets(folder, saved)
         except AttributeError as error:
             raise UserError(str(error)) from error
         _refuse_other_values(saved, hparams)

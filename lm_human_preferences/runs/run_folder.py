@@ -6,6 +6,7 @@
     tb/{ppo,reward_model,lm}/       statistics for TensorBoard
     samples.jsonl                   responses before and after training
     evaluation.json, evaluation_samples.jsonl, report.html
+    .secrets.json                   what the URLs in the files above lack: passwords and signatures; never copied
     online/                         labels collected while the policy trains, and the reward model trainings on them
 
 Every file name of a run is defined here. The files in a folder of checkpoints are described in `checkpoint_files`.
@@ -15,12 +16,14 @@ import functools
 import os
 import re
 import sys
-from typing import List, Optional, Sequence, Union
+from typing import Dict, List, Optional, Sequence, Union
 
 from lm_human_preferences.hyperparameters import TREES, TaskHParams, TrainPolicyHParams, TrainRewardHParams
 from lm_human_preferences.remote import storage
 from lm_human_preferences.utils.files import write_json
 from lm_human_preferences.utils.hyperparams import HParams
+from lm_human_preferences.utils.json_files import read_json
+from lm_human_preferences.utils.text import shared
 
 POLICY = 'policy'
 REWARD_MODEL = 'reward_model'
@@ -37,6 +40,7 @@ SAMPLES_FILE = 'samples.jsonl'  # of training: responses to the queries of the f
 HELD_OUT_SAMPLES_FILE = 'evaluation_samples.jsonl'  # of an evaluation: responses to held-out queries
 RESULTS_FILE = 'evaluation.json'
 REPORT_FILE = 'report.html'
+_SECRETS_FILE = '.secrets.json'
 
 ONLINE = 'online'
 ONLINE_LABELS = os.path.join(ONLINE, 'labels')
@@ -48,7 +52,7 @@ _WRITTEN_BY_RUNS = re.compile(
         for name in (POLICY, REWARD_MODEL, LM_TRAINING, LM, EVENTS, ONLINE)
         + (SAMPLES_FILE, HELD_OUT_SAMPLES_FILE, RESULTS_FILE, REPORT_FILE)
     )
-    + r'|train_[a-z]+_hparams\.json|\..*\.partial'
+    + r'|train_[a-z]+_hparams\.json|\.secrets\.json|\..*\.partial'
 )
 
 
@@ -72,9 +76,36 @@ def command_of(folder: str) -> Optional[str]:
 
 
 def save_hparams(folder: str, hparams: HParams) -> None:
-    """Write the hyperparameters of a run into its folder."""
+    """Write the hyperparameters of a run into its folder; the secrets in URLs into a file that only its owner reads."""
     command = next(name for name, tree in TREES.items() if type(hparams) is tree)
-    write_json(hparams_file(folder, command), hparams.to_nested_dict())
+    write_json(hparams_file(folder, command), hparams.to_shared_dict())
+    before = _read_secrets(folder)
+    secrets = {**before, command: hparams.secrets()}
+    secrets = {command: values for command, values in secrets.items() if values}
+    if secrets != before:
+        write_json(os.path.join(folder, _SECRETS_FILE), secrets, private=True)
+
+
+def restore_secrets(folder: str, hparams: HParams) -> None:
+    """Complete the URLs in the hyperparameters of a run, read from its folder, by the secrets that it was given.
+
+    A remote folder, and one that was copied without them, has no secrets.
+    """
+    command = next(name for name, tree in TREES.items() if type(hparams) is tree)
+    if not storage.is_remote(folder):
+        hparams.restore(_read_secrets(folder).get(command, {}))
+
+
+def _read_secrets(folder: str) -> Dict[str, Dict[str, str]]:
+    """Return secrets by command and dotted name. ValueError if the file is damaged."""
+    path = os.path.join(folder, _SECRETS_FILE)
+    if not os.path.exists(path):
+        return {}
+    secrets = read_json(path)
+    values = secrets.values() if isinstance(secrets, dict) else [None]
+    if not all(isinstance(value, dict) and all(isinstance(text, str) for text in value.values()) for value in values):
+        raise ValueError(f'{path} is damaged: remove it, and give its URLs on the command line again')
+    return secrets
 
 
 class RunFolder:
@@ -88,7 +119,7 @@ class RunFolder:
     @property
     def name(self) -> str:
         """The last part of the path."""
-        return os.path.basename(os.path.normpath(self.path))
+        return os.path.basename(os.path.normpath(shared(self.path)))
 
     @property
     def has_policy(self) -> bool:
@@ -114,11 +145,13 @@ def _read_hparams(folder: str) -> Union[TrainPolicyHParams, TrainRewardHParams]:
         except storage.NOT_THERE as error:
             reason = f' ({error})' if storage.is_remote(folder) else ''
         else:
-            return TREES[command].from_json_file(
+            hparams = TREES[command].from_json_file(
                 file,
                 amend=_name_one_reward_model,
                 pass_over=functools.partial(_note_unknown, hparams_file(folder, command)),
             )
+            restore_secrets(folder, hparams)
+            return hparams
     names = ' or '.join(hparams_file('', command) for command in commands)
     raise FileNotFoundError(f'{folder}: not the folder of a run: there is no {names}{reason}')
 
@@ -136,6 +169,7 @@ def _name_one_reward_model(hparams: Union[TrainPolicyHParams, TrainRewardHParams
 
 def short_names(paths: Sequence[str]) -> List[str]:
     """Return the shortest ends of paths that distinguish them: runs/a/x, runs/b/x → a/x, b/x."""
+    paths = shared(paths)
     parts = [os.path.normpath(path).split(os.sep) for path in paths]
     longest = max(len(part) for part in parts)
     for count in range(1, longest + 1):

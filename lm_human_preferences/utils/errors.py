@@ -5,6 +5,8 @@ import os
 import reprlib
 from typing import Any, Iterable, Optional
 
+from lm_human_preferences.utils.text import without_secrets
+
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 _SHORTENER = reprlib.Repr()
@@ -29,7 +31,7 @@ def short(value: Any) -> str:
 
 
 def user_message(error: BaseException) -> Optional[str]:
-    """Return one line that says what went wrong; None for a bug, which needs its traceback.
+    """Return one line that says what went wrong, without secrets; None for a bug, which needs its traceback.
 
     These are no bugs: a `UserError`, an error of the file system or network, lack of memory, and a ValueError that
     this package raised. A ValueError from inside a library is a bug in our use of it.
@@ -42,7 +44,7 @@ def user_message(error: BaseException) -> Optional[str]:
         message = str(error)
     else:
         return None
-    return ' '.join(message.split()) or type(error).__name__
+    return without_secrets(' '.join(message.split())) or type(error).__name__
 
 
 def _raised_here(error: BaseException) -> bool:

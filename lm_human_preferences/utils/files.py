@@ -23,11 +23,12 @@ BYTE_ORDER_MARK = '\ufeff'
 
 
 @contextlib.contextmanager
-def written_whole(path: str, mode: str = 'w') -> Iterator[IO]:
+def written_whole(path: str, mode: str = 'w', private: bool = False) -> Iterator[IO]:
     """Open a file for writing that becomes `path` when the block ends without an error.
 
     It is written under a temporary name beside `path`, synced to disk and renamed. `mode` is 'w' (UTF-8 text) or 'wb'.
-    OSError if the folder cannot be written or the disk is full. `path` is then unchanged.
+    A `private` file can be read only by its owner. OSError if the folder cannot be written or the disk is full. `path`
+    is then unchanged.
     """
     path = os.path.abspath(path)
     with _error_of(path):
@@ -39,7 +40,8 @@ def written_whole(path: str, mode: str = 'w') -> Iterator[IO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(partial, 0o666 & ~_umask())  # the permissions that open() would have given
+        if not private:
+            os.chmod(partial, 0o666 & ~_umask())  # the permissions that open() would have given
         with _error_of(path):
             os.replace(partial, path)
     except BaseException:
@@ -161,9 +163,9 @@ def text_lines(path: str) -> Iterator[Line]:
             yield Line(number, start, end, text.rstrip('\r\n'))
 
 
-def write_json(path: str, content: Any, indent: int = 2) -> None:
-    """Write `content` as JSON with sorted keys."""
-    with written_whole(path) as file:
+def write_json(path: str, content: Any, indent: int = 2, private: bool = False) -> None:
+    """Write `content` as JSON with sorted keys; a `private` file can be read only by its owner."""
+    with written_whole(path, private=private) as file:
         json.dump(content, file, indent=indent, sort_keys=True)
 
 

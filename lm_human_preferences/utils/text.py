@@ -46,17 +46,18 @@ def shared(content: Any) -> Any:
 
 
 def same_source(one: Any, other: Any) -> bool:
-    """Return whether two values name the same thing: equal, or URLs that differ only in user and signature."""
-    return one == other or (
-        isinstance(one, str)
-        and isinstance(other, str)
-        and shared(one) == shared(other)
-        and _asked(one) == _asked(other)
-    )
+    """Return whether two values name the same thing: equal, or URLs that differ only in user and signature.
+
+    One of them may be only the `shared` part of a URL.
+    """
+    if one == other or not (isinstance(one, str) and isinstance(other, str)):
+        return one == other
+    part = shared(one)
+    return part == shared(other) and (part in (one, other) or parameters(one) == parameters(other))
 
 
-def _asked(url: str) -> List[Tuple[str, str]]:
-    """Return the parameters in the query of a URL that say what is asked for."""
+def parameters(url: str) -> List[Tuple[str, str]]:
+    """Return the parameters in the query of a URL that say what is asked for, and not who asks."""
     query = url.partition('?')[2].partition('#')[0]
     return [item for item in parse_qsl(query, keep_blank_values=True) if not _SIGNATURE.fullmatch(item[0])]
 

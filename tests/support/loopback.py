@@ -27,6 +27,7 @@ class WebServer(http.server.ThreadingHTTPServer):
     def __init__(self, ranges=True, tags=True, checksums=True, sizes=True):
         super().__init__(('127.0.0.1', 0), _Handler)
         self.ranges, self.tags, self.checksums, self.sizes = ranges, tags, checksums, sizes
+        self.signature = ''  # if set, requests without it in their URL are refused
         self.files, self.faults, self.bodies, self.requests = {}, {}, {}, []
         self.release = threading.Event()
         self.scheme = 'http'
@@ -63,6 +64,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         fault = faults.pop(0) if faults else None
         if fault is None and path not in server.files:
             fault = 404
+        if server.signature not in self.path:
+            fault = 403
         if isinstance(fault, int):
             fault = (fault, {})
         if callable(fault):

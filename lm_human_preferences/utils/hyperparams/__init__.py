@@ -41,8 +41,11 @@ from lm_human_preferences.utils.hyperparams.values import (
     whole_number,
 )
 from lm_human_preferences.utils.json_files import read_json
+from lm_human_preferences.utils.text import same_source, shared
 
 __all__ = ['LIST_SEPARATOR', 'UNSET', 'Field', 'HParams', 'hparam', 'whole_number']
+
+_OFF = object()  # the value of a group that is off, in a flat view
 
 
 def hparam(default: Any, description: str, aliases: Sequence[str] = ()) -> Any:
@@ -197,10 +200,36 @@ class HParams:
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {k: v.to_nested_dict() if isinstance(v, HParams) else v for k, v in values.items()}
 
+    def to_shared_dict(self) -> Dict[str, Any]:
+        """Return the result of `to_nested_dict` for files that others may read: URLs are without their secrets."""
+        return shared(self.to_nested_dict())
+
+    def secrets(self) -> Dict[str, str]:
+        """Return the texts that `to_shared_dict` cuts, in full, by dotted name."""
+        return {
+            name: value for name, value in self._values().items() if isinstance(value, str) and shared(value) != value
+        }
+
+    def restore(self, secrets: Dict[str, Any]) -> None:
+        """Set the fields to their values in `secrets`, a result of `secrets`, where their shared parts are equal."""
+        values = self._values()
+        self.override_from_dict(
+            {name: value for name, value in secrets.items() if name in values and shared(value) == values[name]}
+        )
+
     def differences(self, other: 'HParams') -> List[str]:
-        """Return the dotted names whose values differ between two trees of one class, sorted."""
+        """Return the dotted names whose values differ between two trees of one class, sorted.
+
+        URLs that differ only in their secrets, such as a signature, do not differ.
+        """
         mine, others = self._values(), other._values()
-        return sorted(name for name in set(mine) | set(others) if mine.get(name) != others.get(name))
+
+        def same(name: str) -> bool:
+            if name not in mine or name not in others:
+                return False
+            return repr(mine[name]) == repr(others[name]) or same_source(mine[name], others[name])
+
+        return sorted(name for name in set(mine) | set(others) if not same(name))
 
     def validate(self, prefix: str = '') -> None:
         """Check the type of every field below; messages put `prefix` (such as 'ppo.') before the names.
@@ -235,24 +264,28 @@ class HParams:
                     check_usable(full_name, field.kind, item)
 
     def dump(self, name: str = 'hparams', out: Optional[TextIO] = None) -> None:
-        """Print the tree to `out` (default: standard output), one field a line, sorted by dotted name."""
+        """Print the tree to `out` (default: standard output), one field a line, sorted by dotted name.
+
+        URLs are printed without their secrets.
+        """
         out = sys.stdout if out is None else out
         print(f'{name}:', file=out)
         for field_name, value in sorted(self._values().items()):
-            print(f'  {field_name} = {value}', file=out)
+            text = 'off' if value is _OFF else repr(shared(value))
+            print(f'  {field_name} = {text}', file=out)
 
-    def _values(self) -> Dict[str, str]:
-        """Return every field below by dotted name, as text; a group that is off is one entry."""
-        texts = {}
+    def _values(self) -> Dict[str, Any]:
+        """Return the value of every field below by dotted name; a group that is off is one entry, _OFF."""
+        values = {}
         for name, field in _tree(type(self)).items():
             if '.' in name:
                 continue
             value = getattr(self, name)
             if isinstance(value, HParams):
-                texts.update({f'{name}.{child}': text for child, text in value._values().items()})
+                values.update({f'{name}.{child}': below for child, below in value._values().items()})
             else:
-                texts[name] = 'off' if field.is_group and value is None else repr(value)
-        return texts
+                values[name] = _OFF if field.is_group and value is None else value
+        return values
 
     def _set(self, name: str, value: Any) -> None:
         first, _, rest = name.partition('.')
