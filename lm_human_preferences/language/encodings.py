@@ -136,20 +136,6 @@ def byte_symbols() -> Dict[int, str]:
     return symbols
 
 
-def merge_pair(symbols: Sequence[str], pair: Tuple[str, str]) -> List[str]:
-    """Join each occurrence of `pair` in `symbols`, from left to right."""
-    merged = []
-    i = 0
-    while i < len(symbols):
-        if i + 1 < len(symbols) and (symbols[i], symbols[i + 1]) == pair:
-            merged.append(symbols[i] + symbols[i + 1])
-            i += 2
-        else:
-            merged.append(symbols[i])
-            i += 1
-    return merged
-
-
 def merge_learned(symbols: Sequence[str], ranks: Dict[Tuple[str, str], int]) -> List[str]:
     """Merge the pair of the lowest rank wherever it occurs, from left to right. Repeat until no pair has a rank.
 

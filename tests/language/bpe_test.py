@@ -1,9 +1,12 @@
 import collections
+import random
+import time
 
 import pytest
+from reference_encoders import merge_pair
 
 from lm_human_preferences.language.bpe import train_bpe
-from lm_human_preferences.language.encodings import WORD_PATTERN, Encoding, byte_symbols, merge_pair
+from lm_human_preferences.language.encodings import WORD_PATTERN, Encoding, byte_symbols
 
 TEXTS = ['low low low low low lower lower newest newest newest newest newest newest widest widest widest\n']
 
@@ -32,6 +35,14 @@ def test_incremental_counts_equal_the_definition():
     encoder, merges = train_bpe(text, 257 + 40)
     assert merges == slow_merges(text, 40)
     assert len(encoder) == 297
+
+
+def test_a_very_long_word_takes_no_long_time():
+    word = ''.join(random.Random(0).choices('abcdefgh', k=40000))
+    start = time.process_time()
+    encoder, merges = train_bpe([word, 'a b a b'], 1000)
+    assert time.process_time() - start < 5
+    assert merges[:20] == slow_merges([word, 'a b a b'], 20) and len(encoder) == 1000
 
 
 def test_order_of_entries():

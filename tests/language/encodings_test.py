@@ -4,6 +4,7 @@ import time
 
 import numpy as np
 import pytest
+from reference_encoders import merge_pair
 
 from lm_human_preferences.language import encodings
 from lm_human_preferences.language.bpe import train_bpe
@@ -13,7 +14,6 @@ from lm_human_preferences.language.encodings import (
     load_encoding,
     main_encoding,
     merge_learned,
-    merge_pair,
     write_vocabulary,
 )
 

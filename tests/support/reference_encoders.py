@@ -32,3 +32,17 @@ def load_tokenizers():
 
     tokenizer = tokenizers.ByteLevelBPETokenizer(vocabulary_file('encoder.json'), vocabulary_file('vocab.bpe'))
     return lambda text: tokenizer.encode(text).ids
+
+
+def merge_pair(symbols, pair):
+    """Join each occurrence of `pair` in `symbols`, from left to right."""
+    merged = []
+    i = 0
+    while i < len(symbols):
+        if i + 1 < len(symbols) and (symbols[i], symbols[i + 1]) == pair:
+            merged.append(symbols[i] + symbols[i + 1])
+            i += 2
+        else:
+            merged.append(symbols[i])
+            i += 1
+    return merged
