@@ -20,6 +20,7 @@ from lm_human_preferences.hyperparameters import ConvertHParams, TaskHParams
 from lm_human_preferences.language.encodings import Encoding, main_encoding
 from lm_human_preferences.language.run_models import find_policy
 from lm_human_preferences.language.trained_models import TrainedModel, find_reward_model, save_model_folder
+from lm_human_preferences.remote.cache import expanded_home
 from lm_human_preferences.runs.checkpoints import CheckpointWriter
 from lm_human_preferences.runs.run_folder import RunFolder
 from lm_human_preferences.utils.files import folder_written_whole, write_json, written_whole
@@ -31,7 +32,7 @@ def convert(hparams: ConvertHParams) -> None:
 
     ValueError if `target` exists already, or if `source` cannot be converted.
     """
-    source, target = (os.path.expanduser(path) for path in (hparams.source, hparams.target))
+    source, target = (expanded_home(path) for path in (hparams.source, hparams.target))
     if os.path.exists(target) and not (os.path.isdir(target) and not os.listdir(target)):
         raise ValueError(f'{target} exists: give another TARGET')
     if os.path.isfile(source):

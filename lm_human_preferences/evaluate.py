@@ -21,6 +21,7 @@ from lm_human_preferences.method.label_types import get_label_type, label_schema
 from lm_human_preferences.method.lm_tasks import Task
 from lm_human_preferences.method.sample_rows import sample_rows
 from lm_human_preferences.remote import storage
+from lm_human_preferences.remote.cache import expanded_home
 from lm_human_preferences.runs.results import save_results
 from lm_human_preferences.runs.run_folder import HELD_OUT_SAMPLES_FILE, RunFolder
 from lm_human_preferences.runs.samples import write_samples
@@ -120,7 +121,7 @@ class _Labels(NamedTuple):
 def _output_folder(run: RunFolder, hparams: EvaluateHParams) -> Optional[str]:
     """Return the folder for the results: `out`, else the run's own; None for a remote run without `out`."""
     if hparams.out:
-        return os.path.expanduser(hparams.out)
+        return expanded_home(hparams.out)
     return None if storage.is_remote(run.path) else run.path
 
 

@@ -18,6 +18,7 @@ from lm_human_preferences.language.trained_models import TrainedModel, find_mode
 from lm_human_preferences.method.inference import Responder
 from lm_human_preferences.method.lm_tasks import Task
 from lm_human_preferences.mpi.ranks import Ranks
+from lm_human_preferences.remote.cache import expanded_home
 from lm_human_preferences.runs.run_folder import RunFolder
 from lm_human_preferences.utils.errors import UserError
 
@@ -34,7 +35,7 @@ def label(hparams: LabelPageHParams) -> None:
     instructions = find_instructions(hparams, task_hparams, form)
     policy = find_model(hparams.policy, hparams.savescope)
     task = Task(task_hparams, policy.encoding())
-    out = os.path.abspath(os.path.expanduser(hparams.out))
+    out = os.path.abspath(expanded_home(hparams.out))
     os.makedirs(os.path.dirname(out), exist_ok=True)
     settings = task_settings(task_hparams, task.encoding)
     collection = Collection(

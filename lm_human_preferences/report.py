@@ -4,6 +4,7 @@ import os
 from typing import List, Optional
 
 from lm_human_preferences.hyperparameters import ReportHParams
+from lm_human_preferences.remote.cache import expanded_home
 from lm_human_preferences.reporting.page import render
 from lm_human_preferences.reporting.run_data import find_runs
 from lm_human_preferences.runs.run_folder import REPORT_FILE
@@ -24,7 +25,7 @@ def write_report(folders: List[str], path: Optional[str] = None) -> str:
     """
     if path is None:
         path = os.path.join(folders[0], REPORT_FILE) if len(folders) == 1 else REPORT_FILE
-    path = os.path.abspath(os.path.expanduser(path))
+    path = os.path.abspath(expanded_home(path))
     page = render(find_runs(folders))
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with written_whole(path) as file:

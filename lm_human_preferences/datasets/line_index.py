@@ -15,7 +15,7 @@ from typing import Any, Callable, Iterable, Iterator, Optional, Tuple
 
 import numpy as np
 
-from lm_human_preferences.remote.cache import cache_dir
+from lm_human_preferences.remote.cache import cache_folder
 from lm_human_preferences.utils.files import BYTE_ORDER_MARK, check_regular, open_regular, text_lines, written_whole
 from lm_human_preferences.utils.locks import locked
 
@@ -48,8 +48,7 @@ def line_index(
         return np.array(list(find_spans(path, check)), np.int64).reshape(-1, 2)
     functions = (find_spans.__name__, check.__qualname__ if check else '', _VERSION)
     key = '\0'.join(map(str, (os.path.realpath(path), status.st_size, status.st_mtime_ns, *functions)))
-    index_file = os.path.join(cache_dir(), 'places', hashlib.sha256(key.encode()).hexdigest()[:32])
-    os.makedirs(os.path.dirname(index_file), exist_ok=True)
+    index_file = os.path.join(cache_folder('places'), hashlib.sha256(key.encode()).hexdigest()[:32])
     with locked(index_file):
         if not os.path.exists(index_file):
             with written_whole(index_file, 'wb') as file:

@@ -20,7 +20,7 @@ import tempfile
 import zlib
 from typing import IO, Iterator, List, NamedTuple, Sequence
 
-from lm_human_preferences.remote.cache import cache_dir
+from lm_human_preferences.remote.cache import cache_dir, cache_folder
 from lm_human_preferences.utils.errors import user_message
 
 REQUIREMENT = 'vaderSentiment==3.3.2'
@@ -102,7 +102,7 @@ def fetch() -> str:
     path = os.path.join(folder, ARCHIVE)
     if os.path.exists(path):
         return path
-    os.makedirs(folder, exist_ok=True)
+    cache_folder('demo')
     with tempfile.TemporaryDirectory(dir=folder) as private:
         requirements = os.path.join(private, 'requirements.txt')
         with open(requirements, 'w', encoding='utf-8') as f:

@@ -4,7 +4,7 @@ import contextlib
 import os
 import sys
 import traceback
-from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import fire
 from fire.decorators import SetParseFn
@@ -29,6 +29,7 @@ from lm_human_preferences.launcher.help import help_text
 from lm_human_preferences.launcher.hosts import take_gpu
 from lm_human_preferences.launcher.save_dirs import check_run_folder, forbid_world_writable_files
 from lm_human_preferences.mpi.ranks import THREADS_VARIABLE
+from lm_human_preferences.remote.cache import expanded_home
 from lm_human_preferences.remote.mirror import mirrored
 from lm_human_preferences.runs import ownership, resuming
 from lm_human_preferences.runs.run_folder import REPORT_FILE, RESULTS_FILE, save_hparams
@@ -53,6 +54,7 @@ def main(argv: Optional[List[str]] = None) -> None:
     """
     argv = sys.argv[1:] if argv is None else argv
     forbid_world_writable_files()
+    sys.excepthook = _print_traceback
     try:
         if '--help' in argv or '-h' in argv:
             print(help_text(argv[0]))
@@ -72,6 +74,11 @@ def main(argv: Optional[List[str]] = None) -> None:
             sys.stderr.write(without_secrets(traceback.format_exc()))
         print(f'error: {message}', file=sys.stderr)
         sys.exit(2)
+
+
+def _print_traceback(*error: Any) -> None:
+    """Print the traceback of a bug, without the secrets in URLs."""
+    sys.stderr.write(without_secrets(''.join(traceback.format_exception(*error))))
 
 
 def _handler(command: str) -> Callable:
@@ -128,7 +135,7 @@ def _train_flags(command: str, flags: Dict[str, str]) -> Tuple[TrainFlags, Dict[
 
 def _runs(trials: List[experiments.Trial], name: str, launch: TrainFlags) -> List[Run]:
     """Return the runs of trials, each with its folder inside SAVE_DIR/NAME."""
-    save_dir = os.path.expanduser(launch.save_dir)
+    save_dir = expanded_home(launch.save_dir)
     if launch.resume == 'off':
         name = ownership.unused_name(save_dir, name)
     runs = []
@@ -152,7 +159,7 @@ def _start(
     command: str, run: Run, definition: experiments.Experiment, placement: Placement, launch: TrainFlags
 ) -> None:
     """Do a run in its folder, from training to the report; the folder of a remote run is a local copy, uploaded."""
-    save_dir = os.path.expanduser(launch.save_dir)
+    save_dir = expanded_home(launch.save_dir)
     with mirrored(run.folder) as folder:
         run.hparams.run.save_dir = folder
         check_run_folder(folder, save_dir)

@@ -17,7 +17,7 @@ import threading
 from typing import Callable, Dict, Iterator, List, Optional, TypeVar
 
 from lm_human_preferences.remote import storage
-from lm_human_preferences.remote.cache import cache_dir
+from lm_human_preferences.remote.cache import cache_folder
 from lm_human_preferences.remote.failures import Missing, Temporary, Unreachable, gs_errors
 from lm_human_preferences.remote.transports import gs_client, gs_parts, once
 from lm_human_preferences.utils.errors import UserError
@@ -80,12 +80,11 @@ class Mirror:
     def __init__(self, url: str):
         self.url = url.rstrip('/')
         bucket, self._path = gs_parts(self.url)
-        self.local = os.path.join(cache_dir(), 'runs', bucket, *self._path.split('/'))
+        self.local = cache_folder('runs', bucket, *self._path.split('/'))
         self._bucket = gs_client()[0].bucket(bucket)
         # Of each file that is the same in both places: local size and time, and the version in the bucket.
         self._record_file = os.path.join(self.local, '.copied.json')
         self._record: Dict[str, List[int]] = {}
-        os.makedirs(self.local, exist_ok=True)
         if os.path.exists(self._record_file):
             with open(self._record_file, encoding='utf-8') as file:
                 self._record = json.load(file)

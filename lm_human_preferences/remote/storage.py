@@ -33,7 +33,7 @@ from typing import List
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from lm_human_preferences.remote import records, transports
-from lm_human_preferences.remote.cache import cache_dir
+from lm_human_preferences.remote.cache import cache_dir, expanded_home, unwritable
 from lm_human_preferences.remote.failures import RemoteError, Temporary, Unreachable
 from lm_human_preferences.remote.transports import gs_parts
 from lm_human_preferences.utils.files import check_regular
@@ -101,8 +101,11 @@ def cache_path(source: str) -> str:
 
 
 def expanded(path: str) -> str:
-    """Replace `~` in a local path by the home folder, which a shell does not do in --flag=~/path; keep URLs."""
-    return path if is_remote(path) else os.path.expanduser(path)
+    """Replace `~` in a local path by the home folder, which a shell does not do in --flag=~/path; keep URLs.
+
+    UserError if there is no home folder.
+    """
+    return path if is_remote(path) else expanded_home(path)
 
 
 def local_file(source: str) -> str:
@@ -270,7 +273,7 @@ def _cache_error(error: OSError, path: str) -> OSError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         records.discard(path)
         return OSError(f'no space left for {path} ({error.strerror}): free some space, or {elsewhere}')
-    return OSError(f'cannot write {path} ({error.strerror or error}): make the folder writable, or {elsewhere}')
+    return unwritable(path, error)
 
 
 def _size_of(path: str) -> int:

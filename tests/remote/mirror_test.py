@@ -3,12 +3,13 @@
 import os
 import re
 import shutil
+import time
 
 import pytest
 from launching import launch
 from tiny_run import TINY_EXPERIMENT
 
-from lm_human_preferences.remote import mirror, storage
+from lm_human_preferences.remote import failures, mirror, storage, transports
 from lm_human_preferences.remote.mirror import Mirror, mirrored
 from lm_human_preferences.utils.errors import UserError
 
@@ -127,6 +128,33 @@ def test_local_files_stay_if_copying_fails(cache, cloud, monkeypatch):
         monkeypatch.setattr(storage, 'FIRST_PAUSE', 0)
         monkeypatch.setattr(Mirror, '_put', lambda *_: mirror._again(lost_line))
     assert read(folder, 'kept') == 'here'
+
+
+def test_pauses_of_a_save_are_bounded_and_said(monkeypatch, capsys):
+    slept = []
+    monkeypatch.setattr(storage.time, 'sleep', slept.append)
+
+    def busy():
+        raise failures.Temporary('the server answers 503', 1e9)
+
+    with pytest.raises(ConnectionError, match='the server answers 503'):
+        mirror._again(busy)
+    assert slept == [storage.LONGEST_PAUSE] * (storage.ATTEMPTS - 1)
+    line = 'the bucket: the server answers 503, and asks to wait: trying again in 120 seconds\n'
+    assert capsys.readouterr().err == line * 4
+
+
+def test_a_bucket_that_does_not_answer(web, monkeypatch):
+    """It is given as long as a web server, for metadata, too."""
+    monkeypatch.setenv('STORAGE_EMULATOR_HOST', web.url)
+    monkeypatch.setattr(failures, 'STALL_SECONDS', 0.3)
+    transports.gs_client.cache_clear()
+    web.faults = {f'/storage/v1/b/{bucket}/o/x': [lambda _: time.sleep(3) or (200, {})] for bucket in ('bucket',)}
+    try:
+        with pytest.raises(failures.Temporary, match='no (answer|data) for 0.3 seconds'):
+            transports.open_object('gs://bucket/x')
+    finally:
+        transports.gs_client.cache_clear()
 
 
 def lost_line():
