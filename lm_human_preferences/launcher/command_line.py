@@ -19,6 +19,7 @@ from lm_human_preferences.launcher.flags import (
     TrainFlags,
     check_name,
     explicit,
+    is_training,
     launch_flags,
     refuse_words,
     split_flags,
@@ -36,7 +37,7 @@ from lm_human_preferences.runs.run_folder import REPORT_FILE, RESULTS_FILE, save
 from lm_human_preferences.utils.errors import UserError, user_message
 from lm_human_preferences.utils.files import read_stream
 from lm_human_preferences.utils.hyperparams import HParams
-from lm_human_preferences.utils.progress import say
+from lm_human_preferences.utils.progress import OUTPUT, open_streams, say
 from lm_human_preferences.utils.text import without_secrets
 
 
@@ -53,6 +54,8 @@ def main(argv: Optional[List[str]] = None) -> None:
     Bad input ends the process with status 2 and one line on standard error.
     """
     argv = sys.argv[1:] if argv is None else argv
+    # A run is worth more than what it prints, and so is a page that people are answering.
+    open_streams(steady=argv[:1] == ['label'] or is_training(argv))
     forbid_world_writable_files()
     sys.excepthook = _print_traceback
     try:
@@ -63,10 +66,9 @@ def main(argv: Optional[List[str]] = None) -> None:
         sys.stdout.flush()
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # the reader of our output has left, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and error.filename == OUTPUT:
+            sys.exit(1)  # the reader of our output has left, as `head` does
         message = user_message(error)
         if message is None:
             raise
@@ -183,6 +185,8 @@ def _train_to_the_end(command: str, run: Run, placement: Placement, launch: Trai
         return True
     if launch.resume == 'off':
         print(f'{command} in {run.folder}', flush=True)
+    run.hparams.dump()
+    sys.stdout.flush()
     # Saved before the first stage, because the checkpoints of a stage do not hold all hyperparameters.
     save_hparams(run.folder, run.hparams)
     _execute(command, run.hparams, placement, launch.traceback)

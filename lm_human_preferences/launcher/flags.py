@@ -144,6 +144,11 @@ COMMANDS = {
 }
 
 
+def is_training(argv: List[str]) -> bool:
+    """Return whether a command line names a training command."""
+    return bool(argv) and argv[0] in COMMANDS and COMMANDS[argv[0]].trains
+
+
 def usage(command: str) -> str:
     """Return a command line that shows how to use a command."""
     return f'launch.py {COMMANDS[command].usage}'

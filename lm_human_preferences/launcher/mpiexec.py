@@ -5,6 +5,7 @@ ranks to stop. The end of the input means that the launcher has ended. Open MPI 
 Linux kills mpiexec when the launcher ends.
 """
 
+import codecs
 import contextlib
 import ctypes
 import importlib.util
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from typing import Dict, Iterator, List, NoReturn, Sequence
+from typing import Dict, Iterator, List, NoReturn, Optional, Sequence
 
 from lm_human_preferences.launcher import rank
 from lm_human_preferences.launcher.hosts import Host
@@ -55,14 +56,19 @@ def start(
             [*ranks_of(num_ranks, hosts), sys.executable, '-m', rank.__name__, json.dumps(job._asdict())],
             env=environment,
             stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,  # so that Ctrl-C reaches only this process
             preexec_fn=_die_with_parent,
         )
-        relay = _Relay(process.stderr)
+        output, relay = _OutputRelay(process), _Relay(process.stderr)
+        output.start()
         relay.start()
         try:
             status = process.wait()
+            output.join(_PATIENCE_SECONDS)
+            if output.error:
+                raise output.error
         except BaseException as error:
             relay.silence()
             _end(process, ask=isinstance(error, SystemExit))
@@ -73,6 +79,7 @@ def start(
                 raise preemption.Preempted() from None
             raise
         finally:
+            output.join(_PATIENCE_SECONDS)
             relay.join(_PATIENCE_SECONDS)
     if status == preemption.EXIT_STATUS:
         raise preemption.Preempted()
@@ -121,7 +128,28 @@ def _environment() -> Dict[str, str]:
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     paths = [root, *filter(None, [os.environ.get('PYTHONPATH')])]
     # Otherwise Open MPI's ranks keep their cores busy while they wait, and TensorFlow's threads need the cores.
-    return {'OMPI_MCA_mpi_yield_when_idle': '1', **os.environ, 'PYTHONPATH': os.pathsep.join(paths)}
+    own = {'PYTHONPATH': os.pathsep.join(paths), 'PYTHONIOENCODING': 'utf-8'}  # we show what ranks print
+    return {'OMPI_MCA_mpi_yield_when_idle': '1', **os.environ, **own}
+
+
+class _OutputRelay(threading.Thread):
+    """Passes on the standard output of the ranks. If it cannot be written, `error` says why, and the ranks end."""
+
+    def __init__(self, process: subprocess.Popen):
+        super().__init__(daemon=True)
+        self._process = process
+        self.error: Optional[OSError] = None
+
+    def run(self) -> None:
+        decoder = codecs.getincrementaldecoder('utf-8')('replace')
+        number = self._process.stdout.fileno()
+        try:
+            for data in iter(lambda: os.read(number, 1 << 16), b''):
+                sys.stdout.write(decoder.decode(data))
+                sys.stdout.flush()
+        except OSError as error:
+            self.error = error
+            self._process.terminate()
 
 
 class _Relay(threading.Thread):

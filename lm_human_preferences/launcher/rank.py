@@ -24,6 +24,7 @@ from lm_human_preferences.runs import preemption
 from lm_human_preferences.utils.errors import UserError, user_message
 from lm_human_preferences.utils.hyperparams import HParams
 from lm_human_preferences.utils.locks import locked
+from lm_human_preferences.utils.progress import open_streams
 from lm_human_preferences.utils.text import without_secrets
 
 ERROR = 'error: '
@@ -51,6 +52,7 @@ def run(command: str, hparams: HParams) -> None:
 def main() -> None:
     """Do the job in this process's argument, as one of its ranks."""
     job = Job(**json.loads(sys.argv[1]))
+    open_streams(steady=job.command.startswith('train_'))
     forbid_world_writable_files()
     ranks = None
     try:
