@@ -15,8 +15,15 @@ from lm_human_preferences.datasets.registry import find_label_function, get_judg
 from lm_human_preferences.evaluation import policies as policy_evaluation
 from lm_human_preferences.evaluation import reward_models, tables
 from lm_human_preferences.hyperparameters import EvaluateHParams, TaskHParams
-from lm_human_preferences.language.run_models import INITIAL, find_policies, run_policy, run_reward_model
-from lm_human_preferences.language.trained_models import TrainedModel, find_reward_model
+from lm_human_preferences.language.run_models import (
+    INITIAL,
+    check_run_vocabulary,
+    find_policies,
+    run_policy,
+    run_reward_model,
+    run_with_task,
+)
+from lm_human_preferences.language.trained_models import TrainedModel, check_vocabulary, find_reward_model
 from lm_human_preferences.method.label_types import get_label_type, label_schema
 from lm_human_preferences.method.lm_tasks import Task
 from lm_human_preferences.method.sample_rows import sample_rows
@@ -35,7 +42,8 @@ def evaluate(hparams: EvaluateHParams) -> None:
     The reward model is measured if there are labels. The policies are measured if they are named, or if there are no
     labels.
     """
-    run = RunFolder(hparams.run or next(name for name in hparams.policies if name != INITIAL))
+    given = [hparams.run] if hparams.run else [*hparams.policies, hparams.reward_model]
+    run = run_with_task([name for name in given if name], 'RUN')
     out = _output_folder(run, hparams)
     reward_model = find_reward_model(hparams.reward_model) if hparams.reward_model else run_reward_model(run)
     if hparams.labels is None and not run.has_policy:
@@ -91,10 +99,11 @@ def measure_policies(
     """
     policies = find_policies(hparams.policies or [INITIAL, run.path], run)
     task = Task(_policy_task(run, hparams), policies[0].trained.encoding())
-    if not reward_model.encoding().same_tokens(task.encoding):
-        raise ValueError(f'the reward model and {policies[0].name} have different vocabularies')
     held_out = policy_evaluation.held_out_queries(task, hparams.split, hparams.num_queries, hparams.seed)
     reference = next((p.trained for p in policies if p.name == INITIAL), None) or run_policy(run, 'ref_policy')
+    check_run_vocabulary(run, policies)
+    others = {f'the reward model {reward_model.title}': reward_model, f'the initial policy of {run.path}': reference}
+    check_vocabulary(task.encoding, f'the policy {policies[0].name}', others)
     responses = policy_evaluation.respond_and_score(
         policies,
         reference,

@@ -11,12 +11,17 @@ import numpy as np
 
 from lm_human_preferences.datasets.text_files import parse_json_line
 from lm_human_preferences.hyperparameters import SampleHParams
-from lm_human_preferences.language.run_models import find_policies, run_reward_model
+from lm_human_preferences.language.run_models import (
+    check_run_vocabulary,
+    find_policies,
+    run_reward_model,
+    run_with_task,
+)
+from lm_human_preferences.language.trained_models import check_vocabulary
 from lm_human_preferences.method.inference import Responder, Scorer
 from lm_human_preferences.method.lm_tasks import Task
 from lm_human_preferences.mpi.ranks import Ranks
 from lm_human_preferences.mpi.seeds import shared_seed, uniforms_of_samples
-from lm_human_preferences.runs.run_folder import RunFolder
 from lm_human_preferences.utils.files import read_text, text_lines
 from lm_human_preferences.utils.text import one_line
 
@@ -30,17 +35,23 @@ def sample(hparams: SampleHParams) -> None:
     ranks = Ranks()
     seed = shared_seed(hparams.seed, ranks)
     names = hparams.policies or [hparams.save_dir]
-    run = RunFolder(hparams.save_dir or names[0])
+    run = run_with_task([hparams.save_dir] if hparams.save_dir else names, '--save_dir=RUN')
     run.task.policy.temperature = hparams.temperature
     policies = find_policies(names, run, hparams.savescope)
+    check_run_vocabulary(run, policies)
     task = Task(run.task, policies[0].trained.encoding())
+    reward_model = run_reward_model(run) if hparams.scores else None
+    if reward_model:
+        check_vocabulary(
+            task.encoding, f'the policy {policies[0].name}', {f'the reward model of {run.path}': reward_model}
+        )
     batch = -(-hparams.batch_size // ranks.size)
     with contextlib.ExitStack() as models:
         limits = dict(top_k=hparams.top_k, top_p=hparams.top_p)
         responders = [
             models.enter_context(Responder(policy.trained, task, batch, ranks, **limits)) for policy in policies
         ]
-        scorer = models.enter_context(Scorer(run_reward_model(run), task, batch, ranks)) if hparams.scores else None
+        scorer = models.enter_context(Scorer(reward_model, task, batch, ranks)) if reward_model else None
         for rows in _batches(_queries(hparams, task, seed, ranks), batch):
             indices, queries = zip(*rows)
             queries = np.array(queries, np.int32)

@@ -16,7 +16,7 @@ from lm_human_preferences import train_reward
 from lm_human_preferences.graph.tf_versions import tf
 from lm_human_preferences.hyperparameters import TrainPolicyHParams as HParams
 from lm_human_preferences.language.encodings import Encoding
-from lm_human_preferences.language.trained_models import TrainedModel, find_model, find_reward_model
+from lm_human_preferences.language.trained_models import TrainedModel, check_vocabulary, find_model, find_reward_model
 from lm_human_preferences.method.lm_tasks import Task
 from lm_human_preferences.method.ppo import Rollouts, adaptive_kl_coef, token_rewards
 from lm_human_preferences.method.ppo_trainer import PPOTrainer
@@ -169,16 +169,13 @@ def elapsed_stats(step: int, hparams: HParams, seconds: float) -> Dict[str, floa
 
 
 def find_models(hparams: HParams, reward_model: str, ranks: Ranks) -> Tuple[TrainedModel, TrainedModel]:
-    """Find the initial language model and the reward model. ValueError if they read different vocabularies."""
+    """Find the initial language model and the reward model. UserError if they read different vocabularies."""
     initial_model = find_model(hparams.task.policy.initial_model)
     # A new reward model has the size of the initial model. On other hosts its folder may not exist.
     is_here = ranks.is_first or hparams.rewards.train_new_model is None
     scoring_model = find_reward_model(reward_model) if is_here else initial_model
-    if not scoring_model.encoding().same_tokens(initial_model.encoding()):
-        raise ValueError(
-            f'rewards.trained_model {reward_model} reads another vocabulary than '
-            f'task.policy.initial_model {hparams.task.policy.initial_model}'
-        )
+    owner = f'task.policy.initial_model {hparams.task.policy.initial_model}'
+    check_vocabulary(initial_model.encoding(), owner, {f'rewards.trained_model {reward_model}': scoring_model})
     return initial_model, scoring_model
 
 

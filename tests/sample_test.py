@@ -3,18 +3,24 @@
 import importlib.util
 import io
 import json
+import math
+import shutil
 
 import numpy as np
 import pytest
 from launching import launch
+from refusals import assert_line, refusal
+from small_models import save_model
 
 from lm_human_preferences.language.encodings import test_encoding as letters
 from lm_human_preferences.language.run_models import run_reward_model
+from lm_human_preferences.language.trained_models import find_model
 from lm_human_preferences.launcher.command_line import main
-from lm_human_preferences.method.inference import Scorer
+from lm_human_preferences.method.inference import Reference, Responder, Scorer
 from lm_human_preferences.method.lm_tasks import Task
 from lm_human_preferences.mpi.seeds import uniforms_of_samples
 from lm_human_preferences.runs.run_folder import RunFolder, short_names
+from lm_human_preferences.utils.errors import UserError
 
 
 @pytest.fixture
@@ -74,9 +80,10 @@ def test_prompts_from_standard_input_and_files(sample, tmp_path, monkeypatch):
     (tmp_path / 'some.jsonl').write_text('"gh"\n{"text": "ij"}\n')
     queries = sample('--prompt_file', str(tmp_path / 'some.jsonl'), '--nsamples=3').out.splitlines()[::2]
     assert queries == ['gh', 'ij', 'gh']
-    (tmp_path / 'bad.jsonl').write_text('"gh"\n\n{}\n')
-    with pytest.raises(SystemExit):
-        sample('--prompt_file', str(tmp_path / 'bad.jsonl'))
+    for name, content in (('bad.jsonl', '"gh"\n\n{}\n'), ('empty.txt', '\n'), ('empty.jsonl', '"gh"\n""\n')):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(SystemExit):
+            sample('--prompt_file', str(tmp_path / name))
 
 
 @pytest.mark.parametrize('name', ['bad.txt', 'bad.jsonl', '-'])
@@ -124,13 +131,22 @@ def test_top_k_of_one_is_the_likeliest_token(sample):
 @pytest.mark.parametrize(
     'flags, message',
     [
-        (['--prompt='], "prompt must be a text, not ''"),
+        (['--prompt=', '--nsamples=-1'], 'nsamples must be 0 or above'),  # an empty prompt is none
         (['--prompt=a', '--prompt_file=b'], 'prompt and prompt_file are both set'),
         (['--prompt_file=/none'], '/none: No such file or directory'),
         (['--prompt=É'], "cannot encode 'É'"),
         (['--top_p=0'], 'top_p must be above 0 and at most 1'),
         (['--top_k=-1'], 'top_k must be 0 or above'),
-        (['--policies', 'initial', 'demo'], 'different vocabularies'),
+        (
+            ['--policies', 'initial', 'demo'],
+            'the policy demo reads another vocabulary than the policy initial: use models',
+        ),
+        (['--policies', 'demo', '--scores'], 'reads another vocabulary than the policy demo: use models of the same'),
+        (
+            ['--policies', 'demo', 'initial', '--scores'],
+            'the policy initial reads another vocabulary than the policy demo',
+        ),
+        (['--temperature=-1'], 'temperature must be 0 or between'),
         (['--policies'], '--policies needs a value'),
         (['--savescope=nobody'], 'no model under nobody/'),
     ],
@@ -140,6 +156,59 @@ def test_bad_input_is_one_line(tiny_run, flags, message, capsys):
         main(['sample', '--save_dir', tiny_run.folder, '--mpi=1', *flags])
     errors = capsys.readouterr().err
     assert exit.value.code == 2 and message in errors and errors.count('\n') == 1
+
+
+@pytest.mark.parametrize(
+    'flags, message',
+    [
+        (['--save_dir=demo'], 'demo is a language model without a task: give --save_dir=RUN, a run whose task is used'),
+        (
+            ['--save_dir=DIR/lm'],
+            'DIR/lm is a language model without a task: give --save_dir=RUN, a run whose task is used',
+        ),
+        (['--save_dir=DIR/run'], 'DIR/run is a language model without a task: give --save_dir=RUN, a run whose …'),
+        (['--policies', 'DIR/lm', 'demo'], 'DIR/lm is a language model without a task: give --save_dir=RUN, a run …'),
+        (['--policies', 'initial'], 'initial is the initial policy of a run: give --save_dir=RUN, that run'),
+        (['--save_dir=DIR/none'], 'DIR/none: not the folder of a run: there is no …'),
+    ],
+)
+def test_a_language_model_has_no_task(flags, message, tmp_path, capsys):
+    save_model(str(tmp_path / 'lm'))
+    save_model(str(tmp_path / 'run' / 'model'))  # a run of train_lm
+    line = refusal(capsys, ['sample', '--mpi=1', *(flag.replace('DIR', str(tmp_path)) for flag in flags)])
+    assert_line(line, message, str(tmp_path))
+
+
+def test_a_truncate_token_belongs_to_the_vocabulary_of_its_run(tiny_run, tmp_path, capsys):
+    run = tmp_path / 'run'
+    shutil.copytree(tiny_run.folder, str(run))
+    path = run / 'train_policy_hparams.json'
+    hparams = json.loads(path.read_text())
+    for task in (hparams['task'], hparams['rewards']['train_new_model']['task']):
+        task['truncate_token'] = 5
+    path.write_text(json.dumps(hparams))
+    flags = ['--mpi=1', f'--save_dir={run}', '--nsamples=1', '--seed=1']
+    line = refusal(capsys, ['sample', *flags, '--policies', 'demo'])
+    whose = f'{run}, whose task.truncate_token is 5'
+    assert line == f'the policy demo reads another vocabulary than {whose}: use models of the same vocabulary'
+    line = refusal(capsys, ['evaluate', str(run), '--policies', 'demo', '--num_queries=4'])
+    assert line == f'the policy demo reads another vocabulary than {whose}: use models of the same vocabulary'
+    main(['sample', *flags, '--policies', 'test', 'initial'])  # of the same letters
+
+
+def test_a_task_refuses_a_model_of_another_vocabulary(tiny_run):
+    task = Task(RunFolder(tiny_run.folder).task, letters())
+    for model in (Responder, Reference, Scorer):
+        with pytest.raises(UserError, match='the model .*demo reads another vocabulary than the task'):
+            model(find_model('demo'), task, 2)
+
+
+def test_temperature_0_is_the_likeliest_token(sample):
+    greedy = [sample('--prompt=ab', '--nsamples=4', f'--seed={seed}', '--temperature=0').out for seed in (1, 2)]
+    assert greedy[0] == greedy[1] == sample('--prompt=ab', '--nsamples=4', '--top_k=1').out
+    assert sample('--prompt=ab', '--nsamples=4', '--temperature=0', '--top_k=3', '--top_p=0.5').out == greedy[0]
+    scored = sample('--prompt=ab', '--temperature=0', '--scores', '--jsonl').out
+    assert math.isfinite(json.loads(scored)['score'])
 
 
 @pytest.mark.parametrize(

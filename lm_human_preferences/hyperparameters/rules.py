@@ -21,6 +21,7 @@ SPLIT: Rule = (('train', 'valid', 'test').__contains__, 'train, valid or test')
 # Logits divided by less could pass the −1e10 of tokens that top_k and top_p leave out. Divided by more, float32 hardly
 # tells them apart.
 TEMPERATURE: Rule = (lambda value: 1e-6 <= value <= 1e6, 'between 0.000001 and 1000000')
+TEMPERATURE_OR_0: Rule = (lambda value: value == 0 or TEMPERATURE[0](value), f'0 or {TEMPERATURE[1]}')
 SEED: Rule = (lambda value: 0 <= value < 2**31, 'between 0 and 2147483647')
 
 

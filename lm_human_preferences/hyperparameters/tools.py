@@ -11,6 +11,7 @@ from lm_human_preferences.hyperparameters.rules import (
     SEED,
     SPLIT,
     TEMPERATURE,
+    TEMPERATURE_OR_0,
     TWO_OR_MORE,
     UNIT_INTERVAL,
     check,
@@ -30,7 +31,7 @@ class SampleHParams(HParams):
     )
     prompt: Optional[str] = hparam(None, "A query of your own. '-' reads it from standard input.")
     prompt_file: Optional[str] = hparam(None, 'File with a query of your own; a .jsonl file has one on each line.')
-    temperature: float = hparam(1.0, 'Sampling temperature.')
+    temperature: float = hparam(1.0, 'Sampling temperature. 0: always the most likely token.')
     top_k: int = hparam(0, 'Sample only from the K most likely tokens. 0: from all.')
     top_p: float = hparam(1.0, 'Sample only from the most likely tokens whose probabilities add up to this share.')
     seed: Optional[int] = hparam(None, 'Seed of queries and samples. None: a new one each time.')
@@ -45,7 +46,7 @@ class SampleHParams(HParams):
         check(self, prefix, 'save_dir savescope prompt_file', NOT_EMPTY)
         check(self, prefix, 'prompt', (bool, 'a text'))
         check(self, prefix, 'batch_size', POSITIVE)
-        check(self, prefix, 'temperature', TEMPERATURE)
+        check(self, prefix, 'temperature', TEMPERATURE_OR_0)
         check(self, prefix, 'nsamples top_k', NOT_NEGATIVE)
         check(self, prefix, 'top_p', (lambda value: 0 < value <= 1, 'above 0 and at most 1'))
         check(self, prefix, 'seed', SEED)

@@ -26,6 +26,7 @@ from lm_human_preferences.utils.json_files import read_json
 END_OF_TEXT = '<|endoftext|>'
 ENCODER_FILE = 'encoder.json'
 MERGES_FILE = 'vocab.bpe'
+MAIN_VOCABULARY = 50257  # tokens of GPT-2's vocabulary; the last one is the end of text
 
 WORD_PATTERN = regex.compile(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
 _SURROGATE = regex.compile('[\ud800-\udfff]')
@@ -225,7 +226,7 @@ def _from_folder(name: Optional[str], folder: str) -> Encoding:
 
 def name_of_vocabulary(encoding: Encoding) -> str:
     """Return 'main' if the vocabulary is GPT-2's, by its size and its last token, else 'own'."""
-    return 'main' if (encoding.n_vocab, encoding.eot_token) == (50257, 50256) else 'own'
+    return 'main' if (encoding.n_vocab, encoding.eot_token) == (MAIN_VOCABULARY, MAIN_VOCABULARY - 1) else 'own'
 
 
 def read_merges(path: str, encoder: Dict[str, int], encoder_file: str) -> List[Tuple[str, str]]:

@@ -2,11 +2,34 @@
 
 from typing import List, NamedTuple, Sequence
 
-from lm_human_preferences.language.trained_models import TrainedModel, find_model, find_reward_model
+from lm_human_preferences.language.trained_models import (
+    TrainedModel,
+    check_vocabulary,
+    find_model,
+    find_reward_model,
+    is_language_model,
+)
 from lm_human_preferences.remote import storage
 from lm_human_preferences.runs.run_folder import POLICY, REWARD_MODEL, RunFolder, hparams_file, short_names
+from lm_human_preferences.utils.errors import UserError
 
 INITIAL = 'initial'  # the name of the policy from which a run started
+
+
+def run_with_task(names: Sequence[str], flag: str) -> RunFolder:
+    """Return the run whose task is used: the first of `names` that is not `initial`.
+
+    UserError that asks for `flag` if there is no such name, or if it is a language model, which has no task.
+    """
+    name = next((name for name in names if name != INITIAL), None)
+    if name is None:
+        raise UserError(f'{INITIAL} is the initial policy of a run: give {flag}, that run')
+    try:
+        return RunFolder(name)
+    except storage.NOT_THERE:
+        if not is_language_model(name):
+            raise
+        raise UserError(f'{name} is a language model without a task: give {flag}, a run whose task is used') from None
 
 
 def run_policy(run: RunFolder, savescope: str = 'policy') -> TrainedModel:
@@ -40,16 +63,29 @@ def find_policies(names: Sequence[str], run: RunFolder, savescope: str = 'policy
     """Return the policies called `names`.
 
     Each name is a run folder, a model folder, the name of a model, or `initial` for the initial policy of `run`.
-    ValueError if the policies have different vocabularies.
+    UserError if the policies have different vocabularies.
     """
     policies = [
         NamedPolicy(short, run_policy(run, 'ref_policy') if name == INITIAL else find_policy(name, savescope))
         for short, name in zip(short_names(names), names)
     ]
-    for policy in policies[1:]:
-        if not policy.trained.encoding().same_tokens(policies[0].trained.encoding()):
-            raise ValueError(f'the policies {names[0]} and {policy.name} have different vocabularies')
+    first, others = policies[0], policies[1:]
+    check_vocabulary(
+        first.trained.encoding(), f'the policy {first.name}', {f'the policy {p.name}': p.trained for p in others}
+    )
     return policies
+
+
+def check_run_vocabulary(run: RunFolder, policies: Sequence[NamedPolicy]) -> None:
+    """Check that policies fit the task of a run. UserError if its truncate_token is a token of another vocabulary.
+
+    All else in a task is text, which each vocabulary encodes in its own tokens.
+    """
+    if run.task.truncate_token is None:
+        return
+    own = run_policy(run) if run.has_policy else run_reward_model(run)
+    owner = f'{run.path}, whose task.truncate_token is {run.task.truncate_token}'
+    check_vocabulary(own.encoding(), owner, {f'the policy {p.name}': p.trained for p in policies})
 
 
 def find_policy(name: str, savescope: str = 'policy') -> TrainedModel:

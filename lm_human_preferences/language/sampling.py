@@ -33,7 +33,7 @@ def sample_sequence(
     Args:
       context: [batch, context_length] int32. The last positions may be padding.
       uniforms: [batch, length] in [0, 1), one for each token. `length` must be known while the graph is built.
-      temperature: divides the logits.
+      temperature: divides the logits. 0: each token is the most likely one, the first of equal ones; its logprob is 0.
       top_k: sample only from this many most likely tokens. 0: from all.
       top_p: sample only from the fewest most likely tokens whose probabilities sum to at least this. 1: from all.
     """
@@ -41,6 +41,9 @@ def sample_sequence(
     decoder = model.for_decoding(batch)
 
     def next_token(hidden, step):
+        if temperature == 0:
+            tokens = tf.argmax(decoder.logits(hidden), axis=-1, output_type=tf.int32)
+            return tokens, tf.zeros_like(tokens, tf.float32)
         logits = decoder.logits(hidden) / temperature
         probabilities = tf.nn.softmax(keep_top_p(keep_top_k(logits, top_k), top_p))
         tokens = draw(probabilities, uniforms[:, step])

@@ -11,17 +11,18 @@ import contextlib
 import dataclasses
 import os
 import re
-from typing import Dict, Iterable, Iterator, List, Optional, Sequence
+from typing import Dict, Iterable, Iterator, List, Mapping, Optional, Sequence
 
 import numpy as np
 
 from lm_human_preferences.graph.tf_versions import tf
 from lm_human_preferences.graph.variables import set_variables
 from lm_human_preferences.hyperparameters import ModelHParams
-from lm_human_preferences.language.encodings import Encoding, load_encoding, test_encoding
+from lm_human_preferences.language.encodings import MAIN_VOCABULARY, Encoding, load_encoding, test_encoding
 from lm_human_preferences.language.model import Model
 from lm_human_preferences.language.model_files import local_checkpoint, local_folder, model_folder
 from lm_human_preferences.remote import storage
+from lm_human_preferences.utils.errors import UserError
 from lm_human_preferences.utils.files import write_json
 
 EMBEDDED_MODELS = os.path.join(
@@ -46,6 +47,7 @@ class TrainedModel:
         self.savescope = savescope
         self._checkpoint = checkpoint
         self._random = None
+        self._encoding = None
         if source is None:
             self.hparams = ModelHParams(n_vocab=27, n_ctx=8, n_embd=7, n_head=1, n_layer=2)
         else:
@@ -53,13 +55,29 @@ class TrainedModel:
 
     def at(self, checkpoint: str) -> 'TrainedModel':
         """Return the same model from another checkpoint of its folder."""
-        return TrainedModel(self.source, self.savescope, checkpoint)
+        model = TrainedModel(self.source, self.savescope, checkpoint)
+        model._encoding = self._encoding
+        return model
+
+    @property
+    def title(self) -> str:
+        """What messages call the model: its path or URL, or `test`."""
+        return self.source or 'test'
 
     def encoding(self) -> Encoding:
-        """Return the model's encoding. ValueError if its vocabulary does not have `n_vocab` tokens."""
+        """Return the model's encoding. ValueError if its vocabulary does not have `n_vocab` tokens.
+
+        A folder without a vocabulary has GPT-2's, if it is a published model or `n_vocab` is the size of GPT-2's.
+        """
+        if self._encoding is None:
+            self._encoding = self._read_encoding()
+        return self._encoding
+
+    def _read_encoding(self):
         if self.source is None:
             return test_encoding()
-        encoding = load_encoding(self.folder, default='main' if storage.is_published(self.source) else None)
+        is_gpt2s = storage.is_published(self.source) or self.hparams.n_vocab == MAIN_VOCABULARY
+        encoding = load_encoding(self.folder, default='main' if is_gpt2s else None)
         if encoding.n_vocab != self.hparams.n_vocab:
             raise ValueError(
                 f'{os.path.join(self.folder, "hparams.json")}: n_vocab is {self.hparams.n_vocab}, '
@@ -201,9 +219,33 @@ def find_model(name: str, savescope: str = 'policy') -> TrainedModel:
     return TrainedModel(model_folder(name, [savescope, 'model']), savescope)
 
 
+def is_language_model(name: str) -> bool:
+    """Return whether `name` is that of a language model, without reading it."""
+    if name == 'test' or name in PUBLISHED_MODELS or name in os.listdir(EMBEDDED_MODELS):
+        return True
+    try:
+        return bool(model_folder(name, ['policy', 'model']))
+    except storage.NOT_THERE:
+        return False
+
+
 def find_reward_model(name: str) -> TrainedModel:
     """Return the reward model of the run folder or in the model folder `name`. `test` has random weights."""
     return TrainedModel(None if name == 'test' else model_folder(name, ['reward_model']), 'reward_model')
+
+
+def check_vocabulary(encoding: Encoding, owner: str, models: Mapping[str, TrainedModel]) -> None:
+    """Check that models read tokens of `encoding`, the vocabulary of `owner`, where models are used together.
+
+    Args:
+      owner: what has this vocabulary, for messages: 'the policy demo'.
+      models: by what messages call them: 'the reward model runs/x'.
+
+    UserError naming the first model with another vocabulary, in which the same tokens would be other texts.
+    """
+    for name, model in models.items():
+        if not model.encoding().same_tokens(encoding):
+            raise UserError(f'{name} reads another vocabulary than {owner}: use models of the same vocabulary')
 
 
 def load_model_hparams(folder: str) -> ModelHParams:

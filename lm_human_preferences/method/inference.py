@@ -9,7 +9,7 @@ from typing import Callable, Dict, Optional, Sequence
 import numpy as np
 
 from lm_human_preferences.graph.tf_versions import new_session, tf
-from lm_human_preferences.language.trained_models import TrainedModel
+from lm_human_preferences.language.trained_models import TrainedModel, check_vocabulary
 from lm_human_preferences.method.lm_tasks import Task
 from lm_human_preferences.method.policy import Policy
 from lm_human_preferences.method.rewards import RewardModel
@@ -24,7 +24,11 @@ class _ModelInUse(abc.ABC):
 
     @gc_paused()
     def __init__(self, trained: TrainedModel, task: Task, batch: int, ranks: Optional[Ranks] = None):
-        """Load the model on all ranks together; with `Ranks(alone=True)`, in this process only."""
+        """Load the model on all ranks together; with `Ranks(alone=True)`, in this process only.
+
+        UserError if the model reads another vocabulary than the task.
+        """
+        check_vocabulary(task.encoding, 'the task', {f'the model {trained.title}': trained})
         self.task = task
         self.batch = batch
         ranks = ranks or Ranks()

@@ -247,7 +247,20 @@ def test_rouge_where_references_exist(tiny_run, capsys, tmp_path):
         (['RUN', 'b'], "unexpected argument 'b'"),
         (['RUN', '--split=all'], 'split must be train, valid or test'),
         (['RUN', '--labels=/none.json'], 'no label file /none.json'),
-        (['--policies', 'RUN', 'demo'], 'different vocabularies'),
+        (['--policies', 'RUN', 'demo'], 'the policy demo reads another vocabulary than the policy tiny: use models of'),
+        (
+            ['RUN', '--policies', 'demo'],
+            'the reward model RUN/reward_model reads another vocabulary than the policy demo',
+        ),
+        (['--reward_model=test', '--labels=LABELS'], 'test is a language model without a task: give RUN, a run whose'),
+        (['--policies', 'initial'], 'initial is the initial policy of a run: give RUN, that run'),
+        (
+            ['--policies', 'initial', 'test'],
+            'test is a language model without a task: give RUN, a run whose task is used',
+        ),
+        (['--policies', 'initial', '--reward_model=demo'], 'demo is a language model without a task: give RUN, a run'),
+        (['demo'], 'demo is a language model without a task: give RUN, a run whose task is used'),
+        (['RUN', '--temperature=0'], 'temperature must be above 0'),
         (['RUN', '--labels=test'], 'num_labels is not set: the data set test needs a number'),
         (['RUN', '--labels=demo', '--num_labels=8', '--label_type=scalar_rating'], 'best_of_4'),
         (['RUN', '--labels=demo', '--num_labels=8'], "the vocabulary 'test' cannot encode"),
@@ -265,4 +278,15 @@ def test_bad_input_is_one_line(tiny_run, arguments, message, capsys):
             ]
         )
     errors = capsys.readouterr().err
-    assert exit.value.code == 2 and message in errors and errors.count('\n') == 1
+    assert exit.value.code == 2 and message.replace('RUN/', f'{tiny_run.folder}/') in errors, errors
+    assert errors.count('\n') == 1
+
+
+def test_a_reward_model_gives_the_task_where_no_run_does(tiny_run, capsys, tmp_path):
+    flags = ['--labels', tiny_run.labels, '--num_checkpoints=0', f'--out={tmp_path}']
+    main(['evaluate', f'--reward_model={tiny_run.folder}', *flags])
+    with open(str(tmp_path / 'evaluation.json')) as f:
+        alone = json.load(f)['reward_model']
+    main(['evaluate', tiny_run.folder, *flags])
+    with open(str(tmp_path / 'evaluation.json')) as f:
+        assert json.load(f)['reward_model']['loss'] == alone['loss'] > 0

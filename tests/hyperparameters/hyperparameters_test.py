@@ -9,6 +9,7 @@ from lm_human_preferences.hyperparameters import (
     EvaluateHParams,
     LabelPageHParams,
     ModelHParams,
+    PolicyHParams,
     PpoHParams,
     RewardHParams,
     RunHParams,
@@ -292,8 +293,11 @@ def test_model_and_lm_rules():
         lm.validate()
     lm.initial_model = 'demo'  # its size is unknown before it is read
     lm.validate()
-    with pytest.raises(ValueError, match='temperature'):
-        SampleHParams(save_dir='x', temperature=0.0).validate()
+    with pytest.raises(ValueError, match='temperature must be above 0, not 0.0'):
+        PolicyHParams(initial_model='test', temperature=0.0).validate()
+    with pytest.raises(ValueError, match='temperature must be 0 or between'):
+        SampleHParams(save_dir='x', temperature=-0.1).validate()
+    SampleHParams(save_dir='x', temperature=0.0).validate()  # greedy
 
 
 @pytest.mark.parametrize('command', sorted(TREES))

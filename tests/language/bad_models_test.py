@@ -276,13 +276,13 @@ POLICY = [LM, '--rewards.train_new_model=off', '--rewards.trained_model=DIR/rewa
     ),
     Case(
         'other_vocabulary',
-        'rewards.trained_model DIR/reward reads another vocabulary than task.policy.initial_model test',
+        'rewards.trained_model DIR/reward reads another vocabulary than task.policy.initial_model test: use models …',
         flags=['--task.policy.initial_model=test', *POLICY[1:]],
         command='train_policy',
     ),
     Case(
         'order_of_the_vocabulary',
-        'rewards.trained_model DIR/reward reads another vocabulary than task.policy.initial_model DIR/model',
+        'rewards.trained_model DIR/reward reads another vocabulary than task.policy.initial_model DIR/model: use …',
         {'reward/reward_model/encoder.json': dict(ENCODER, a=1, b=0)},
         POLICY,
         'train_policy',

@@ -62,6 +62,23 @@ def test_respond_and_analyze_agree(session, random, affixes, temperature):
     assert np.abs(analyzed['values']).max() > 0.1
 
 
+def test_temperature_0_takes_the_likeliest_token(session, random):
+    model = Model(HPARAMS, heads=['value'])
+    context = padded_queries(random, 8, 5)
+    samples = [
+        sample_sequence(model, tf.constant(context), tf.constant(random.random_sample((8, 9)), tf.float32), PADDING, 0)
+        for _ in range(2)
+    ]
+    whole = tf.concat([context, samples[0].tokens], axis=1)
+    likeliest = tf.argmax(model.logits(model(whole, PADDING).hidden[:, 4:-1]), axis=-1)
+    sharpen(session)
+    (tokens, logprobs), other, likeliest = session.run((samples[0][:2], samples[1].tokens, likeliest))
+    np.testing.assert_array_equal(tokens, likeliest)
+    np.testing.assert_array_equal(tokens, other)  # whatever the random numbers are
+    assert tokens.dtype == np.int32 and len(np.unique(tokens)) > 3
+    assert not logprobs.any()
+
+
 # Matrices of 32 columns or more are used in panels if the product has at most 16 rows.
 @pytest.mark.parametrize(['width', 'heads', 'batch'], [(12, 3, 8), (32, 4, 8), (32, 4, 17)])
 def test_incremental_sampling_equals_the_full_forward_pass(session, random, width, heads, batch):
