@@ -132,7 +132,7 @@ def test_a_sweep_of_the_users_own(tmp_path):
         (('train_policy', 'sentiment', 'x', '--run.save_dir', 'd'), 'give --save_dir and NAME'),
         (('sample',), 'save_dir is not set'),
         (('sample', '--save_dir', 'd', 'e'), "unexpected argument 'e'"),
-        (('sample', '--save_dir', 'd', '--temperature', '0'), 'temperature must be between 0.000001 and 1000000'),
+        (('sample', '--save_dir', 'd', '--temperature', '-1'), 'temperature must be 0 or between 0.000001 and'),
         (('sample', '--save_dir', 'd', '--nsample', '0'), 'did you mean --nsamples?'),
     ],
 )
