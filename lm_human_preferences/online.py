@@ -24,7 +24,7 @@ from lm_human_preferences.labeling.collector import Ask, LabelCollector
 from lm_human_preferences.labeling.questions import Respond
 from lm_human_preferences.mpi.ranks import Ranks
 from lm_human_preferences.runs import preemption
-from lm_human_preferences.runs.checkpoint_files import last_state
+from lm_human_preferences.runs.checkpoint_files import last_state, recover
 from lm_human_preferences.runs.run_folder import ONLINE, ONLINE_LABELS, POLICY, REWARD_MODEL
 from lm_human_preferences.utils.progress import say
 
@@ -98,7 +98,7 @@ class OnlineRewardModel:
 
         Do nothing if the run is resumed after its first step.
         """
-        has_steps = bool(last_state(os.path.join(self._folder, POLICY))) if self._collector else False
+        has_steps = bool(recover(os.path.join(self._folder, POLICY))) if self._collector else False
         if self._from_first_rank(has_steps):
             return
         with contextlib.ExitStack() as stack:
@@ -138,7 +138,7 @@ class OnlineRewardModel:
         if self._collector:
             self._collector.wait_for(labels, questions)
         if self._ranks.mean(preemption.requested()) > 0:
-            raise preemption.Preempted()
+            raise preemption.ended()
 
     def _train(self, training: int) -> None:
         """Train a reward model from the initial model on the labels of a training, and move it to RUN/reward_model."""

@@ -19,7 +19,7 @@ from lm_human_preferences.language.bpe import train_bpe
 from lm_human_preferences.language.encodings import Encoding
 from lm_human_preferences.language.trained_models import TrainedModel, find_model
 from lm_human_preferences.method.lm_trainer import LmTrainer, TokenStream
-from lm_human_preferences.runs.checkpoint_files import forget_after
+from lm_human_preferences.runs.checkpoint_files import resume_at
 from lm_human_preferences.runs.checkpoints import CheckpointWriter
 from lm_human_preferences.runs.divergence import check_finite
 from lm_human_preferences.runs.run_folder import LM, LM_TRAINING
@@ -88,7 +88,7 @@ def train(hparams: HParams) -> None:
     def load(built):
         trainer, _ = built
         if best_folder:
-            forget_after(best_folder, stage.step)
+            resume_at(best_folder, stage.step)
         return initial_model.load(tf.get_default_session(), trainer.model) if initial_model and stage.is_new else []
 
     opened = stage.session(

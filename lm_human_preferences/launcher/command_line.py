@@ -251,7 +251,7 @@ def _execute(command: str, hparams: HParams, placement: Placement, show_tracebac
     """Do the work of a command in this process, or in several ranks."""
     if placement.num_ranks == 1 and not placement.hosts:
         take_gpu()
-        rank.run(command, hparams)
+        rank.run(command, hparams, ctrl_c=True)
     else:
         mpiexec.start(command, hparams, placement.num_ranks, placement.hosts, show_traceback)
 

@@ -47,11 +47,12 @@ def start(
       hosts: the hosts of the ranks, filled one after the other. Empty: this host.
 
     Raises UserError with the error line of the first rank that fails. For any other failure, prints it and raises
-    SystemExit. SIGTERM to this process asks the ranks to save and end; then Preempted is raised. A second SIGTERM, or
-    SIGINT, ends them at once.
+    SystemExit. A signal to this process asks ranks that train to save and end; then Preempted is raised, see
+    `preemption`. A second signal ends them at once. SIGINT ends all other commands at once, too.
     """
     job = rank.Job(command, hparams.to_nested_dict(), num_ranks, show_traceback)
-    with _terminations_raised(), session() as environment:
+    trains = command.startswith('train_')
+    with _signals_raised(), session() as environment:
         process = subprocess.Popen(
             [*ranks_of(num_ranks, hosts), sys.executable, '-m', rank.__name__, json.dumps(job._asdict())],
             env=environment,
@@ -71,12 +72,15 @@ def start(
                 raise output.error
         except BaseException as error:
             relay.silence()
-            _end(process, ask=isinstance(error, SystemExit))
+            number = error.number if isinstance(error, _Signal) else None
+            if number == signal.SIGINT and trains:
+                sys.stderr.write(preemption.NOTICE)
+            _end(process, number if trains or number != signal.SIGINT else None)
             relay.join(_PATIENCE_SECONDS)
             if relay.report:  # they failed to save
                 _fail(relay, num_ranks, '')
-            if process.returncode == preemption.EXIT_STATUS:
-                raise preemption.Preempted() from None
+            if number and process.returncode in (0, preemption.EXIT_STATUS):
+                raise preemption.Preempted(number) from None
             raise
         finally:
             output.join(_PATIENCE_SECONDS)
@@ -202,34 +206,50 @@ def _fail(relay: _Relay, num_ranks: int, account: str) -> NoReturn:
     sys.exit(1)
 
 
-def _end(process: subprocess.Popen, ask: bool) -> None:
-    """End the ranks: if `ask`, ask the first rank to stop; then, or at the next signal, end all by force."""
+def _end(process: subprocess.Popen, number: Optional[int]) -> None:
+    """End the ranks: after a signal, ask the first rank to stop; then, or at the next signal, end all by force."""
 
-    def say_stop():
-        process.stdin.write(b'stop\n')
+    def ask():
+        process.stdin.write(f'{signal.Signals(number).name}\n'.encode())
         process.stdin.flush()
 
-    ways = [(say_stop, GRACE_SECONDS)] * ask + [(process.terminate, _PATIENCE_SECONDS), (process.kill, None)]
+    ways = [(ask, GRACE_SECONDS)] * (number is not None)
+    ways += [(process.terminate, _PATIENCE_SECONDS), (process.kill, None)]
     for end, seconds in ways:
         if process.poll() is not None:
             return
-        with contextlib.suppress(OSError, subprocess.TimeoutExpired, KeyboardInterrupt, SystemExit):
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired, _Signal):
             end()
             process.wait(seconds)
 
 
+class _Signal(SystemExit):
+    """A signal that this process received."""
+
+    def __init__(self, number: int):
+        super().__init__(128 + number)
+        self.number = number
+
+
 @contextlib.contextmanager
-def _terminations_raised() -> Iterator[None]:
-    """Raise SystemExit on SIGTERM inside the block, in the way that SIGINT raises KeyboardInterrupt."""
+def _signals_raised() -> Iterator[None]:
+    """Raise _Signal on SIGTERM, SIGHUP and SIGINT inside the block, unless they are ignored, as by `nohup`."""
 
     def leave(number, frame):
-        sys.exit(128 + number)
+        if signal.getsignal(signal.SIGHUP) == leave:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # one closed terminal may send two
+        raise _Signal(number)
 
-    previous = signal.signal(signal.SIGTERM, leave)
+    numbers = (*preemption.SIGNALS, signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in numbers}
+    heeded = [number for number in numbers if before[number] != signal.SIG_IGN]
+    for number in heeded:
+        signal.signal(number, leave)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number in heeded:
+            signal.signal(number, before[number])
 
 
 def _die_with_parent() -> None:

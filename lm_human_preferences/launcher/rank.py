@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import traceback
-from typing import Any, Dict, NamedTuple
+from typing import Any, Dict, Iterator, NamedTuple
 
 from lm_human_preferences.hyperparameters import TREES
 from lm_human_preferences.launcher.hosts import take_gpu
@@ -23,11 +23,12 @@ from lm_human_preferences.mpi.ranks import Ranks
 from lm_human_preferences.runs import preemption
 from lm_human_preferences.utils.errors import UserError, user_message
 from lm_human_preferences.utils.hyperparams import HParams
-from lm_human_preferences.utils.locks import locked
+from lm_human_preferences.utils.locks import holder, locked
 from lm_human_preferences.utils.progress import open_streams
 from lm_human_preferences.utils.text import without_secrets
 
 ERROR = 'error: '
+WRITER_PATIENCE_SECONDS = 30.0  # a rank ends a second after its launcher
 REPORT = re.compile(r'rank (\d+)\| (.*)')  # a line of the report of a failing rank
 
 
@@ -40,11 +41,17 @@ class Job(NamedTuple):
     show_traceback: bool
 
 
-def run(command: str, hparams: HParams) -> None:
-    """Do the work of a command in this process; on SIGTERM, training saves a checkpoint and ends."""
+def run(command: str, hparams: HParams, ctrl_c: bool = False) -> None:
+    """Do the work of a command in this process; on a signal, training saves a checkpoint and ends (`preemption`).
+
+    Args:
+      ctrl_c: whether SIGINT is such a signal. Otherwise it raises KeyboardInterrupt.
+    """
     if command.startswith('train_'):
-        with preemption.heeded():
+        with preemption.heeded(ctrl_c):
             importlib.import_module(f'lm_human_preferences.{command}').train(hparams)
+            if ctrl_c and preemption.requested():  # in the last step: what follows the training can be done later
+                raise preemption.ended()
     else:
         getattr(importlib.import_module(f'lm_human_preferences.{command}'), command)(hparams)
 
@@ -72,11 +79,11 @@ def main() -> None:
         with contextlib.ExitStack() as stack:
             if ranks.is_first and job.command.startswith('train_'):
                 # The launcher owns the folder. If a launcher was killed, its ranks may still be ending.
-                stack.enter_context(locked(os.path.join(hparams.run.save_dir, 'writer')))
+                stack.enter_context(_only_writer(hparams.run.save_dir))
             run(job.command, hparams)
     except preemption.Preempted:
         ranks.wait_for_all()  # mpiexec ends the others as soon as one ends with this status
-        raise
+        sys.exit(preemption.EXIT_STATUS)
     except (Exception, KeyboardInterrupt) as error:
         message = user_message(error)
         lines = traceback.format_exc().splitlines() if message is None or job.show_traceback else []
@@ -86,6 +93,21 @@ def main() -> None:
         sys.stderr.write(''.join(f'rank {number}| {without_secrets(line)}\n' for line in lines))
         sys.stderr.flush()
         _abort(1)
+
+
+@contextlib.contextmanager
+def _only_writer(folder: str) -> Iterator[None]:
+    """Wait until no rank of an earlier start writes a run. UserError if one does not end."""
+    lock = os.path.join(folder, 'writer')
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(lock, at_most=WRITER_PATIENCE_SECONDS))
+        except BlockingIOError:
+            raise UserError(
+                f'{folder}: a process of an earlier start still writes this run{holder(lock)}: '
+                'end it with kill -9, and give the same command again'
+            ) from None
+        yield
 
 
 def _check_size(ranks: Ranks, expected: int) -> None:
@@ -110,13 +132,15 @@ def _end_with_parent() -> None:
 
 
 def _listen_to_launcher() -> None:
-    """Treat a line on standard input as SIGTERM, and end this process at the end of the input.
+    """Treat a line on standard input as the signal that it names, and end this process at the end of the input.
 
-    The line comes from the launcher. The end of the input means that the launcher has ended.
+    The line comes from the launcher, which received the signal. A command that does not train ends at once. The end of
+    the input means that the launcher has ended.
     """
 
     def listen():
-        while os.read(0, 64):
+        for line in iter(lambda: os.read(0, 64), b''):
+            preemption.ask(signal.Signals[line.decode().split()[0]])
             os.kill(os.getpid(), signal.SIGTERM)
         os._exit(1)
 

@@ -1,6 +1,7 @@
 """Learning curves from TensorBoard's event files."""
 
 import glob
+import itertools
 import os
 from typing import Dict, Iterator, List, NamedTuple, Tuple
 
@@ -39,11 +40,38 @@ def read_curves(folder: str) -> Dict[str, Curve]:
 
 
 def _events(path: str) -> Iterator[tf.Event]:
-    """Yield the events of one file, without half an event that a killed process may have left at its end."""
+    """Yield the events of one file, without damaged ones, or half a one that a killed process left at its end."""
+    count = 0
     try:
-        yield from tf.train.summary_iterator(path)
+        for event in tf.train.summary_iterator(path):
+            yield event
+            count += 1
     except tf.errors.DataLossError:
-        return
+        yield from itertools.islice(_sound_events(path), count, None)
+
+
+def _sound_events(path: str) -> Iterator[tf.Event]:
+    """Yield the events with a right checksum. A wrong length hides what follows it; a wrong event hides itself.
+
+    A record is the length of its content (8 bytes, little-endian), the checksum of that (4 bytes), the content, and the
+    checksum of the content.
+    """
+    with open(path, 'rb') as file:
+        while True:
+            head = file.read(12)
+            if len(head) < 12 or _masked_crc32c(head[:8]) != head[8:]:
+                return
+            content, checksum = file.read(int.from_bytes(head[:8], 'little')), file.read(4)
+            if _masked_crc32c(content) == checksum:
+                yield tf.Event.FromString(content)
+
+
+def _masked_crc32c(content: bytes) -> bytes:
+    """Return TensorFlow's form of the CRC-32C of some bytes."""
+    import google_crc32c
+
+    value = google_crc32c.value(content)
+    return (((value >> 15 | value << 17) + 0xA282EAD8) & 0xFFFFFFFF).to_bytes(4, 'little')
 
 
 def _discard_from(points: List[Tuple[int, float]], step: int) -> None:

@@ -12,8 +12,16 @@ from lm_human_preferences.mpi.ranks import Ranks
 from lm_human_preferences.mpi.seeds import shared_seed
 from lm_human_preferences.remote.storage import is_remote
 from lm_human_preferences.runs import preemption
-from lm_human_preferences.runs.checkpoint_files import forget_after, last_state, latest_checkpoint, new_checkpoint
+from lm_human_preferences.runs.checkpoint_files import (
+    checkpoint_path,
+    create,
+    latest_checkpoint,
+    new_checkpoint,
+    recover,
+    resume_at,
+)
 from lm_human_preferences.runs.divergence import refuse_variable
+from lm_human_preferences.runs.ownership import FolderWatch
 from lm_human_preferences.runs.resuming import check_same_ranks, check_same_run
 from lm_human_preferences.utils.errors import UserError
 from lm_human_preferences.utils.hyperparams import HParams
@@ -36,10 +44,11 @@ class CheckpointWriter:
             floating = [variable for variable in variables if variable.dtype.base_dtype.is_floating]
             self._checks = [tf.check_numerics(graph.as_graph_element(v), v.name).op for v in floating]
             self._saver = tf.train.Saver(list(variables), max_to_keep=None)
+            self._watch = FolderWatch(create(folder))
 
-    def restore(self, session: tf.Session) -> None:
-        """Set the variables to their values in the last checkpoint. UserError if that cannot be read."""
-        path = latest_checkpoint(self._folder)
+    def restore(self, session: tf.Session, step: int) -> None:
+        """Set the variables to their values in the checkpoint of a step. UserError if that cannot be read."""
+        path = checkpoint_path(self._folder, step)
         try:
             self._saver.restore(session, path)
         except tf.errors.OpError as error:
@@ -48,14 +57,20 @@ class CheckpointWriter:
                 f'remove its files ({path}.*), and the same command resumes from the previous checkpoint, if any'
             ) from error
 
+    def check_folder(self) -> None:
+        """Raise UserError if the folder was moved or removed. Another run may have its place by now."""
+        if self._folder:
+            self._watch.check()
+
     def save(self, session: tf.Session, step: int, state: Optional[Dict[str, Any]] = None) -> None:
         """Write a checkpoint, with `state` as JSON beside it.
 
-        UserError if a variable is not finite, or if the checkpoint cannot be written. The last checkpoint is then
-        unchanged.
+        UserError if a variable is not finite, if the folder was moved, or if the checkpoint cannot be written. The last
+        checkpoint is then unchanged.
         """
         if not self._folder:
             return
+        self.check_folder()
         try:
             session.run(self._checks)
         except tf.errors.InvalidArgumentError as error:
@@ -102,7 +117,7 @@ class Checkpoints:
         self._folder = folder
         self._hparams = hparams
         self._ranks = ranks
-        self.state = _from_first_rank(last_state(folder) if folder else None, ranks) or {}
+        self.state = _from_first_rank(recover(folder) if folder else None, ranks) or {}
         if self.state:
             check_same_run(self.state['hparams'], hparams)
             check_same_ranks(self.state['ranks'], ranks.size, hparams.run.save_dir)
@@ -126,12 +141,12 @@ class Checkpoints:
         self._writer = CheckpointWriter(self._folder, variables, keep)
         self._start = time.time()
         if self._folder:
-            forget_after(self._folder, self.step)
+            resume_at(self._folder, self.step)
         if not self.state:
             return []
         say(f'{self._folder}: resuming after step {self.step}', self._ranks.is_first)
         if self._folder:
-            self._writer.restore(session)
+            self._writer.restore(session, self.step)
         return list(variables)
 
     def seconds(self) -> float:
@@ -139,18 +154,20 @@ class Checkpoints:
         return self._seconds_before + time.time() - self._start
 
     def after_step(self, session: tf.Session, step: int, position: int = 0, **own: Any) -> None:
-        """Save if a save is due after `step` steps. If a rank received a SIGTERM, save and end the process.
+        """Save if a save is due after `step` steps. If a rank was asked to end, save and end the process.
 
-        All ranks call this, each with its `position`. `own` is what else the stage needs to resume.
+        All ranks call this, each with its `position`. `own` is what else the stage needs to resume; `manifests` knows
+        these fields.
         """
+        self._writer.check_folder()
         interval = self._hparams.run.save_interval
         stop = self._ranks.mean(preemption.requested()) > 0
         if stop or (interval and step % interval == 0):
             self._save(session, step, position, finished=False, **own)
         if stop:
-            say(f'saved after step {step} because of SIGTERM', self._ranks.is_first)
+            say(f'saved after step {step} because of {preemption.reason()}', self._ranks.is_first)
             self._ranks.wait_for_all()  # when the first rank ends, the launcher may kill the others
-            raise preemption.Preempted()
+            raise preemption.ended()
 
     def save(self, session: tf.Session, step: int, position: int = 0, **own: Any) -> None:
         """Save now, with the arguments of `after_step`. The run continues."""

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import weakref
 from typing import Iterator
 
 from lm_human_preferences.remote import mirror
@@ -10,7 +11,7 @@ from lm_human_preferences.remote.storage import is_remote
 from lm_human_preferences.runs.journal import journal_path
 from lm_human_preferences.runs.run_folder import PEOPLES_LABELS, command_of, is_written_by_runs
 from lm_human_preferences.utils.errors import UserError
-from lm_human_preferences.utils.locks import locked
+from lm_human_preferences.utils.locks import holder, locked
 
 
 @contextlib.contextmanager
@@ -19,15 +20,40 @@ def claimed(folder: str) -> Iterator[None]:
 
     UserError if another process has locked it, or if it cannot be written.
     """
+    lock = os.path.join(folder, 'run')
     with contextlib.ExitStack() as stack:
         try:
             os.makedirs(folder, exist_ok=True)
-            stack.enter_context(locked(os.path.join(folder, 'run'), wait=False))
+            stack.enter_context(locked(lock, wait=False))
         except BlockingIOError:
-            raise UserError(f'{folder}: this run is in progress in another process: give another NAME') from None
+            raise UserError(
+                f'{folder}: this run is in progress in another process{holder(lock)}: give another NAME'
+            ) from None
         except OSError as error:
             raise UserError(f'cannot write to {folder}: {error.strerror}; give another --save_dir') from error
         yield
+
+
+class FolderWatch:
+    """Notices when a folder is moved or removed, or one of the folders that it lies in."""
+
+    def __init__(self, path: str):
+        """OSError if there is no folder at `path`."""
+        self._path = path
+        self._descriptor = os.open(path, os.O_RDONLY)  # as long as it is open, no other folder gets its number
+        weakref.finalize(self, os.close, self._descriptor)
+
+    def check(self) -> None:
+        """Raise UserError if `path` is no longer the folder that it was."""
+        try:
+            if os.path.samestat(os.fstat(self._descriptor), os.stat(self._path)):
+                return
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        raise UserError(
+            f'{self._path}: this folder was moved or removed while the run wrote to it; nothing more is saved: '
+            'move it back, and the same command resumes from its last checkpoint'
+        )
 
 
 def check_owner(command: str, folder: str) -> None:

@@ -1,42 +1,90 @@
 """End a run early without losing work.
 
-On SIGTERM (sent to a preempted machine) the run finishes its step, saves, and ends with EXIT_STATUS. This status says:
-run the same command again. A second SIGTERM ends the process at once, as Ctrl-C does.
+On SIGTERM (sent to a preempted machine), SIGHUP (the terminal is closed) or Ctrl-C (SIGINT), the run finishes its step,
+saves, and ends. After SIGTERM and SIGHUP the exit status is EXIT_STATUS. It says: run the same command again. After
+Ctrl-C it is 130, as usual. A second SIGTERM or Ctrl-C ends the process at once. A second SIGHUP does nothing, because
+one closed terminal may send two.
 """
 
 import contextlib
+import os
 import signal
 import threading
-from typing import Iterator
+from typing import Iterator, Optional
 
 EXIT_STATUS = 75  # EX_TEMPFAIL of sysexits.h: try again later
+INTERRUPTED = 128 + signal.SIGINT  # what a shell makes of Ctrl-C
+SIGNALS = (signal.SIGTERM, signal.SIGHUP)  # and SIGINT, where the terminal sends it
+NOTICE = 'Ctrl-C: the run finishes its step and saves; a second Ctrl-C ends it at once\n'
 
 _asked = threading.Event()
+_reason: Optional[int] = None  # the first signal
 
 
 class Preempted(SystemExit):
-    """Ends a process that has saved its run after a SIGTERM."""
+    """Ends a process that has saved its run because a signal asked for it."""
 
-    def __init__(self):
-        super().__init__(EXIT_STATUS)
+    def __init__(self, number: int = signal.SIGTERM):
+        super().__init__(INTERRUPTED if number == signal.SIGINT else EXIT_STATUS)
 
 
 @contextlib.contextmanager
-def heeded() -> Iterator[None]:
-    """Handle SIGTERM inside this block as described above. Only the main thread of a process can enter it."""
+def heeded(ctrl_c: bool = False) -> Iterator[None]:
+    """Handle SIGTERM, SIGHUP and, with `ctrl_c`, SIGINT inside this block as described above.
+
+    A signal that is ignored, as by `nohup`, stays ignored. Only the main thread of a process can enter the block.
+    """
+    global _reason
     _asked.clear()
-    before = signal.signal(signal.SIGTERM, _ask)
+    _reason = None
+    numbers = [*SIGNALS, *[signal.SIGINT] * ctrl_c]
+    before = {number: signal.getsignal(number) for number in numbers}
+    heeds = [number for number in numbers if before[number] != signal.SIG_IGN]
+    for number in heeds:
+        signal.signal(number, _handle)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number in heeds:
+            signal.signal(number, before[number])
 
 
 def requested() -> bool:
-    """Return whether this process received a SIGTERM."""
+    """Return whether this process was asked to end."""
     return _asked.is_set()
 
 
-def _ask(*_):
+def reason() -> str:
+    """Return what asked this process to end; SIGTERM if another rank was asked."""
+    return 'Ctrl-C' if _reason == signal.SIGINT else signal.Signals(_reason or signal.SIGTERM).name
+
+
+def ended() -> Preempted:
+    """Return the exception that ends this process with the status for the signal it received."""
+    return Preempted(_reason or signal.SIGTERM)
+
+
+def ask(number: int) -> None:
+    """Ask this process to end, as signal `number` does."""
+    global _reason
+    _reason = _reason or number
     _asked.set()
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def end_at_the_next() -> None:
+    """Have SIGTERM and SIGINT end this process at once from now on, and ignore SIGHUP."""
+    for number, action in (
+        (signal.SIGTERM, signal.SIG_DFL),
+        (signal.SIGINT, signal.SIG_DFL),
+        (signal.SIGHUP, signal.SIG_IGN),
+    ):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, action)
+
+
+def _handle(number, frame):
+    if number == signal.SIGINT:
+        with contextlib.suppress(OSError):
+            os.write(2, NOTICE.encode())  # print could be interrupted in the middle of another print
+    ask(number)
+    end_at_the_next()

@@ -11,10 +11,12 @@ from lm_human_preferences.utils.errors import UserError
 from lm_human_preferences.utils.hyperparams import HParams
 
 RESUME = ('on', 'off', 'overwrite')
-# A resumed run may change these hyperparameters: its length, and how often it reports and saves.
+# A resumed run may change these hyperparameters: its length, how often it reports and saves, and how many episodes go
+# through the models at a time. (That is memory against time; the outcome is the same but for the rounding of sums.)
 _LENGTH = re.compile(r'(ppo\.total_episodes|epochs)\Z')
 _MAY_CHANGE = re.compile(
     _LENGTH.pattern
+    + r'|ppo\.(rollout_batch_size|microbatch_size)'
     + r'|(.*\.)?(run\.(log_interval|save_interval|save_dir)|labels\.schedule\.(num_ahead|instructions|port))\Z'
 )
 
@@ -59,7 +61,8 @@ def check_same_run(saved: Dict[str, Any], now: HParams) -> HParams:
     begun = type(now)()
     try:
         begun.override_from_nested_dict(_with_older_values(saved))
-    except (AttributeError, ValueError) as error:
+        begun.check_types()
+    except (AttributeError, TypeError, ValueError) as error:
         raise UserError(f'{now.run.save_dir} holds a run of another kind ({error}): give another NAME') from error
     _refuse_other_values(begun, now)
     return begun

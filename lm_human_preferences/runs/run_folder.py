@@ -69,10 +69,16 @@ def hparams_file(folder: str, command: str) -> str:
 def command_of(folder: str) -> Optional[str]:
     """Return the command whose run is in a local folder, or None.
 
-    A run of train_policy may hold the hyperparameters of train_reward, too: those of its new reward model.
+    A run of train_policy may hold the hyperparameters of train_reward, too: those of its new reward model. A model that
+    only one command trains tells this command, even if its hyperparameters were removed.
     """
-    commands = ('train_policy', 'train_reward', 'train_lm')
-    return next((command for command in commands if os.path.exists(hparams_file(folder, command))), None)
+    signs = {'train_policy': POLICY, 'train_lm': LM_TRAINING}
+    for command in ('train_policy', 'train_lm', 'train_reward'):
+        if os.path.exists(hparams_file(folder, command)):
+            return command
+        if command in signs and os.path.exists(os.path.join(folder, signs[command], CHECKPOINTS)):
+            return command
+    return None
 
 
 def save_hparams(folder: str, hparams: HParams) -> None:
@@ -144,6 +150,9 @@ def _read_hparams(folder: str) -> Union[TrainPolicyHParams, TrainRewardHParams]:
             file = storage.local_file(hparams_file(folder, command))
         except storage.NOT_THERE as error:
             reason = f' ({error})' if storage.is_remote(folder) else ''
+            if not reason and command_of(folder) == command:
+                lost = hparams_file(folder, command)
+                raise FileNotFoundError(f'{lost} is missing: the command of this run writes it again') from None
         else:
             hparams = TREES[command].from_json_file(
                 file,

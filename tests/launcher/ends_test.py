@@ -8,6 +8,7 @@ import signal
 import pytest
 from running import Running
 
+from lm_human_preferences.runs import preemption
 from lm_human_preferences.runs.checkpoint_files import latest_checkpoint
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec('mpi4py') is None, reason='mpi4py is not installed')
@@ -49,21 +50,32 @@ def test_a_rank_raises(start):
     assert lines[-2:] == ['KeyboardInterrupt', 'error: rank 1 of 2 failed with the error above']
 
 
-def test_sigterm_ends_all_ranks_in_good_order(start, tmp_path):
+@pytest.mark.parametrize('number', [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)])
+def test_a_signal_ends_all_ranks_in_good_order(start, tmp_path, number):
     run = start()
-    run.launcher.send_signal(signal.SIGTERM)
+    run.launcher.send_signal(number)
     status, output, errors = run.end()
     assert (status, errors) == (75, '')
-    step = re.search(r'saved after step (\d+) because of SIGTERM', output).group(1)
+    step = re.search(rf'saved after step (\d+) because of {number.name}', output).group(1)
     assert latest_checkpoint(str(tmp_path / 'run' / 'policy')).endswith(f'-{step}')
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_all_ranks(start):
+@pytest.mark.parametrize('times', [1, 2])
+def test_ctrl_c_saves_and_a_second_one_ends_all_ranks_at_once(start, tmp_path, times):
     run = start()
+    if times == 2:
+        os.kill(run.rank(1), signal.SIGSTOP)  # so that it does not finish its step
     run.launcher.send_signal(signal.SIGINT)
+    if times == 2:
+        assert run.launcher.stderr.readline().decode() == preemption.NOTICE
+        run.launcher.send_signal(signal.SIGINT)
     status, output, errors = run.end()
-    assert (status, errors) == (130, '') and 'saved' not in output
+    assert (status, errors) == (130, preemption.NOTICE if times == 1 else '')
+    step = re.search(r'saved after step (\d+) because of Ctrl-C', output)
+    assert (step is not None) == (times == 1)
+    if step:
+        assert latest_checkpoint(str(tmp_path / 'run' / 'policy')).endswith(f'-{step.group(1)}')
 
 
 @pytest.mark.slow

@@ -7,9 +7,9 @@ import sys
 
 import killed_saves
 import pytest
-from killed_saves import save
+from killed_saves import STATE, save
 
-from lm_human_preferences.runs.checkpoint_files import forget_after, last_state, latest_checkpoint, new_checkpoint
+from lm_human_preferences.runs.checkpoint_files import last_state, latest_checkpoint, new_checkpoint, recover, resume_at
 from lm_human_preferences.utils.errors import UserError
 
 
@@ -47,15 +47,19 @@ def killed_everywhere(tmp_path, action):
 def test_a_save_killed_at_any_system_call_leaves_the_last_or_the_new_checkpoint(tmp_path):
     left = []
     for folder in killed_everywhere(tmp_path, 'save'):
-        step = last_state(folder)['step']
+        assert last_state(folder)['step'] in (3, 4)
+        shown = latest_checkpoint(folder)  # to those who may not change the folder
+        assert shown.endswith(('model.ckpt-3', 'model.ckpt-4'))
+        # The run resumes.
+        step = recover(folder)['step']
+        resume_at(folder, step)
         path = latest_checkpoint(folder)
         assert path.endswith(f'model.ckpt-{step}')
         for suffix in ('.data-00000-of-00001', '.index'):
             with open(path + suffix) as file:
                 assert file.read() == f'{step}' * 10
         left.append(step)
-        # The run resumes. After its next save, the leftovers of the kill are gone, and nothing else.
-        forget_after(folder, step)
+        # After its next save, the leftovers of the kill are gone, and nothing else.
         assert last_state(folder)['step'] == step
         save(folder, 5)
         assert files(folder) == files_of(*((2, 3, 5) if step == 3 else (3, 4, 5)))
@@ -65,7 +69,7 @@ def test_a_save_killed_at_any_system_call_leaves_the_last_or_the_new_checkpoint(
 
 def test_resuming_killed_at_any_system_call_loses_nothing(tmp_path):
     folders = killed_everywhere(tmp_path, 'resume')
-    assert all(last_state(folder)['step'] in (2, 3) for folder in folders)
+    assert all(last_state(folder)['step'] == 3 for folder in folders)
     assert len(folders) > 5
 
 
@@ -86,7 +90,8 @@ def test_an_incomplete_checkpoint_is_passed_over(tmp_path, damage):
     assert latest_checkpoint(folder).endswith('model.ckpt-8')
     assert last_state(folder)['step'] == 8
     # A run that resumes from there replaces it.
-    forget_after(folder, 8)
+    resume_at(folder, 8)
+    assert last_state(folder)['step'] == 8
     save(folder, 9)
     assert latest_checkpoint(folder).endswith('model.ckpt-9')
     assert files(folder) == files_of(7, 8, 9)
@@ -108,16 +113,17 @@ def test_checkpoints_of_no_run_are_not_overwritten(tmp_path, fault):
     name = 'state-3.json' if fault == 'no state' else 'model.ckpt-3.index'
     os.unlink(os.path.join(folder, 'checkpoints', name))
     before = files(folder)
-    for attempt in (lambda: last_state(folder), lambda: forget_after(folder, 0)):
+    for attempt in (last_state, recover):
         with pytest.raises(UserError, match='no run can resume from these checkpoints'):
-            attempt()
+            attempt(folder)
     assert files(folder) == before
 
 
 def test_an_error_while_saving_leaves_everything_as_it_was(tmp_path):
     folder = str(tmp_path)
     save(folder, 1)
-    with pytest.raises(TypeError, match='not JSON'), new_checkpoint(folder, 2, {'seed': object()}, 3) as path:
+    bad = dict(STATE, kl_coef=float('nan'))
+    with pytest.raises(ValueError, match='cannot be saved: kl_coef is nan'), new_checkpoint(folder, 2, bad, 3) as path:
         for suffix in ('.data-00000-of-00001', '.index'):
             with open(path + suffix, 'w') as file:
                 file.write('2')

@@ -7,9 +7,11 @@ import glob
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from launching import Launched, launch
@@ -19,6 +21,7 @@ from resumed_runs import assert_same_run, curve, samples, variables, write_exper
 
 from lm_human_preferences.launcher.command_line import main
 from lm_human_preferences.reporting.event_files import read_curves
+from lm_human_preferences.runs import preemption
 from lm_human_preferences.runs.checkpoints import latest_checkpoint
 
 KILLS = int(os.environ.get('RESUME_KILLS', 5))
@@ -138,7 +141,18 @@ def test_each_folder_belongs_to_one_run(tiny_run, capsys, resume):
         assert sorted(os.listdir(tiny_run.folder)) == files
 
 
-def test_a_damaged_checkpoint_is_named(experiment, tmp_path, capsys):
+def without_checksums(folder, step):
+    """Make a manifest what it was in the version before."""
+    path = os.path.join(folder, 'checkpoints', f'state-{step}.json')
+    with open(path) as file:
+        manifest = json.load(file)
+    del manifest['checksum']
+    manifest['files'] = {name: entry['size'] for name, entry in manifest['files'].items()}
+    with open(path, 'w') as file:
+        json.dump(manifest, file)
+
+
+def test_a_damaged_checkpoint_is_passed_over_or_named(experiment, tmp_path, capsys):
     common = ['train_policy', str(experiment), 'run', f'--save_dir={tmp_path}', '--mpi=1', '--run.save_interval=1']
     common += ['--rewards.train_new_model=off', '--rewards.trained_model=test']
     main([*common, '--ppo.total_episodes=32'])
@@ -149,6 +163,12 @@ def test_a_damaged_checkpoint_is_named(experiment, tmp_path, capsys):
         file.write(b'\xff\x00\xff\x00')
     capsys.readouterr()
     longer = [*common, '--ppo.total_episodes=64']
+    shutil.copytree(str(tmp_path / 'run'), str(tmp_path / 'copy'))
+    main([*longer[:2], 'copy', *longer[3:]])
+    output = capsys.readouterr().out
+    assert f'model.ckpt-1 is used, and newer ones are passed over: model.ckpt-2 ({last.name}.data-00000' in output
+    assert 'resuming after step 1' in output and 'step 2/4' in output
+    without_checksums(str(tmp_path / 'run' / 'policy'), 2)
     line = refusal(capsys, longer)
     assert line.startswith(f'{last}: damaged, or from another model: ') and 'Checksum does not match: ' in line
     assert f'remove its files ({last}.*), and the same command resumes from the previous checkpoint, if any' in line
@@ -180,25 +200,30 @@ def long_run(experiment, tmp_path):
         process.communicate()
 
 
-def test_sigterm_saves_the_step_and_ends_with_its_own_status(long_run, tmp_path):
-    process = long_run('--mpi=1')
-    process.send_signal(signal.SIGTERM)
-    output, errors = process.communicate()
-    assert (process.returncode, errors) == (75, b'')
-    step = int(re.search(rb'saved after step (\d+) because of SIGTERM', output).group(1))
-    assert step >= 1
-    assert latest_checkpoint(str(tmp_path / 'long' / 'policy')).endswith(f'-{step}')
-    again = long_run('--mpi=1')
-    again.send_signal(signal.SIGTERM)
-    again.communicate()
+def test_a_signal_saves_the_step_and_ends_with_its_own_status(long_run, tmp_path):
+    last = 0
+    for number, name, status, said in (
+        (signal.SIGTERM, 'SIGTERM', 75, ''),
+        (signal.SIGHUP, 'SIGHUP', 75, ''),
+        (signal.SIGINT, 'Ctrl-C', 130, preemption.NOTICE),
+    ):
+        process = long_run('--mpi=1')
+        process.send_signal(number)
+        output, errors = process.communicate()
+        assert (process.returncode, errors.decode()) == (status, said)
+        step = int(re.search(rf'saved after step (\d+) because of {name}\n', output.decode()).group(1))
+        assert step > last
+        assert latest_checkpoint(str(tmp_path / 'long' / 'policy')).endswith(f'-{step}')
+        assert not os.path.exists(str(tmp_path / 'long' / '.run.lock'))
+        last = step
     steps = [at for tag, at, _ in curve(str(tmp_path / 'long' / 'tb' / 'ppo')) if tag == 'objective/kl']
-    assert steps == list(range(len(steps))) and len(steps) > step
+    assert steps == list(range(last))
 
 
 HEEDING = """
 import time
 from lm_human_preferences.runs import preemption
-with preemption.heeded():
+with preemption.heeded(ctrl_c=True):
     print('working', flush=True)
     while not preemption.requested():
         time.sleep(0.01)
@@ -207,13 +232,45 @@ with preemption.heeded():
 """
 
 
-def test_a_second_sigterm_ends_the_process_at_once():
-    process = subprocess.Popen([sys.executable, '-c', HEEDING], stdout=subprocess.PIPE, cwd=os.path.dirname(TESTS))
-    for doing in (b'working\n', b'saving\n'):
-        assert process.stdout.readline() == doing
-        process.send_signal(signal.SIGTERM)
-    assert process.wait() == -signal.SIGTERM
-    process.stdout.close()
+@pytest.fixture
+def heeding():
+    """A function that starts a process that heeds signals, after a `prefix` of its command line."""
+    processes = []
+
+    def start(*prefix):
+        command = [*prefix, sys.executable, '-c', HEEDING]
+        streams = dict.fromkeys(('stdout', 'stderr', 'stdin'), subprocess.PIPE)
+        processes.append(subprocess.Popen(command, **streams, cwd=os.path.dirname(TESTS)))
+        assert processes[-1].stdout.readline() == b'working\n'
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize('first', [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize('second', [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_the_process_at_once(heeding, first, second):
+    process = heeding()
+    process.send_signal(first)
+    assert process.stdout.readline() == b'saving\n'
+    process.send_signal(signal.SIGHUP)  # one closed terminal may send several
+    time.sleep(0.1)
+    assert process.poll() is None
+    process.send_signal(second)
+    assert process.wait() == -second
+    assert process.stderr.read().decode() == (preemption.NOTICE if first == signal.SIGINT else '')
+
+
+def test_under_nohup_a_closed_terminal_is_ignored(heeding):
+    process = heeding('nohup')
+    process.send_signal(signal.SIGHUP)
+    time.sleep(0.2)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    assert process.stdout.readline() == b'saving\n'
 
 
 def test_a_run_has_one_owner_whose_lock_ends_with_it(long_run, experiment, tmp_path):
@@ -223,15 +280,11 @@ def test_a_run_has_one_owner_whose_lock_ends_with_it(long_run, experiment, tmp_p
     for resume in ('on', 'overwrite'):
         status, output, errors = launch(*flags, f'--resume={resume}')
         assert (status, output) == (2, '')
-        assert 'in progress in another process' in errors and len(errors.splitlines()) == 1
+        assert f'in progress in another process (process {process.pid}): ' in errors and len(errors.splitlines()) == 1
     assert process.poll() is None
     process.kill()
     process.wait()
-    process = long_run('--mpi=1')
-    process.send_signal(signal.SIGINT)
-    process.communicate()
-    assert process.returncode == 130
-    assert not os.path.exists(str(tmp_path / 'long' / '.run.lock'))
+    long_run('--mpi=1')
 
 
 def test_a_full_disk_loses_neither_the_last_checkpoint_nor_the_run(experiment, small_disk, tmp_path):

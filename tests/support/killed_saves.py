@@ -16,12 +16,15 @@ from repository import ROOT
 
 sys.path.insert(0, ROOT)
 
-from lm_human_preferences.runs.checkpoint_files import forget_after, new_checkpoint  # noqa: E402
+from lm_human_preferences.runs.checkpoint_files import create, new_checkpoint, resume_at  # noqa: E402
+
+STATE = {'seed': 7, 'positions': [3], 'ranks': 1, 'hparams': {'run': {'seed': 7}}}
 
 
 def save(folder, step, keep=3):
     """Save a checkpoint whose files hold the number of the step."""
-    with new_checkpoint(folder, step, {'seed': 7}, keep) as path:
+    create(folder)
+    with new_checkpoint(folder, step, STATE, keep) as path:
         for suffix in ('.data-00000-of-00001', '.index'):
             with open(path + suffix, 'w') as file:
                 file.write(f'{step}' * 10)
@@ -56,7 +59,7 @@ def main():
     while killed:
         number += 1
         copy = shutil.copytree(os.path.join(folder, '0'), os.path.join(folder, str(number)))
-        act = {'save': lambda copy=copy: save(copy, 4), 'resume': lambda copy=copy: forget_after(copy, 2)}[action]
+        act = {'save': lambda copy=copy: save(copy, 4), 'resume': lambda copy=copy: resume_at(copy, 2)}[action]
         killed = kill_at_system_call(number, act)
 
 
