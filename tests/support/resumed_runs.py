@@ -60,6 +60,7 @@ def state(folder):
     with open(os.path.join(folder, 'checkpoints', f'state-{latest_checkpoint(folder).split("-")[-1]}.json')) as file:
         content = json.load(file)
     assert content.pop('seconds', 1) > 0
+    content.pop('checksum')
     hparams = content.get('hparams', {})
     for group in (hparams, (hparams.get('rewards') or {}).get('train_new_model')):
         if group:
