@@ -4,7 +4,7 @@ import json
 import os
 
 import pytest
-from runs_test import launch
+from launching import launch
 
 from lm_human_preferences.launcher.command_line import main
 
