@@ -68,7 +68,7 @@ def train(hparams: HParams) -> None:
     stage.count_texts(hparams.dataset, len(texts))
     train_tokens = TokenStream(readable_texts(texts, hparams.dataset), encoding, hparams)
     held_out = readable_texts(get_lm_texts(hparams.dataset, 'valid'), hparams.dataset)
-    held_out_tokens = TokenStream(held_out, encoding, hparams)
+    held_out_tokens = TokenStream(held_out, encoding, hparams, 'valid')
     stage.say(
         f'{train_tokens.num_tokens} tokens to train on, {held_out_tokens.num_tokens} held out, '
         f'vocabulary of {encoding.n_vocab}'
@@ -121,9 +121,13 @@ def train(hparams: HParams) -> None:
 def vocabulary_and_size(
     hparams: HParams, initial_model: Optional[TrainedModel], texts: Sequence[str]
 ) -> Tuple[Encoding, ModelHParams]:
-    """The vocabulary and the size of the model: the initial model's, or those of a new one. ValueError if too small."""
+    """Return the vocabulary and the size of the model: the initial model's, or those of a new one.
+
+    ValueError if the model is too small, or if `model` asks for another size than the initial model has.
+    """
     if initial_model:
         encoding, model_hparams = initial_model.encoding(), initial_model.hparams
+        check_size(hparams, model_hparams)
     else:
         encoding = Encoding('own', *train_bpe(readable_texts(texts, hparams.dataset), hparams.model.n_vocab))
         model_hparams = dataclasses.replace(hparams.model, n_vocab=encoding.n_vocab)
@@ -132,6 +136,17 @@ def vocabulary_and_size(
             f'sequence_length {hparams.sequence_length} exceeds what the model reads: {model_hparams.n_ctx}'
         )
     return encoding, model_hparams
+
+
+def check_size(hparams: HParams, initial: ModelHParams) -> None:
+    """Raise ValueError if a field under `model` is set, and not to the value of the initial model."""
+    for name, field in ModelHParams.tree().items():
+        wanted, is_there = getattr(hparams.model, name), getattr(initial, name)
+        if wanted not in (field.default, is_there) and not name.endswith('_pdrop'):
+            raise ValueError(
+                f'model.{name} is {wanted}, but initial_model {hparams.initial_model} has {name} {is_there}: '
+                'leave out model, which is the size of a new model, or leave out initial_model'
+            )
 
 
 def learning_rate(hparams: HParams, step: int, num_steps: int) -> float:

@@ -25,6 +25,7 @@ from lm_human_preferences.language.encodings import Encoding
 from lm_human_preferences.language.model import variable_shapes
 from lm_human_preferences.utils.errors import short
 from lm_human_preferences.utils.files import write_json, written_whole
+from lm_human_preferences.utils.hyperparams import UnsetError
 from lm_human_preferences.utils.json_files import read_json
 
 CONFIG_FILE = 'config.json'
@@ -151,7 +152,8 @@ def _hparams(config: Dict[str, Any], path: str) -> ModelHParams:
         hparams.override_from_dict(values)
         hparams.validate()
     except (TypeError, ValueError) as error:
-        raise ValueError(f'{path}: {_THEIR_SIZES.sub(lambda match: _THEIR_NAMES[match.group()], str(error))}') from None
+        message = error.in_file() if isinstance(error, UnsetError) else str(error)
+        raise ValueError(f'{path}: {_THEIR_SIZES.sub(lambda name: _THEIR_NAMES[name.group()], message)}') from None
     if config.get('n_inner') not in (None, 4 * hparams.n_embd):
         raise ValueError(f'{path}: n_inner is {short(config["n_inner"])}, and only 4 * n_embd is read')
     return hparams

@@ -60,10 +60,18 @@ def check_reward_training(hparams: HParams, num_ranks: int, prefix: str) -> None
 
 
 def check_lm(hparams: HParams, prefix: str) -> None:
-    """Check the training of a language model; ValueError for a weight decay that changes the sign of weights."""
+    """Check the training of a language model; ValueError for settings that cannot work or would have no effect."""
     decay = hparams.lr * hparams.weight_decay
     if decay >= 1:
         raise ValueError(
             f'{prefix}lr × {prefix}weight_decay must be below 1, not {decay:g}: '
             'otherwise a step removes all of a weight, or changes its sign'
         )
+    rates = {name: field.default for name, field in type(hparams.model).tree().items() if name.endswith('_pdrop')}
+    for name, default in rates.items():
+        rate = getattr(hparams.model, name)
+        if rate not in (default, hparams.dropout):
+            raise ValueError(
+                f'{prefix}model.{name} ({rate:g}) has no effect: {prefix}dropout is the rate of all dropouts in '
+                f'training: give --{prefix}dropout={rate:g} and leave out {prefix}model.{name}'
+            )

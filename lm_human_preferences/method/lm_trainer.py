@@ -39,7 +39,7 @@ class LmTrainer:
     @gc_paused()
     def __init__(self, hparams: TrainLmHParams, model_hparams: ModelHParams, ranks: Ranks):
         self.batch = ranks.share(hparams.batch_size)
-        self.model = Model(model_hparams, scope='model')
+        self.model = Model(model_hparams, scope='model', dtype=hparams.run.dtype)
         self._tokens = tf.placeholder(tf.int32, [self.batch, hparams.sequence_length + 1], name='tokens')
         self._lr = tf.placeholder(tf.float32, [], name='lr')
         self._dropout_seed = tf.placeholder(tf.int64, [2], name='dropout_seed')
@@ -73,7 +73,8 @@ class LmTrainer:
 class TokenStream:
     """Tokenized texts, cut anew for each epoch into batches of sequences that overlap by one token."""
 
-    def __init__(self, texts: Iterable[str], encoding: Encoding, hparams: TrainLmHParams):
+    def __init__(self, texts: Iterable[str], encoding: Encoding, hparams: TrainLmHParams, split: str = 'train'):
+        """Tokenize the `texts` of a split. ValueError if they are too few for one batch."""
         separator = [] if encoding.eot_token is None else [encoding.eot_token]
         # A text that ends with a newline continues in the next text; other texts end with the end-of-text token.
         self._texts = [
@@ -85,8 +86,8 @@ class TokenStream:
         self.num_batches = (self.num_tokens - 1) // self._length // self._batch
         if self.num_batches < 1:
             raise ValueError(
-                f'the text of {hparams.dataset} has {self.num_tokens} tokens: too few for one batch of '
-                f'{self._batch} sequences of {self._length}; lower batch_size or sequence_length'
+                f'{hparams.dataset}: its split {split} has {self.num_tokens} tokens: too few for one batch of '
+                f'{self._batch} sequences of {self._length}; give more text, or lower batch_size or sequence_length'
             )
 
     def epoch(self, random: np.random.RandomState) -> np.ndarray:

@@ -119,10 +119,19 @@ def test_texts(case, tmp_path, capsys):
 @table(
     lm(
         'only_too_short',
-        'the text of text:DIR/texts.txt has 1 tokens: too few for one batch of 2 sequences of 4; '
-        'lower batch_size or sequence_length',
+        'text:DIR/texts.txt: its split valid has 1 tokens: too few for one batch of 2 sequences of 4; '
+        'give more text, or lower batch_size or sequence_length',
         'a\n' * 20,
         '--initial_model=test',
+        *(f'--model.{name}={size}' for name, size in dict(n_vocab=27, n_ctx=8, n_embd=7, n_head=1, n_layer=2).items()),
+    ),
+    Case(
+        'held_out_too_short',
+        'text:DIR/texts: its split valid has 4 tokens: too few for one batch of 2 sequences of 4; '
+        'give more text, or lower batch_size or sequence_length',
+        {'texts/train.txt': LINES, 'texts/valid.txt': 'abcdef\n', 'texts/test.txt': LINES},
+        ['--dataset=text:DIR/texts'],
+        'train_lm',
     ),
     lm(
         'too_little_for_a_vocabulary',

@@ -325,3 +325,13 @@ def test_best_of():
             if not name.startswith('scalar'):
                 with pytest.raises(ValueError, match='best_of_N'):
                     ask(name)
+
+
+@pytest.mark.parametrize('name', ['embd_pdrop', 'attn_pdrop', 'resid_pdrop'])
+def test_dropout_rates_of_a_language_model_in_training(name):
+    lm = TrainLmHParams(dataset='books', model=ModelHParams(**{name: 0.2}))
+    with pytest.raises(ValueError, match=rf'^model.{name} \(0.2\) has no effect: dropout is the rate of all .*=0.2'):
+        lm.validate(num_ranks=1)
+    lm.validate()  # a saved run can be read
+    for dropout, rate in ((0.2, 0.2), (0.3, 0.1)):  # the same rate, and the default of ModelHParams
+        TrainLmHParams(dataset='books', model=ModelHParams(**{name: rate}), dropout=dropout).validate(num_ranks=1)

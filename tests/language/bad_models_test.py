@@ -46,6 +46,7 @@ def vocabulary_case(name, expected, **files):
     hparams_case('unknown_field', ': no hyperparameter n_heads: did you mean n_head?', dict(SIZES, n_heads=2)),
     hparams_case('a_field_twice', ": field 'n_head' is given twice", json.dumps(SIZES)[:-1] + ', "n_head": 3}'),
     hparams_case('nested', ': no hyperparameter model: did you mean …?', {'model': SIZES}),
+    hparams_case('no_n_embd', ': n_embd is not set: the file must give it (int)', dict(n_vocab=28, n_ctx=8)),
     hparams_case('no_n_layer', ': n_layer is not set…', {name: SIZES[name] for name in SIZES if name != 'n_layer'}),
     hparams_case('no_n_head', ': n_head is not set…', {name: SIZES[name] for name in SIZES if name != 'n_head'}),
     hparams_case('text_for_int', ": n_embd should be int, not str ('6')", dict(SIZES, n_embd='6')),
@@ -195,6 +196,14 @@ def test_a_checkpoint_with_more_layers(tmp_path, capsys):
     check(Case('', expected, with_sizes(), MODEL), tmp_path, capsys)
 
 
+def test_a_model_that_is_not_finite(tmp_path, capsys):
+    """The model is named, not the learning rate."""
+    save_model(str(tmp_path / 'model'), finite=False)
+    expected = f'{CHECKPOINT}: model/ln_f/g has a value that is not finite: the model in this checkpoint is broken'
+    check(Case('', expected, {}, MODEL), tmp_path, capsys)
+    assert_line(refusal(capsys, ['convert', f'{tmp_path}/model', f'{tmp_path}/out']), expected, str(tmp_path))
+
+
 def cut(path, size):
     with open(path, 'r+b') as file:
         file.truncate(size)
@@ -244,6 +253,8 @@ def test_a_damaged_checkpoint_is_not_trained_on(good_models, tmp_path, capsys):
     check(Case('', DAMAGED, {}, MODEL), tmp_path, capsys)
 
 
+# The experiment has the size of a new model.
+START_FROM_MODEL = ['--initial_model=DIR/model', *(f'--model.{name}={size}' for name, size in SIZES.items())]
 LM = '--task.policy.initial_model=DIR/model'
 POLICY = [LM, '--rewards.train_new_model=off', '--rewards.trained_model=DIR/reward']
 
@@ -297,7 +308,14 @@ POLICY = [LM, '--rewards.train_new_model=off', '--rewards.trained_model=DIR/rewa
         'sequence_beyond_n_ctx',
         'sequence_length 9 exceeds what the model reads: 8',
         {'texts.txt': 'a.\n' * 200},
-        ['--initial_model=DIR/model', '--sequence_length=9'],
+        [*START_FROM_MODEL, '--sequence_length=9'],
+        'train_lm',
+    ),
+    Case(
+        'another_size_than_the_initial_model',
+        'model.n_embd is 8, but initial_model DIR/model has n_embd 6: leave out model, which is the size of a new …',
+        {'texts.txt': 'a.\n' * 200},
+        [*START_FROM_MODEL, '--model.n_embd=8'],
         'train_lm',
     ),
 )
@@ -312,7 +330,7 @@ def test_models_and_tasks_that_do_not_fit(case, good_models, tmp_path, capsys):
     [
         ('{"task": ', ': not JSON: …'),
         ('[]', ' should hold a JSON object, not list'),
-        ({'task': {'query_lenght': 2}}, ': no hyperparameter task.query_lenght: did you mean task.query_length?'),
+        ({'task': {'polcy': {}}}, ': no hyperparameter task.polcy: did you mean task.policy?'),
         ({'task': {'query_length': '2'}}, ": task.query_length should be int, not str ('2')"),
         ({'task': 3}, ': task is a group of hyperparameters: it takes on or off, not 3'),
         ({'task': {}}, ': … is not set…'),

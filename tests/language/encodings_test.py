@@ -16,6 +16,7 @@ from lm_human_preferences.language.encodings import (
     merge_learned,
     write_vocabulary,
 )
+from lm_human_preferences.language.trained_models import find_model
 
 
 @pytest.fixture(scope='module')
@@ -173,3 +174,23 @@ def test_bad_folders_give_one_line(tmp_path, files, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
         load_encoding(str(tmp_path))
     assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('n_vocab', [50257, 50256, 28])
+def test_a_model_folder_without_a_vocabulary(n_vocab, cache, tmp_path):
+    """It has GPT-2's if it is of that size, as a folder that OpenAI published."""
+    symbols = [chr(0x4E00 + i) for i in range(50256)] + [encodings.END_OF_TEXT]
+    main = cache / 'encodings' / 'main'
+    main.mkdir(parents=True)
+    (main / 'encoder.json').write_text(json.dumps({symbol: i for i, symbol in enumerate(symbols)}))
+    (main / 'vocab.bpe').write_text('#version: 0.2\n')
+    sizes = dict(n_vocab=n_vocab, n_ctx=8, n_embd=6, n_head=2, n_layer=1)
+    (tmp_path / 'model').mkdir()
+    (tmp_path / 'model' / 'hparams.json').write_text(json.dumps(sizes))
+    trained = find_model(str(tmp_path / 'model'))
+    if n_vocab == 50257:
+        assert (trained.encoding().name, trained.encoding().padding_token) == ('main', 50259)
+        assert trained.encoding() is trained.encoding()  # read once
+    else:
+        with pytest.raises(FileNotFoundError, match='model: no encoding: neither'):
+            trained.encoding()

@@ -68,8 +68,11 @@ SIZES = dict(n_vocab=28, n_ctx=8, n_embd=6, n_head=2, n_layer=1)
 ENCODER = dict({chr(ord('a') + i): i for i in range(26)}, **{'.': 26, 'ab': 27})
 
 
-def save_model(folder, scopes=('',), heads=(), sizes=SIZES):
-    """Save a small random model under each of the scopes. With heads, also save a reward model's gain and bias."""
+def save_model(folder, scopes=('',), heads=(), sizes=SIZES, finite=True):
+    """Save a small random model under each of the scopes. With heads, also save a reward model's gain and bias.
+
+    If not `finite`, some parameters are NaN, as other programs may save them.
+    """
     with tf.Graph().as_default() as graph, new_session(graph) as session:
         tf.set_random_seed(1)
         for scope in scopes:
@@ -79,4 +82,10 @@ def save_model(folder, scopes=('',), heads=(), sizes=SIZES):
                 tf.get_variable(scope + 'reward_norm/bias', [], initializer=tf.zeros_initializer(), use_resource=True)
         session.run(tf.global_variables_initializer())
         save_model_folder(folder, ModelHParams(**sizes), Encoding('own', ENCODER, [('a', 'b')]))
-        CheckpointWriter(folder, tf.global_variables()).save(session, 1)
+        writer = CheckpointWriter(folder, tf.global_variables())
+        if not finite:
+            next(v for v in tf.global_variables() if v.name.endswith('ln_f/g:0')).load(
+                [np.nan] * sizes['n_embd'], session
+            )
+            writer._checks = []
+        writer.save(session, 1)

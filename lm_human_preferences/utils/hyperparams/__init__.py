@@ -59,6 +59,19 @@ def hparam(default: Any, description: str, aliases: Sequence[str] = ()) -> Any:
     return dataclasses.field(default=default, metadata=metadata)
 
 
+class UnsetError(TypeError):
+    """A hyperparameter has no value, and needs one. The message asks for its flag."""
+
+    def __init__(self, name: str, kind: str):
+        super().__init__(f'{name} is not set: give --{name}=VALUE ({kind})')
+        self.name = name
+        self.kind = kind
+
+    def in_file(self) -> str:
+        """Return the message for a file of hyperparameters, which takes no flags."""
+        return f'{self.name} is not set: the file must give it ({self.kind})'
+
+
 @dataclass
 class HParams:
     """Base class of groups. Fields are bool, int, float, str, another group, Optional of these, or a List of str."""
@@ -191,6 +204,8 @@ class HParams:
         amend(hparams)
         try:
             hparams.validate()
+        except UnsetError as error:
+            raise ValueError(f'{path}: {error.in_file()}') from None
         except (TypeError, ValueError) as error:
             raise ValueError(f'{path}: {error}') from None
         return hparams
@@ -243,7 +258,7 @@ class HParams:
             if '.' in name or field.optional and value is None:
                 continue
             if value is None:
-                raise TypeError(f'{full_name} is not set: give --{full_name}=VALUE ({field})')
+                raise UnsetError(full_name, str(field))
             if field.is_group:
                 value.validate(prefix=full_name + '.')
             elif field.kind is float and not field.many:
