@@ -62,12 +62,6 @@ def lm(name, expected, content, *flags):
         '--task.start_text=ab',
     ),
     text(
-        'start_of_no_token',
-        "task.start_text '' is 0 tokens of the vocabulary: it must be one",
-        LINES,
-        '--task.start_text=',
-    ),
-    text(
         'end_of_two_tokens',
         "task.end_text 'a.' is 2 tokens of the vocabulary: it must be one",
         LINES,

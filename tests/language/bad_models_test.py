@@ -8,6 +8,8 @@ import pytest
 from refusals import EXPERIMENT, FOLDER, Case, arguments, assert_line, check, refusal, table, write_files
 from small_models import ENCODER, SIZES, save_model
 
+from lm_human_preferences.language.trained_models import find_model
+
 MODEL = ['--task.policy.initial_model=DIR/model', '--labels.source=test']
 HPARAMS = 'DIR/model/hparams.json'
 CHECKPOINT = 'DIR/model/checkpoints/model.ckpt-1'
@@ -224,8 +226,6 @@ INCOMPLETE = f'{NONE}: a file of model.ckpt-1 is missing or cut off'
 @pytest.mark.parametrize(
     'name, change, expected, without_sizes',
     [
-        ('checkpoint', os.unlink, NONE, NONE),
-        ('checkpoint', lambda path: overwrite(path, b'\xff' * 4), NONE, NONE),
         (DATA, os.unlink, INCOMPLETE, INCOMPLETE),
         (INDEX, os.unlink, INCOMPLETE, INCOMPLETE),
         (DATA, lambda path: cut(path, 100), INCOMPLETE, DAMAGED),
@@ -244,6 +244,17 @@ def test_damaged_checkpoints(name, change, expected, without_sizes, good_models,
     assert_line(refusal(capsys, convert), expected, str(tmp_path))
     os.unlink(str(folder / 'state-1.json'))
     assert_line(refusal(capsys, convert), without_sizes, str(tmp_path))
+
+
+@pytest.mark.parametrize('change', [os.unlink, lambda path: overwrite(path, b'\xff' * 4), lambda path: cut(path, 0)])
+@pytest.mark.parametrize('has_state', [True, False])
+def test_a_model_whose_last_checkpoint_is_not_named(change, has_state, good_models, tmp_path):
+    shutil.copytree(f'{good_models}/model', str(tmp_path / 'model'))
+    change(str(tmp_path / 'model' / 'checkpoints' / 'checkpoint'))
+    if not has_state:
+        os.unlink(str(tmp_path / 'model' / 'checkpoints' / 'state-1.json'))
+    found, good = find_model(str(tmp_path / 'model')).arrays(), find_model(f'{good_models}/model').arrays()
+    assert list(found) == list(good) and all((found[name] == good[name]).all() for name in good)
 
 
 def test_a_damaged_checkpoint_is_not_trained_on(good_models, tmp_path, capsys):
