@@ -222,10 +222,10 @@ def _read_yaml(path: str) -> Dict[Any, Any]:
         text = files.read_text(path, LARGEST_FILE)
     except ValueError as error:
         raise UserError(str(error)) from error
-    yaml = YAML(typ='safe', pure=True)
-    yaml.Constructor = _Constructor
+    parser = YAML(typ='safe', pure=True)
+    parser.Constructor = _Constructor
     try:
-        sections = yaml.load(text)
+        sections = parser.load(text)
     except _TooManyValues:
         raise UserError(f'{path}: more than {MOST_VALUES} values, with its aliases (*name) written out') from None
     except YAMLError as error:

@@ -44,6 +44,7 @@ def ratings(extreme, seed=1):
     return {'labels.json': labels}
 
 
+HEAD = 'reward_model/model/heads/reward/w'
 RATING = ['--labels.type=scalar_rating', '--labels.num_train=16', '--run.save_interval=1']
 
 
@@ -85,12 +86,19 @@ def test_a_run_that_diverged_resumes_from_its_last_good_checkpoint(tmp_path, cap
     assert_last_is_good(str(tmp_path / 'save' / 'run' / 'reward_model'), step=2)
 
 
-@pytest.mark.parametrize('value, shown', [(np.nan, 'nan'), (np.inf, 'inf'), (-np.inf, '-inf')])
-def test_a_reward_that_is_not_finite(value, shown, tmp_path, capsys):
-    """PPO with a broken reward model: its bias is NaN or infinite."""
+HUGE = 3.3e38  # a float32 can hold it, but not its tenfold
+
+
+@pytest.mark.parametrize('gain, head_bias, shown', [(HUGE, 10.0, 'inf'), (HUGE, -10.0, '-inf'), (0.0, HUGE, 'nan')])
+def test_a_reward_that_is_not_finite(gain, head_bias, shown, tmp_path, capsys):
+    """PPO with a reward model of finite values whose rewards are not: the sum over the head or the gain overflows."""
     folder = str(tmp_path / 'reward' / 'reward_model')
     save_model(folder, ['reward_model/'], ['reward'])
-    spoil(folder, 'reward_model/reward_norm/bias', value)
+    spoil(folder, 'reward_model/reward_norm/gain', gain)
+    spoil(folder, 'reward_model/model/heads/reward/b', head_bias)
+    if shown == 'nan':  # 0 · ∞
+        spoil(folder, 'reward_model/model/heads/reward/w', np.full(values(folder)[HEAD].shape, HUGE))
+        spoil(folder, 'reward_model/model/ln_f/b', np.full(values(folder)['reward_model/model/ln_f/b'].shape, 10.0))
     flags = [f'--task.policy.initial_model={tmp_path}/language', f'--rewards.trained_model={tmp_path}/reward']
     save_model(str(tmp_path / 'language'))
     line = run(capsys, str(tmp_path), POLICY[0], *flags, '--run.save_interval=1', command='train_policy')
@@ -98,9 +106,21 @@ def test_a_reward_that_is_not_finite(value, shown, tmp_path, capsys):
     assert not os.path.exists(str(tmp_path / 'save' / 'run' / 'policy' / 'checkpoints' / 'checkpoint'))
 
 
+@pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf])
+def test_a_reward_model_with_a_value_that_is_not_finite(value, tmp_path, capsys):
+    """It is refused when it is loaded: the learning rate is not to blame."""
+    folder = str(tmp_path / 'reward' / 'reward_model')
+    save_model(folder, ['reward_model/'], ['reward'])
+    spoil(folder, 'reward_model/reward_norm/bias', value)
+    flags = [f'--task.policy.initial_model={tmp_path}/language', f'--rewards.trained_model={tmp_path}/reward']
+    save_model(str(tmp_path / 'language'))
+    line = run(capsys, str(tmp_path), POLICY[0], *flags, command='train_policy')
+    assert_line(line, '…reward_norm/bias has a value that is not finite: the model in this checkpoint is broken')
+
+
 def spoil(folder, name, value):
     """Set a variable of a checkpoint."""
-    variables = dict(values(folder), **{name: np.float32(value)})
+    variables = dict(values(folder), **{name: np.asarray(value, np.float32)})
     path = latest_checkpoint(folder)
     with tf.Graph().as_default() as graph, new_session(graph) as session:
         for variable, content in variables.items():
