@@ -17,6 +17,7 @@ from lm_human_preferences.evaluation import reward_models, tables
 from lm_human_preferences.hyperparameters import EvaluateHParams, TaskHParams
 from lm_human_preferences.language.run_models import (
     INITIAL,
+    check_labels_vocabulary,
     check_run_vocabulary,
     find_policies,
     run_policy,
@@ -64,6 +65,8 @@ def measure_reward_model(run: RunFolder, reward_model: TrainedModel, hparams: Ev
     For the run's own reward model they include the metrics of its kept checkpoints (`by_labels`).
     """
     label_type = get_label_type(_label_type_name(run, hparams))
+    if hparams.reward_model is not None and find_label_function(hparams.labels) is None:
+        check_labels_vocabulary(run, reward_model)  # a label file holds tokens
     task = Task(run.task, reward_model.encoding())
     labels = _load_labels(label_type, task, hparams)
 

@@ -81,11 +81,22 @@ def check_run_vocabulary(run: RunFolder, policies: Sequence[NamedPolicy]) -> Non
 
     All else in a task is text, which each vocabulary encodes in its own tokens.
     """
-    if run.task.truncate_token is None:
-        return
-    own = run_policy(run) if run.has_policy else run_reward_model(run)
-    owner = f'{run.path}, whose task.truncate_token is {run.task.truncate_token}'
-    check_vocabulary(own.encoding(), owner, {f'the policy {p.name}': p.trained for p in policies})
+    if run.task.truncate_token is not None:
+        owner = f'{run.path}, whose task.truncate_token is {run.task.truncate_token}'
+        check_vocabulary(_own_encoding(run), owner, {f'the policy {p.name}': p.trained for p in policies})
+
+
+def check_labels_vocabulary(run: RunFolder, reward_model: TrainedModel) -> None:
+    """Check that a reward model reads the tokens of a run's labels. UserError if it has another vocabulary."""
+    check_vocabulary(
+        _own_encoding(run),
+        f'{run.path}, the run of the labels',
+        {f'the reward model {reward_model.title}': reward_model},
+    )
+
+
+def _own_encoding(run):
+    return (run_policy(run) if run.has_policy else run_reward_model(run)).encoding()
 
 
 def find_policy(name: str, savescope: str = 'policy') -> TrainedModel:

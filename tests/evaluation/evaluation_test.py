@@ -7,6 +7,8 @@ import os
 
 import numpy as np
 import pytest
+from refusals import refusal
+from small_models import save_model
 
 from lm_human_preferences.datasets import random_letters
 from lm_human_preferences.datasets.query_stream import QueryStream
@@ -260,7 +262,7 @@ def test_rouge_where_references_exist(tiny_run, capsys, tmp_path):
         ),
         (['--policies', 'initial', '--reward_model=demo'], 'demo is a language model without a task: give RUN, a run'),
         (['demo'], 'demo is a language model without a task: give RUN, a run whose task is used'),
-        (['RUN', '--temperature=0'], 'temperature must be above 0'),
+        (['RUN', '--temperature=0'], 'temperature must be between 0.000001 and'),
         (['RUN', '--labels=test'], 'num_labels is not set: the data set test needs a number'),
         (['RUN', '--labels=demo', '--num_labels=8', '--label_type=scalar_rating'], 'best_of_4'),
         (['RUN', '--labels=demo', '--num_labels=8'], "the vocabulary 'test' cannot encode"),
@@ -280,6 +282,18 @@ def test_bad_input_is_one_line(tiny_run, arguments, message, capsys):
     errors = capsys.readouterr().err
     assert exit.value.code == 2 and message.replace('RUN/', f'{tiny_run.folder}/') in errors, errors
     assert errors.count('\n') == 1
+
+
+def test_labels_are_tokens_of_their_runs_vocabulary(tiny_run, capsys, tmp_path):
+    """Padding of the run's vocabulary is a token of the other one, so that the numbers alone say nothing."""
+    save_model(str(tmp_path / 'other' / 'reward_model'), ['reward_model/'], ['reward'])
+    flags = [f'--reward_model={tmp_path}/other', f'--out={tmp_path}/out']
+    line = refusal(capsys, ['evaluate', tiny_run.folder, '--labels', tiny_run.labels, *flags])
+    other = f'the reward model {tmp_path}/other/reward_model'
+    shared = 'use models of the same vocabulary'
+    assert line == f'{other} reads another vocabulary than {tiny_run.folder}, the run of the labels: {shared}'
+    line = refusal(capsys, ['evaluate', tiny_run.folder, *flags])
+    assert line == f'{other} reads another vocabulary than the policy initial: {shared}'
 
 
 def test_a_reward_model_gives_the_task_where_no_run_does(tiny_run, capsys, tmp_path):
