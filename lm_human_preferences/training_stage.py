@@ -20,6 +20,7 @@ from lm_human_preferences.mpi.ranks import Ranks
 from lm_human_preferences.runs.checkpoints import CHECKPOINTS_KEPT, Checkpoints
 from lm_human_preferences.runs.run_folder import EVENTS, save_hparams
 from lm_human_preferences.runs.summaries import SummaryWriter, brief
+from lm_human_preferences.utils.errors import UserError
 from lm_human_preferences.utils.hyperparams import HParams
 from lm_human_preferences.utils.progress import progress, say
 
@@ -114,7 +115,11 @@ class Stage:
                 loaded += load(trainer)
             initialize_variables(session, loaded, self.ranks)
             graph.finalize()
-            yield trainer
+            try:
+                yield trainer
+            except (OSError, UserError):
+                self.checkpoints.check_folder()  # if it was moved, this says more
+                raise
             self.summaries.close()
 
     def steps(self, num_steps: int, description: str) -> tqdm.tqdm:

@@ -18,7 +18,6 @@ import glob
 import os
 import re
 import shutil
-import sys
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional
 
 from lm_human_preferences.runs.manifests import (
@@ -34,7 +33,7 @@ from lm_human_preferences.runs.manifests import (
 from lm_human_preferences.runs.run_folder import CHECKPOINTS
 from lm_human_preferences.utils.errors import UserError
 from lm_human_preferences.utils.files import sync, write_json, written_whole
-from lm_human_preferences.utils.progress import say
+from lm_human_preferences.utils.progress import note, say
 
 _POINTER = 'checkpoint'
 _SAVING = '.saving'
@@ -56,7 +55,7 @@ def latest_checkpoint(folder: str) -> str:
             if _is_whole(path):
                 if named and path != named[0] or faults:
                     wrong = faults[0] if faults else os.path.basename(named[0])
-                    print(f'note: {place}: a file of {wrong} is missing or cut off: {path} is used', file=sys.stderr)
+                    note(f'note: {place}: a file of {wrong} is missing or cut off: {path} is used')
                 return path
             faults.append(os.path.basename(path))
     fault = f': a file of {faults[0]} is missing or cut off' if faults else ''

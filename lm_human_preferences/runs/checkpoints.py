@@ -153,13 +153,17 @@ class Checkpoints:
         """Return the seconds spent on the run, without the time between its processes."""
         return self._seconds_before + time.time() - self._start
 
+    def check_folder(self) -> None:
+        """Raise UserError if the folder of the model in training was moved or removed."""
+        self._writer.check_folder()
+
     def after_step(self, session: tf.Session, step: int, position: int = 0, **own: Any) -> None:
         """Save if a save is due after `step` steps. If a rank was asked to end, save and end the process.
 
         All ranks call this, each with its `position`. `own` is what else the stage needs to resume; `manifests` knows
         these fields.
         """
-        self._writer.check_folder()
+        self.check_folder()
         interval = self._hparams.run.save_interval
         stop = self._ranks.mean(preemption.requested()) > 0
         if stop or (interval and step % interval == 0):

@@ -3,12 +3,14 @@
 import functools
 import os
 import re
-from typing import Any, Dict, Optional
+from typing import Any, Dict, List, Optional
 
 from lm_human_preferences.runs.checkpoint_files import last_state
 from lm_human_preferences.runs.run_folder import STAGES, hparams_file, restore_secrets
 from lm_human_preferences.utils.errors import UserError
 from lm_human_preferences.utils.hyperparams import HParams
+from lm_human_preferences.utils.json_files import read_json
+from lm_human_preferences.utils.progress import say
 
 RESUME = ('on', 'off', 'overwrite')
 # A resumed run may change these hyperparameters: its length, how often it reports and saves, and how many episodes go
@@ -24,6 +26,7 @@ _MAY_CHANGE = re.compile(
 def is_finished(command: str, hparams: HParams, num_ranks: int) -> bool:
     """Return whether the run in `hparams.run.save_dir` has nothing left to do.
 
+    A run that was begun before a hyperparameter existed goes on as it began: `hparams` gets the value of that time.
     UserError if another run is there, so that this one cannot resume.
     """
     folder = hparams.run.save_dir
@@ -38,8 +41,11 @@ def is_finished(command: str, hparams: HParams, num_ranks: int) -> bool:
         try:
             saved.override_from_json_file(begun_with, amend=_with_older_values)
             restore_secrets(folder, saved)
+            adopted = _adopt_older_values(saved, hparams, read_json(begun_with))
         except AttributeError as error:
             raise UserError(str(error)) from error
+        for name in adopted:
+            say(f'{folder} was begun before {name} existed: it goes on with {_value(hparams, name)}')
         _refuse_other_values(saved, hparams)
     if not states[-1]:
         return False
@@ -49,19 +55,21 @@ def is_finished(command: str, hparams: HParams, num_ranks: int) -> bool:
     return states[-1]['finished'] and not any(_value(hparams, name) > _value(last, name) for name in lengths)
 
 
-def _value(hparams: HParams, name: str) -> int:
+def _value(hparams: HParams, name: str) -> Any:
     return functools.reduce(getattr, name.split('.'), hparams)
 
 
 def check_same_run(saved: Dict[str, Any], now: HParams) -> HParams:
     """Return the hyperparameters that a run saved; `saved` is the result of `to_nested_dict` at that time.
 
-    UserError that names the values of `now` with which the run cannot resume.
+    Hyperparameters that did not exist then are set in `now` to what the run did. UserError that names the values of
+    `now` with which the run cannot resume.
     """
     begun = type(now)()
     try:
         begun.override_from_nested_dict(_with_older_values(saved))
         begun.check_types()
+        _adopt_older_values(begun, now, saved)
     except (AttributeError, TypeError, ValueError) as error:
         raise UserError(f'{now.run.save_dir} holds a run of another kind ({error}): give another NAME') from error
     _refuse_other_values(begun, now)
@@ -74,6 +82,14 @@ def _with_older_values(saved: Dict[str, Any]) -> Dict[str, Any]:
     if 'normalize_samples' in values:
         values.setdefault('normalize_truncated', True)
     return values
+
+
+def _adopt_older_values(begun: HParams, now: HParams, saved: Dict[str, Any]) -> List[str]:
+    """Set in `now` what `_with_older_values` adds to `saved`, which `begun` has; return the names that this changes."""
+    added = set(now.flattened(_with_older_values(saved))) - set(now.flattened(saved))
+    names = sorted(added.intersection(begun.differences(now)))
+    now.override_from_dict({name: _value(begun, name) for name in names})
+    return names
 
 
 def _refuse_other_values(begun: HParams, now: HParams) -> None:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from launching import Launched, launch
 from refusals import refusal
@@ -23,6 +24,7 @@ from lm_human_preferences.launcher.command_line import main
 from lm_human_preferences.reporting.event_files import read_curves
 from lm_human_preferences.runs import preemption
 from lm_human_preferences.runs.checkpoints import latest_checkpoint
+from lm_human_preferences.runs.run_folder import RunFolder
 
 KILLS = int(os.environ.get('RESUME_KILLS', 5))
 NUM_STEPS = 20 + 16 * KILLS
@@ -78,6 +80,44 @@ def test_a_language_model_in_training_is_killed_too(experiment, tmp_path):
     run_with_kills(2, tmp_path, 'killed', 'train_lm', experiment, 'run')
     first, second = str(tmp_path / 'whole' / 'run'), str(tmp_path / 'killed' / 'run')
     assert_same_run(first, second, ['training', 'model'], ['lm'])
+
+
+def test_a_run_that_needed_too_much_memory_goes_on_with_smaller_steps(experiment, tmp_path):
+    common = ['train_policy', experiment, 'run', '--mpi=1', '--threads=1', '--rewards.train_new_model=off']
+    common += ['--rewards.trained_model=test', '--ppo.total_episodes=64']
+    for name, smaller in (('whole', []), ('smaller', ['--ppo.rollout_batch_size=5', '--ppo.microbatch_size=2'])):
+        assert launch(*common, f'--save_dir={tmp_path / name}', '--ppo.total_episodes=32')[0] == 0
+        status, output, errors = launch(*common, f'--save_dir={tmp_path / name}', *smaller)
+        assert (status, errors) == (0, '') and 'resuming after step 2\n' in output
+    one, two = (variables(str(tmp_path / name / 'run' / 'policy')) for name in ('whole', 'smaller'))
+    for name in one:
+        np.testing.assert_allclose(one[name], two[name], rtol=1e-4, atol=1e-5, err_msg=name)
+    other = [*common, f'--save_dir={tmp_path / "whole"}', '--ppo.nminibatches=1']
+    assert 'holds a run with other values of ppo.nminibatches: ' in launch(*other)[2]
+
+
+def test_hyperparameters_and_states_that_are_lost(tiny_run, tmp_path, capsys):
+    """The same command writes the hyperparameters again, and resumes from a checkpoint that has its state."""
+    folder = str(tmp_path / 'save')
+    shutil.copytree(os.path.dirname(tiny_run.folder), folder)
+    run = os.path.join(folder, 'tiny')
+    saved = os.path.join(run, 'train_policy_hparams.json')
+    command = ['train_policy', f'{folder}/tiny.yaml', 'tiny', f'--save_dir={folder}', '--mpi=1']
+    before = variables(os.path.join(run, 'policy'))
+    os.unlink(saved)
+    with pytest.raises(FileNotFoundError, match=f'{saved} is missing: the command of this run writes it again'):
+        RunFolder(run)
+    line = refusal(capsys, ['train_reward', *command[1:]])
+    assert line == f'{run} holds a run of train_policy: give another NAME'
+    os.unlink(os.path.join(run, 'policy', 'checkpoints', 'state-3.json'))
+    os.unlink(os.path.join(run, 'policy', 'checkpoints', 'checkpoint'))
+    main(command)
+    output = capsys.readouterr().out
+    assert 'model.ckpt-2 is used, and newer ones are passed over: model.ckpt-3 (state-3.json is missing)' in output
+    assert 'resuming after step 2' in output and RunFolder(run).has_policy
+    after = variables(os.path.join(run, 'policy'))
+    for name in before:
+        np.testing.assert_allclose(after[name], before[name], rtol=1e-4, atol=1e-5, err_msg=name)
 
 
 def test_what_a_run_may_change_and_what_not(experiment, tmp_path):
@@ -285,6 +325,29 @@ def test_a_run_has_one_owner_whose_lock_ends_with_it(long_run, experiment, tmp_p
     process.kill()
     process.wait()
     long_run('--mpi=1')
+
+
+@pytest.mark.parametrize('how', ['moved', 'removed', 'replaced'])
+def test_a_folder_that_is_moved_or_removed_ends_its_run(long_run, tmp_path, how):
+    process = long_run('--mpi=1')
+    run, moved = tmp_path / 'long', tmp_path / 'moved'
+    next(line for line in process.stdout if line.startswith(b'step 3/'))  # the first step writes more files
+    if how == 'removed':
+        shutil.rmtree(str(run))
+    else:
+        os.rename(str(run), str(moved))
+    if how == 'replaced':  # by that of another run
+        (run / 'policy' / 'checkpoints').mkdir(parents=True)
+        (run / '.run.lock').write_text('1 elsewhere\n')
+    output, errors = process.communicate()
+    place = run / 'policy' / 'checkpoints'
+    assert errors.decode() == (
+        f'error: {place}: this folder was moved or removed while the run wrote to it; nothing more is saved: '
+        'move it back, and the same command resumes from its last checkpoint\n'
+    )
+    assert process.returncode == 2 and b'saved' not in output
+    left = sorted(path.name for path in tmp_path.glob('long/**/*') if path.is_file())
+    assert left == (['.run.lock'] if how == 'replaced' else [])
 
 
 def test_a_full_disk_loses_neither_the_last_checkpoint_nor_the_run(experiment, small_disk, tmp_path):

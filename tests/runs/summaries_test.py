@@ -76,6 +76,44 @@ def test_half_a_record_at_the_end_of_an_older_file_hides_nothing(tmp_path):
     assert_one_curve(folder, [0, 1, 2, 3, 14, 15, 16])
 
 
+def flip(path, place):
+    with open(str(path), 'r+b') as file:
+        file.seek(place)
+        byte = file.read(1)[0]
+        file.seek(place)
+        file.write(bytes([byte ^ 4]))
+
+
+def test_a_flipped_bit_hides_one_step_or_the_rest_of_its_file_and_no_other_file(tmp_path):
+    folder = tmp_path / 'ppo'
+    write(folder, 0, range(5))
+    (name,) = os.listdir(str(folder))
+    starts = []  # of the records
+    with open(str(folder / name), 'rb') as file:
+        while True:
+            starts.append(file.tell())
+            length = int.from_bytes(file.read(8), 'little')
+            if not length:
+                break
+            file.seek(length + 8, os.SEEK_CUR)
+    third_score = starts[4]  # after the version and the session log
+    flip(folder / name, third_score + 12 + 3)
+    assert read_curves(str(folder))['score'].steps.tolist() == [0, 1, 3, 4]
+    write(folder, 4, range(4, 7), value=10)
+    curve = read_curves(str(folder))['score']
+    assert curve.steps.tolist() == [0, 1, 3, 4, 5, 6] and curve.values.tolist() == [0, 1, 3, 14, 15, 16]
+    name = sorted(os.listdir(str(folder)))[0]
+    flip(folder / name, third_score + 1)  # the length: nothing says where the next record begins
+    assert read_curves(str(folder))['score'].steps.tolist() == [0, 1, 4, 5, 6]
+    assert [event.step for event in scalars(folder)] == [0, 1, 4, 5, 6]  # TensorBoard's reader
+
+
+def scalars(folder):
+    reader = accumulator(folder)
+    reader.Reload()
+    return reader.Scalars('score')
+
+
 def test_starts_within_one_second_have_files_of_their_own_in_order(tmp_path):
     folder = tmp_path / 'ppo'
     for start in range(5):
