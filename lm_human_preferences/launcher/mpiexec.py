@@ -35,6 +35,10 @@ _EXPORTED = re.compile(
     r'(LM_HUMAN_PREFERENCES_|HOROVOD_|NCCL_|TF_|CUDA_|OMP_|GOOGLE_|PYTHON|LC_).*|'
     r'PATH|LD_LIBRARY_PATH|LANG|VISIBLE_DEVICES|([A-Za-z]+_proxy|[A-Z]+_PROXY|NO_PROXY|SSL_CERT_.*|XDG_CACHE_HOME)'
 )
+# The variables with which a batch system (SLURM, PBS, LSF, Grid Engine, Cobalt) tells mpiexec where to start ranks.
+_BATCH_SYSTEM = re.compile(
+    r'(SLURM|PBS|LSB|LSF|SGE|COBALT)_.*|PE_HOSTFILE|JOB_ID|ARC_ROOT|HYDRA_HOST_FILE|(OMPI|PRTE)_MCA_\w*default_hostfile'
+)
 _DEATH = re.compile(r'rank (\d+) with PID \d+ on node (\S+) exited on\s+signal (\d+)')  # Open MPI's words
 
 
@@ -92,7 +96,10 @@ def start(
 
 
 def ranks_of(num_ranks: int, hosts: Sequence[Host] = ()) -> List[str]:
-    """Return the first words of a command line: mpiexec runs the words after them in `num_ranks` processes."""
+    """Return the first words of a command line: mpiexec runs the words after them in `num_ranks` processes.
+
+    Without hosts, they run on this one. Run them in the environment of `session`, without a batch system's variables.
+    """
     mpiexec = _find_mpiexec(num_ranks)
     command = [mpiexec, '-n', str(num_ranks)]
     places = ','.join(f'{host.name}:{host.slots}' for host in hosts)
@@ -102,7 +109,9 @@ def ranks_of(num_ranks: int, hosts: Sequence[Host] = ()) -> List[str]:
     # Without these flags, Open MPI refuses the user root, and more ranks than cores.
     command += ['--allow-run-as-root'] if os.geteuid() == 0 else []
     command += ['--oversubscribe', '--bind-to', 'none']
-    if hosts:
+    if not hosts:
+        command += ['--host', f'localhost:{num_ranks}']
+    else:
         # When a rank dies, ranks on other hosts abort, too. The delay lets mpiexec first report which rank died.
         command += ['--host', places, '--mca', 'mpi_abort_delay', str(_ABORT_DELAY_SECONDS)]
         for name in sorted(filter(_EXPORTED.fullmatch, _environment())):
@@ -132,8 +141,9 @@ def _environment() -> Dict[str, str]:
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     paths = [root, *filter(None, [os.environ.get('PYTHONPATH')])]
     # Otherwise Open MPI's ranks keep their cores busy while they wait, and TensorFlow's threads need the cores.
+    ours = {name: value for name, value in os.environ.items() if not _BATCH_SYSTEM.fullmatch(name)}
     own = {'PYTHONPATH': os.pathsep.join(paths), 'PYTHONIOENCODING': 'utf-8'}  # we show what ranks print
-    return {'OMPI_MCA_mpi_yield_when_idle': '1', **os.environ, **own}
+    return {'OMPI_MCA_mpi_yield_when_idle': '1', **ours, **own}
 
 
 class _OutputRelay(threading.Thread):
