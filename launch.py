@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-from lm_human_preferences.launcher.command_line import main
+from lm_human_preferences.__main__ import main
 
 if __name__ == '__main__':
     main()

@@ -9,7 +9,7 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tu
 import fire
 from fire.decorators import SetParseFn
 
-from lm_human_preferences import experiments
+from lm_human_preferences import __version__, experiments
 from lm_human_preferences.hyperparameters import TREES, EvaluateHParams
 from lm_human_preferences.launcher import mpiexec, rank
 from lm_human_preferences.launcher.flags import (
@@ -59,8 +59,11 @@ def main(argv: Optional[List[str]] = None) -> None:
     forbid_world_writable_files()
     sys.excepthook = _print_traceback
     try:
-        if '--help' in argv or '-h' in argv:
-            print(help_text(argv[0]))
+        mpiexec.refuse_outer_mpiexec()
+        if argv[:1] == ['help'] or '--help' in argv or '-h' in argv:
+            print(help_text(argv))
+        elif argv in (['--version'], ['version']):
+            print(f'lm-human-preferences {__version__}')
         else:
             fire.Fire({name: _handler(name) for name in COMMANDS}, command=explicit(argv), name='launch.py')
         sys.stdout.flush()

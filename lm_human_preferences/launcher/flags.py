@@ -171,7 +171,8 @@ def split_flags(flags: Dict[str, str], launch: Type[Flags], hparams: Type[HParam
     flags = hparams.renamed(flags)
     for name, text in flags.items():
         if name not in fields:
-            raise UserError(f'no flag --{name}: did you mean --{did_you_mean(name, fields)}?')
+            near = did_you_mean(name, fields, {other: field.description for other, field in fields.items()})
+            raise UserError(f'no flag --{name}: did you mean --{near}?')
         if name == 'run.save_dir':
             raise UserError('--run.save_dir is SAVE_DIR/NAME: give --save_dir and NAME')
         if text == _NO_VALUE and fields[name].kind is not bool and not fields[name].is_group:
@@ -220,7 +221,7 @@ def explicit(argv: List[str]) -> List[str]:
         if word == '-' and words and _is_flag(words[-1]) and '=' not in words[-1]:
             words[-1] += '=-'  # fire would end the command there
             continue
-        if word in ('-', '--'):
+        if re.match(r'--?(=|\Z)', word):  # fire would take no notice
             raise UserError(f'unexpected argument {word!r}: write --flag={word} where it is a value')
         bare = _is_flag(word) and '=' not in word and (following is None or _is_flag(following))
         words.append(f'{word}={_NO_VALUE}' if bare else word)

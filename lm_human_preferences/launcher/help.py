@@ -1,6 +1,6 @@
 """The texts of --help: the commands and experiments, or the flags of one command."""
 
-from typing import Any, List
+from typing import Any, List, Sequence
 
 from lm_human_preferences import experiments
 from lm_human_preferences.hyperparameters import TREES
@@ -8,9 +8,10 @@ from lm_human_preferences.launcher.flags import COMMANDS, TRAIN_USAGE, launch_fl
 from lm_human_preferences.utils.hyperparams import HParams
 
 
-def help_text(command: str) -> str:
-    """Return the help of a command, or the general help if there is no such command."""
-    return _command_help(command) if command in COMMANDS else _general_help()
+def help_text(argv: Sequence[str]) -> str:
+    """Return the help that a command line asks for: that of the command in it, or the general help."""
+    command = next((word for word in argv[:2] if word in COMMANDS), None)
+    return _general_help() if command is None else _command_help(command)
 
 
 def default_of(hparams: HParams, name: str) -> Any:

@@ -118,7 +118,7 @@ class HParams:
         settings = {}
         for name, value in self.renamed(values).items():
             if name not in tree:
-                near = did_you_mean(str(name), tree)
+                near = did_you_mean(str(name), tree, {n: field.description for n, field in tree.items()})
                 raise AttributeError(f'no hyperparameter {shown(name)}: did you mean {near}?')
             field = tree[name]
             if field.is_group:
