@@ -15,7 +15,7 @@ import os
 import re
 from typing import Dict, NamedTuple, Optional
 
-from lm_human_preferences.utils.files import write_json
+from lm_human_preferences.utils.files import open_regular, write_json
 
 _MARKUP = re.compile(rb'<(!doctype\s+html|html|head|body|title|script|meta|\?xml)\b', re.IGNORECASE)
 _JSON_NAMES = ('.json', '.jsonl')
@@ -118,7 +118,7 @@ def is_web_page(path: str, content_type: str = '', name: str = '') -> bool:
     ending = os.path.splitext(name or path)[1].lower()
     if ending in _HTML_NAMES:
         return False
-    with open(path, 'rb') as file:
+    with open_regular(path) as file:
         first = file.read(_FIRST_BYTES)
     text = first.lstrip(b'\xef\xbb\xbf \t\r\n')
     if 'html' in content_type:
