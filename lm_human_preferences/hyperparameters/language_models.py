@@ -34,7 +34,8 @@ class ModelHParams(HParams):
     def validate(self, prefix: str = '') -> None:
         super().validate(prefix)
         check(self, prefix, 'n_vocab n_ctx n_embd n_head n_layer', POSITIVE)
-        check(self, prefix, 'n_vocab n_ctx n_embd n_layer', (lambda value: value <= 10**6, 'at most 1000000'))
+        check(self, prefix, 'n_vocab n_ctx n_embd', (lambda value: value <= 10**6, 'at most 1000000'))
+        check(self, prefix, 'n_layer', (lambda value: value <= 1000, 'at most 1000'))  # more take minutes to build
         check(self, prefix, 'embd_pdrop attn_pdrop resid_pdrop', DROPOUT_RATE)
         check_multiple(f'{prefix}n_embd', self.n_embd, f'{prefix}n_head', self.n_head)
 

@@ -104,7 +104,7 @@ def bf16(folder):
         # Tensors that do not fit
         (config(n_layer=1), f'{WEIGHTS}: the weights have 2 layers, but n_layer in config.json is 1'),
         (config(n_layer=3), f'{WEIGHTS}: the weights have 2 layers, but n_layer in config.json is 3'),
-        (config(n_layer=10**6), f'{WEIGHTS}: the weights have 2 layers, but n_layer in config.json is 1000000'),
+        (config(n_layer=10**6), 'config.json: n_layer must be at most 1000, not 1000000'),
         (
             config(n_embd=24),
             f'{WEIGHTS}: wpe.weight has shape [16, 12], but the GPT-2 of config.json asks for [16, 24]',

@@ -155,7 +155,7 @@ def lm(name, expected, *flags):
     ),
     lm('sequence_beyond_n_ctx', 'sequence_length (13) must be at most model.n_ctx (12)', '--sequence_length=13'),
     lm('dropout_one', 'dropout must be 0 or above and below 1, not 1.0', '--dropout=1'),
-    lm('layers_beyond_sense', 'model.n_layer must be at most 1000000, not 1000000000', '--model.n_layer=1000000000'),
+    lm('layers_beyond_sense', 'model.n_layer must be at most 1000, not 1000000000', '--model.n_layer=1000000000'),
     lm('lm_ranks', 'batch_size (2) must be a multiple of the number of ranks (3): the nearest is 3', '--mpi=3'),
 )
 def test_flags(case, tmp_path, capsys):
