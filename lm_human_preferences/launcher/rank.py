@@ -70,7 +70,7 @@ def main() -> None:
         _check_size(ranks, job.num_ranks)
         take_gpu(ranks.local_rank, ranks.local_size)
         hparams = TREES[job.command]()
-        hparams.override_from_nested_dict(job.hparams)
+        hparams.override_from_nested_dict(job.hparams, exact=True)
         if job.command != 'sample' and ranks.size > 1:
             collectives = importlib.import_module('lm_human_preferences.mpi.collectives')  # loads TensorFlow
             description = collectives.describe(ranks)

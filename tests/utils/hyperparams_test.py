@@ -145,6 +145,14 @@ def test_files_leave_optional_fields_unset_as_flags_do(unset, tmp_path):
     assert (hparams.inner.note, hparams.inner.limit, hparams.middle, hparams.name) == (None, None, None, 'none')
 
 
+def test_a_tree_of_another_process_keeps_its_texts():
+    tree, copy = Outer(), Outer()
+    for text in ('', 'none', None):
+        tree.inner.note = text
+        copy.override_from_nested_dict(tree.to_nested_dict(), exact=True)
+        assert copy == tree
+
+
 def test_unknown_scalars_may_be_passed_over_but_no_groups(tmp_path):
     path, passed = tmp_path / 'outer.json', []
     known = {'name': 'x', 'inner': {'count': 1}, 'middle': {'inner': {'count': 2}}}

@@ -105,11 +105,12 @@ class HParams:
         """
         return _flatten(nested, cls)
 
-    def override_from_dict(self, values: Dict[str, Any]) -> None:
+    def override_from_dict(self, values: Dict[str, Any], exact: bool = False) -> None:
         """Set fields from typed values by dotted name. If one value is refused, none is set.
 
         An optional group takes True/'on' and False/'off'/None. A child of it switches it on, in any order. The texts
-        '', 'none', 'None' and 'null' leave an optional field without a value.
+        '', 'none', 'None' and 'null' leave an optional field without a value, unless the values are `exact`: those of
+        another tree.
         Raises AttributeError for an unknown name. Raises ValueError for a group set to something else, for a group
         that is switched off and given a child at once, and for a field that is set by two names. `validate` checks the
         types of other values.
@@ -123,7 +124,7 @@ class HParams:
             field = tree[name]
             if field.is_group:
                 value = switch(name, field, value)
-            elif field.optional and isinstance(value, str) and value in UNSET:
+            elif field.optional and isinstance(value, str) and value in UNSET and not exact:
                 value = None
             settings[name] = value
             if tree[name].kind is float and type(value) is int:
@@ -155,9 +156,12 @@ class HParams:
             texts[name] = value
         self.override_from_str_dict(texts)
 
-    def override_from_nested_dict(self, nested: Dict[str, Any]) -> None:
-        """Set fields from dictionaries nested like the groups; a dictionary switches its group on, None off."""
-        self.override_from_dict(self.flattened(nested))
+    def override_from_nested_dict(self, nested: Dict[str, Any], exact: bool = False) -> None:
+        """Set fields from dictionaries nested like the groups; a dictionary switches its group on, None off.
+
+        `exact` is that of `override_from_dict`.
+        """
+        self.override_from_dict(self.flattened(nested), exact)
 
     def override_from_json_file(
         self, path: str, amend: Callable[[Dict[str, Any]], Dict[str, Any]] = lambda nested: nested
