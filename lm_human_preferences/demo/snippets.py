@@ -26,7 +26,7 @@ from lm_human_preferences.utils.errors import user_message
 REQUIREMENT = 'vaderSentiment==3.3.2'
 ARCHIVE = 'vaderSentiment-3.3.2.tar.gz'
 ARCHIVE_SHA256 = '5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9'
-PAGE = 'https://pypi.org/project/vaderSentiment/3.3.2/#files'
+PAGE = 'https://pypi.org/project/vaderSentiment/3.3.2/'
 INNER_ARCHIVE = 'vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz'
 FILES = {
     'movie': 'movieReviewSnippets_GroundTruth.txt',
