@@ -110,7 +110,7 @@ def test_train_policy_on_two_hosts(hosts):
     done = subprocess.run(arguments, env=hosts.environment, capture_output=True, timeout=300)
     output = done.stdout.decode()
     assert (done.returncode, LATE_SETPGID.sub('', done.stderr.decode())) == (0, '')
-    assert output.startswith('2 ranks on 2 hosts, gradients averaged by ')
+    assert '\n2 ranks on 2 hosts, gradients averaged by ' in output
     assert 'Samples after fine-tuning:' in output and output.count('step 3/3') == 1
     assert {'policy', 'reward_model', 'tb'} <= set(os.listdir(os.path.join(folder, 'run')))
     assert hosts.on_b('hostname; ls', folder) == 'host-b\n'
