@@ -22,6 +22,7 @@ from lm_human_preferences.remote.failures import Missing, Temporary, Unreachable
 from lm_human_preferences.remote.transports import gs_client, gs_parts, once
 from lm_human_preferences.utils.errors import UserError
 from lm_human_preferences.utils.files import write_json
+from lm_human_preferences.utils.json_files import read_json
 from lm_human_preferences.utils.locks import locked
 from lm_human_preferences.utils.progress import say
 
@@ -86,8 +87,7 @@ class Mirror:
         self._record_file = os.path.join(self.local, '.copied.json')
         self._record: Dict[str, List[int]] = {}
         if os.path.exists(self._record_file):
-            with open(self._record_file, encoding='utf-8') as file:
-                self._record = json.load(file)
+            self._record = _read_record(self._record_file)
 
     @contextlib.contextmanager
     def owned(self) -> Iterator[None]:
@@ -130,13 +130,14 @@ class Mirror:
     def copy(self) -> None:
         """Copy what changed to the bucket, and remove there what was removed here; OSError if that fails."""
         try:
+            os.stat(self._record_file)  # if the folder itself is gone, nothing in it was removed
             files = {name: self._facts(name) for name in self._names()}
             # Read the pointers first: a later version may name a checkpoint that is not in `files`.
             pointers = {name: self._read(name) for name in files if _is_pointer(name)}
             for name, facts in sorted(files.items(), key=lambda item: _is_pointer(item[0])):
                 if facts and self._record.get(name, [])[:-1] != facts:
                     self._record[name] = [*facts, self._put(name, pointers.get(name))]
-            for name in [name for name in self._record if not os.path.exists(self._local(name))]:
+            for name in [name for name in self._record if not self._facts(name)]:
                 with contextlib.suppress(Missing):
                     _again(once(self._blob(name).delete))
                 del self._record[name]
@@ -161,13 +162,13 @@ class Mirror:
         return [name for name in found if not _UNFINISHED.search(name)]
 
     def _is_needed(self, name: str) -> bool:
-        """Return False for the files of a checkpoint that is not the last one."""
+        """Return False for the files of a checkpoint that is not the last one; True if the last one is not named."""
         checkpoint = _CHECKPOINT.match(name)
         if checkpoint is None:
             return True
         folder, prefix = checkpoint.groups()
         last = re.search(rb'^model_checkpoint_path: ".*?([^/"]*)"', self._read(folder + _POINTER), re.MULTILINE)
-        return last is not None and last.group(1).decode() == prefix
+        return last is None or last.group(1).decode('utf-8', 'replace') == prefix
 
     def _facts(self, name: str) -> List[int]:
         """Return the size and time of a local file; [] if it was removed."""
@@ -205,6 +206,18 @@ def _again(action: Callable[[], T]) -> T:
             if failed < storage.ATTEMPTS:
                 storage.wait('the bucket', problem, failed)
     raise Unreachable(str(last))
+
+
+def _read_record(path: str) -> Dict[str, List[int]]:
+    """Return the record of the copied files. UserError if it is damaged: nobody knows then which side is newer."""
+    try:
+        record = read_json(path)
+        if isinstance(record, dict) and all(isinstance(facts, list) for facts in record.values()):
+            return record
+        fault = f'{path}: damaged'
+    except ValueError as error:
+        fault = str(error)
+    raise UserError(f'{fault}: move {os.path.dirname(path)} away, and the same command fetches the run from its bucket')
 
 
 def _is_pointer(name: str) -> bool:

@@ -176,10 +176,12 @@ def _umask() -> int:
 
 
 def sync(path: str) -> None:
-    """Sync a file's content, or a folder's names, to disk."""
+    """Sync a file's content, or a folder's names, to disk, where the file system can. OSError if that fails."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        with contextlib.suppress(OSError):  # some network file systems cannot sync
-            os.fsync(descriptor)
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):  # some network file systems cannot sync
+            raise
     finally:
         os.close(descriptor)

@@ -108,6 +108,43 @@ def test_another_machine_takes_over(tmp_path, cloud, monkeypatch):
         assert not os.path.exists(os.path.join(first, place, 'state-1.json'))
 
 
+def test_without_the_name_of_the_last_checkpoint_all_are_fetched(tmp_path, cloud, monkeypatch):
+    url, place = 'gs://bucket/unnamed/run', 'policy/checkpoints'
+    for number, pointer in enumerate(['', 'model_checkpoint_bath: "model.ckpt-2"', None]):
+        monkeypatch.setenv('LM_HUMAN_PREFERENCES_CACHE', str(tmp_path / f'first-{number}'))
+        with mirrored(f'{url}-{number}') as first:
+            for step in (1, 2):
+                write(first, f'{place}/model.ckpt-{step}.index', f'index {step}')
+            if pointer is not None:
+                write(first, f'{place}/checkpoint', pointer)
+        monkeypatch.setenv('LM_HUMAN_PREFERENCES_CACHE', str(tmp_path / f'second-{number}'))
+        with mirrored(f'{url}-{number}') as second:
+            names = sorted(set(os.listdir(os.path.join(second, place))) - {'checkpoint'})
+            assert names == ['model.ckpt-1.index', 'model.ckpt-2.index']
+
+
+def test_a_local_folder_that_is_gone_removes_nothing_from_the_bucket(cache, cloud):
+    copy = Mirror('gs://bucket/gone/run')
+    copy.open()
+    write(copy.local, 'a/b.json', 'one')
+    copy.copy()
+    os.rename(copy.local, f'{copy.local}-moved')
+    with pytest.raises(FileNotFoundError, match='cannot copy the run from .*/gone/run to gs://bucket/gone/run: '):
+        copy.copy()
+    assert visible(cloud.objects('gone/run'), 'gone/run') == {'a/b.json': 'one'}
+
+
+@pytest.mark.parametrize('text', ['', '{', '[]', '{"a": 1}'])
+def test_a_damaged_record_of_what_was_copied(cache, cloud, text):
+    local = Mirror('gs://bucket/record/run').local
+    write(local, '.copied.json', text)
+    with pytest.raises(
+        UserError, match=rf'{local}/\.copied\.json: .*: move {local} away, and the same command fetches'
+    ):
+        Mirror('gs://bucket/record/run')
+    os.unlink(os.path.join(local, '.copied.json'))
+
+
 def test_one_process_of_a_host_writes(cache, cloud):
     refused = pytest.raises(UserError, match='another process is writing this run')
     with mirrored('gs://bucket/owned/run'), refused, mirrored('gs://bucket/owned/run'):
