@@ -271,7 +271,7 @@ def _signals_raised() -> Iterator[None]:
         yield
     finally:
         for number in heeded:
-            signal.signal(number, before[number])
+            signal.signal(number, before[number] or signal.SIG_DFL)
 
 
 def _die_with_parent() -> None:

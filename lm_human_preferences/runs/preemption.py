@@ -46,7 +46,7 @@ def heeded(ctrl_c: bool = False) -> Iterator[None]:
         yield
     finally:
         for number in heeds:
-            signal.signal(number, before[number])
+            signal.signal(number, before[number] or signal.SIG_DFL)
 
 
 def requested() -> bool:
