@@ -295,7 +295,8 @@ def test_the_trainer_waits_for_people(tmp_path):
     definition = DEFINITION.replace('TYPE', 'scalar_compare').replace('labeler', str(tmp_path / 'given.json'))
     (tmp_path / 'tiny.yaml').write_text(definition)
     process = launch(tmp_path / 'tiny.yaml')
-    address = next(line.split()[-1] for line in iter(lambda: process.stdout.readline().decode(), '') if line.startswith('label page: '))
+    printed = iter(lambda: process.stdout.readline().decode(), '')
+    address = next(line.split()[-1] for line in printed if line.startswith('label page: '))
     stop = threading.Event()
     answers = []
 

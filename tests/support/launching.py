@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from typing import Dict, Optional, Tuple
 
@@ -16,6 +17,7 @@ from repository import LAUNCH, TESTS
 Ended = Tuple[int, str, str]  # exit status, standard output, standard error
 
 _warm = None  # the process of warm_launcher.py
+_asking = threading.Lock()
 
 
 def launch(*arguments: object, **options: object) -> Ended:
@@ -94,13 +96,14 @@ class Launched:
 def _ask(**request: object) -> Optional[int]:
     """Send a request to warm_launcher.py, which is started if it is not running; return its answer."""
     global _warm
-    if _warm is None:
-        script = os.path.join(TESTS, 'support', 'warm_launcher.py')
-        _warm = subprocess.Popen([sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        atexit.register(_end)
-    _warm.stdin.write(json.dumps(request).encode() + b'\n')
-    _warm.stdin.flush()
-    answer = _warm.stdout.readline()
+    with _asking:  # threads of a test ask in turn, or one would get the answer of another
+        if _warm is None:
+            script = os.path.join(TESTS, 'support', 'warm_launcher.py')
+            _warm = subprocess.Popen([sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            atexit.register(_end)
+        _warm.stdin.write(json.dumps(request).encode() + b'\n')
+        _warm.stdin.flush()
+        answer = _warm.stdout.readline()
     assert answer, 'warm_launcher.py ended'
     return json.loads(answer.decode())
 

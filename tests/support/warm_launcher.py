@@ -26,6 +26,8 @@ sys.path.insert(0, ROOT)
 from lm_human_preferences import evaluate, report, sample, train_lm, train_policy, train_reward  # noqa: E402, F401
 from lm_human_preferences.launcher import command_line  # noqa: E402
 
+_ended: Dict[int, int] = {}  # the exit status of each process that has ended: the system tells it only once
+
 
 def open_streams(request: Dict[str, Any]) -> List[int]:
     """Open the files of a run's standard input, output and errors."""
@@ -49,10 +51,12 @@ def become(request: Dict[str, Any], streams: List[int]) -> None:
 
 def status(pid: int, block: bool) -> Optional[int]:
     """Return the exit status of a process, negative if a signal ended it, or None while it is running."""
-    ended, code = os.waitpid(pid, 0 if block else os.WNOHANG)
-    if not ended:
-        return None
-    return -os.WTERMSIG(code) if os.WIFSIGNALED(code) else os.WEXITSTATUS(code)
+    if pid not in _ended:
+        ended, code = os.waitpid(pid, 0 if block else os.WNOHANG)
+        if not ended:
+            return None
+        _ended[pid] = -os.WTERMSIG(code) if os.WIFSIGNALED(code) else os.WEXITSTATUS(code)
+    return _ended[pid]
 
 
 def main() -> None:
@@ -65,6 +69,7 @@ def main() -> None:
         else:
             streams = open_streams(request)
             answer = os.fork()
+            _ended.pop(answer, None)  # a process number can come again
             if answer == 0:
                 become(request, streams)
                 command_line.main()
