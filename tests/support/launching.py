@@ -78,8 +78,11 @@ class Launched:
         """Wait until the process has ended; return what it has printed: (standard output, standard error)."""
         if self.stdout.closed:
             return b'', b''
+        watchdog = threading.Timer(timeout, self.kill)  # reading ends with the process
+        watchdog.start()
         output = self.stdout.read()
         self.wait(timeout)
+        watchdog.cancel()
         errors = self.stderr.read()
         self.stdout.close()
         self.stderr.close()
