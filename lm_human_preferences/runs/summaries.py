@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import socket
 import time
 from typing import Dict, Iterator, Optional, Sequence
 
@@ -35,9 +36,9 @@ class SummaryWriter:
             return
         with self._errors_in_one_line():
             os.makedirs(folder, exist_ok=True)
-            _make_room_for_now(folder)
+            suffix = _suffix_of_last(folder)
             self._session = tf.Session(graph=tf.Graph(), config=tf.ConfigProto(device_count={'GPU': 0}))
-            self._writer = tf.summary.FileWriter(folder, session=self._session)
+            self._writer = tf.summary.FileWriter(folder, session=self._session, filename_suffix=suffix)
         self._add(first_step, session_log=tf.SessionLog(status=tf.SessionLog.START))
 
     def write(self, stats: Dict[str, float], step: int) -> None:
@@ -98,20 +99,24 @@ class SummaryWriter:
             ) from error
 
 
-def _make_room_for_now(folder: str) -> None:
-    """Rename event files that a clock ahead of ours, or this very second, has named.
+def _suffix_of_last(folder: str) -> str:
+    """Return a suffix with which TensorFlow's name for a new event file comes after all names in `folder`.
 
-    Readers take event files in the order of their names, which begin with the second of the start. So a new file must
-    have the last name. Otherwise it could even replace an older one. The oldest file is renamed first: if this is
-    interrupted, the order is still right.
+    Readers take event files in the order of their names: the second of the start, then the host, then this suffix,
+    which counts the files. If a clock ahead of ours has named a file, or another host in this very second, files are
+    renamed, the oldest first: if this is interrupted, the order is still right. A new file never takes a name that
+    another one had before, because a reader that is open would not see it.
     """
     names = sorted(name for name in os.listdir(folder) if _EVENT_FILE.match(name))
     now = int(time.time())
-    for number, name in enumerate(names):
-        prefix, second, rest = _EVENT_FILE.match(name).groups()
-        latest = now - (len(names) - number)
-        if int(second) > latest:
-            os.rename(os.path.join(folder, name), os.path.join(folder, f'{prefix}{latest:010d}{rest}'))
+    ours = f'.{socket.gethostname()}.0'
+    starts = [_EVENT_FILE.match(name).groups() for name in names]
+    if any(int(second) > now or (int(second) == now and not rest.startswith(ours)) for _, second, rest in starts):
+        for number, (prefix, second, rest) in enumerate(starts):
+            latest = now - (len(names) - number)
+            if int(second) > latest:
+                os.rename(os.path.join(folder, names[number]), os.path.join(folder, f'{prefix}{latest:010d}{rest}'))
+    return f'.{len(names):06d}'
 
 
 def brief(stats: Dict[str, float], tags: Sequence[str]) -> str:

@@ -67,7 +67,8 @@ def _shared_part(url: str) -> str:
     scheme, _, rest = url.partition('://')
     place = re.split('[?#]', rest)[0]
     host, slash, path = place.partition('/')
-    if '@' not in host and (not _HOST.match(host) or (':' in host and '@' in path)):
-        place = '…'  # perhaps a password with one of / ? # in it
+    name_in_path = '@' in path and ':' in place.rpartition('@')[0]
+    if name_in_path or ('@' not in host and not _HOST.match(host)):
+        place = '…'  # perhaps a name or a password with one of / ? # in it
     end = re.search(r"[:;,.)\]']*\Z", rest).group() if place != rest else ''  # of the sentence around it
     return f'{scheme}://{host.rpartition("@")[2]}{slash}{path}{end}' if place != '…' else f'{scheme}://…{end}'

@@ -7,7 +7,7 @@ import stat
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as some
 from launching import launch
 from small_models import save_small
@@ -33,6 +33,10 @@ SECRETS = ('pa55word', 'us3r', 's1gn', 'n3w')
         ('https://us3r:pa55?word@host/x', 'https://…'),
         ('https://us3r:pa55#word@host/x', 'https://…'),
         ('https://us3r:pa@55@host/x', 'https://host/x'),
+        ('https:///:pa55@host/x', 'https://…'),
+        ('https://us3r/:pa55@host/x', 'https://…'),
+        ('https://a@us3r/b:pa55@host/x', 'https://…'),
+        ('https://host/x:y/z', 'https://host/x:y/z'),
         (
             "no https://host/x?sig=s1gn: gone; 'gs://a/b?c' (http://u:p@h)",
             "no https://host/x: gone; 'gs://a/b' (http://h)",
@@ -52,6 +56,8 @@ def test_values_without_secrets():
 
 
 @given(some.text(min_size=1, max_size=8), some.text(max_size=8), some.sampled_from(['@', '?sig=', '?a=b&sig=', '#']))
+@example('0', '/', '@')
+@example('0', 'a@b/c', '@')
 def test_no_secret_is_left(secret, name, place):
     url = f'https://{name}:KEY{secret}@host/x' if place == '@' else f'https://host/x{place}KEY{secret}'
     assert 'KEY' not in shared(url) and 'KEY' not in shared('text:' + url)

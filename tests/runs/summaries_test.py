@@ -116,10 +116,16 @@ def scalars(folder):
 
 def test_starts_within_one_second_have_files_of_their_own_in_order(tmp_path):
     folder = tmp_path / 'ppo'
-    for start in range(5):
+    folder.mkdir()
+    open_before = accumulator(folder)
+    values = []
+    for start in range(12):
         write(folder, start, range(start, start + 3), value=10 * start)
-    assert len(os.listdir(str(folder))) == 5
-    assert_one_curve(folder, [0, 11, 22, 33, 44, 45, 46])
+        values[start:] = [11 * start, 11 * start + 1, 11 * start + 2]
+        open_before.Reload()
+        assert [event.value for event in open_before.Scalars('score')] == values
+    assert len(os.listdir(str(folder))) == 12
+    assert_one_curve(folder, values, open_before)
 
 
 def test_files_named_by_a_clock_ahead_of_ours_come_before_a_new_one(tmp_path):
