@@ -3,7 +3,6 @@
 import contextlib
 import os
 import re
-import socket
 import time
 from typing import Dict, Iterator, Optional, Sequence
 
@@ -36,9 +35,9 @@ class SummaryWriter:
             return
         with self._errors_in_one_line():
             os.makedirs(folder, exist_ok=True)
-            suffix = _suffix_of_last(folder)
+            _make_the_next_name_last(folder)
             self._session = tf.Session(graph=tf.Graph(), config=tf.ConfigProto(device_count={'GPU': 0}))
-            self._writer = tf.summary.FileWriter(folder, session=self._session, filename_suffix=suffix)
+            self._writer = tf.summary.FileWriter(folder, session=self._session)
         self._add(first_step, session_log=tf.SessionLog(status=tf.SessionLog.START))
 
     def write(self, stats: Dict[str, float], step: int) -> None:
@@ -99,24 +98,27 @@ class SummaryWriter:
             ) from error
 
 
-def _suffix_of_last(folder: str) -> str:
-    """Return a suffix with which TensorFlow's name for a new event file comes after all names in `folder`.
+def _make_the_next_name_last(folder: str) -> None:
+    """See to it that the name of a new event file comes after all names in `folder`.
 
-    Readers take event files in the order of their names: the second of the start, then the host, then this suffix,
-    which counts the files. If a clock ahead of ours has named a file, or another host in this very second, files are
-    renamed, the oldest first: if this is interrupted, the order is still right. A new file never takes a name that
-    another one had before, because a reader that is open would not see it.
+    Readers take event files in the order of their names, which begin with the second of the start. What follows is in
+    no order (the host, and in TensorFlow 2 the process). So a start in the second of another one waits for the next
+    second: at most two. Files that a clock further ahead of ours has named are renamed, the oldest first: if this is
+    interrupted, the order is still right. No file gets a name that another one had, as an open reader would miss it.
     """
     names = sorted(name for name in os.listdir(folder) if _EVENT_FILE.match(name))
-    now = int(time.time())
-    ours = f'.{socket.gethostname()}.0'
+    if not names:
+        return
     starts = [_EVENT_FILE.match(name).groups() for name in names]
-    if any(int(second) > now or (int(second) == now and not rest.startswith(ours)) for _, second, rest in starts):
-        for number, (prefix, second, rest) in enumerate(starts):
-            latest = now - (len(names) - number)
-            if int(second) > latest:
-                os.rename(os.path.join(folder, names[number]), os.path.join(folder, f'{prefix}{latest:010d}{rest}'))
-    return f'.{len(names):06d}'
+    newest = int(starts[-1][1])
+    if newest <= time.time() + 1:
+        time.sleep(max(0, newest + 1 - time.time()))
+        return
+    now = int(time.time())
+    for number, (prefix, second, rest) in enumerate(starts):
+        latest = now - (len(names) - number)
+        if int(second) > latest:
+            os.rename(os.path.join(folder, names[number]), os.path.join(folder, f'{prefix}{latest:010d}{rest}'))
 
 
 def brief(stats: Dict[str, float], tags: Sequence[str]) -> str:
