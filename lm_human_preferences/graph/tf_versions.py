@@ -10,6 +10,7 @@ import os
 import warnings
 from typing import Iterator, Sequence, Tuple, Union
 
+from lm_human_preferences.graph.gpus import visible_device_list
 from lm_human_preferences.utils.gc_pause import gc_paused
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')  # we get its errors as exceptions
@@ -97,15 +98,24 @@ def apply_adam(
     )
 
 
-def new_session(graph: tf.Graph, threads: int = 0) -> tf.Session:
-    """Open a session on `graph`. It takes GPU memory only as needed. With `threads` 0, TensorFlow chooses a number."""
+def session_config(threads: int = 0) -> tf.ConfigProto:
+    """Return the settings of a session: on the GPU of this process (`gpus.choose_gpu`), with memory only as needed.
+
+    With `threads` 0, TensorFlow chooses a number.
+    """
     config = tf.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=threads)
     config.gpu_options.allow_growth = True
+    config.gpu_options.visible_device_list = visible_device_list()
     # Run the graph optimizer once, without its search for memory to save. More only makes the start slower.
     rewriting = config.graph_options.rewrite_options
     rewriting.meta_optimizer_iterations = rewriting.ONE
     rewriting.memory_optimization = rewriting.NO_MEM_OPT
-    return tf.Session(graph=graph, config=config)
+    return config
+
+
+def new_session(graph: tf.Graph, threads: int = 0) -> tf.Session:
+    """Open a session on `graph` with the settings of `session_config`."""
+    return tf.Session(graph=graph, config=session_config(threads))
 
 
 def what_failed(error: tf.errors.OpError) -> str:

@@ -207,6 +207,7 @@ def _evaluate_and_report(folder: str, evaluation: Optional[EvaluateHParams], had
 def _evaluate(hparams: EvaluateHParams) -> None:
     """Measure a finished run as its experiment asks. A failure is a note: the run is finished all the same."""
     try:
+        take_gpu()  # if several ranks trained, this process has none yet
         from lm_human_preferences.evaluate import evaluate  # loads TensorFlow
 
         evaluate(hparams)

@@ -6,6 +6,7 @@ import re
 import subprocess
 from typing import List, NamedTuple, Optional
 
+from lm_human_preferences.graph.gpus import choose_gpu
 from lm_human_preferences.utils.errors import UserError
 from lm_human_preferences.utils.files import text_lines
 
@@ -74,7 +75,10 @@ def visible_gpus() -> List[str]:
 
 
 def take_gpu(local_rank: int = 0, local_size: int = 1) -> None:
-    """Hide all GPUs from this process but its own, which is number `local_rank`. Call it before TensorFlow starts.
+    """Let this process use only its own GPU, which is number `local_rank`. Call it before TensorFlow starts.
+
+    CUDA still shows the GPUs of the other ranks to this process, because NCCL copies from GPU to GPU only where both
+    are visible.
 
     UserError if the host has GPUs, but fewer than its `local_size` ranks.
     """
@@ -82,8 +86,9 @@ def take_gpu(local_rank: int = 0, local_size: int = 1) -> None:
     _check_gpus(local_size, gpus)
     if 'CUDA_VISIBLE_DEVICES' not in os.environ:
         os.environ.setdefault('CUDA_DEVICE_ORDER', 'PCI_BUS_ID')  # the order of nvidia-smi
-    if gpus or 'VISIBLE_DEVICES' in os.environ:
-        os.environ['CUDA_VISIBLE_DEVICES'] = gpus[local_rank] if gpus else ''
+    if 'VISIBLE_DEVICES' in os.environ:
+        os.environ['CUDA_VISIBLE_DEVICES'] = ','.join(gpus)
+    choose_gpu(local_rank if gpus else None)
 
 
 def _check_gpus(ranks: int, gpus: List[str]) -> None:
