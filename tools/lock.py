@@ -85,11 +85,11 @@ def lock(pipfile: Path, before: Dict[str, Any]) -> Dict[str, Any]:
     run_time = resolve(packages, OLDEST_PYTHON['packages'], locked)
     with_tests = resolve(everything, OLDEST_PYTHON['packages'], locked)
     for name, entry in run_time.items():
-        if with_tests[name] != entry:
+        if with_tests[name]['version'] != entry['version']:
             raise ValueError(f'the test tools need another version of {name} than the program: pin one')
     return {
         '_meta': {'hash': {'sha256': digest}, 'pipfile-spec': 6, 'requires': {}, 'sources': []},
-        'default': run_time,
+        'default': {name: with_tests[name] for name in run_time},  # markers that serve the test tools, too
         'develop': {name: entry for name, entry in with_tests.items() if name not in run_time},
         **{
             name: resolve(merged(everything, section), OLDEST_PYTHON[name], before.get(name, {}))
