@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Type
 
 import tqdm
 
-from lm_human_preferences.graph.tf_versions import new_session, tf
+from lm_human_preferences.graph.tf_versions import new_session, tensor_float_32, tf
 from lm_human_preferences.hyperparameters import ModelHParams
 from lm_human_preferences.language.encodings import Encoding
 from lm_human_preferences.language.trained_models import save_model_folder
@@ -101,7 +101,10 @@ class Stage:
           keep: how many checkpoints are kept.
           model_folder: the folder of the finished model, where that is not the folder of the checkpoints.
         """
-        with tf.Graph().as_default() as graph, new_session(graph, self.ranks.threads()) as session:
+        with contextlib.ExitStack() as opened:
+            opened.enter_context(tensor_float_32(self.hparams.run.tf32))
+            graph = opened.enter_context(tf.Graph().as_default())
+            session = opened.enter_context(new_session(graph, self.ranks.threads()))
             tf.set_random_seed(self.seed)
             trainer = build()
             if self.run_folder:

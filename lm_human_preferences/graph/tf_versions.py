@@ -40,6 +40,7 @@ IS_TF1 = tf.__version__.startswith('1.')
 tf.logging.set_verbosity(tf.logging.ERROR)
 if not IS_TF1:
     tf.disable_v2_behavior()
+    tf.config.experimental.enable_tensor_float_32_execution(False)  # float32 means float32, see `tensor_float_32`
 
 
 from tensorflow.core.framework.variable_pb2 import VariableDef  # noqa: E402, F401  there is no public name
@@ -116,6 +117,25 @@ def session_config(threads: int = 0) -> tf.ConfigProto:
 def new_session(graph: tf.Graph, threads: int = 0) -> tf.Session:
     """Open a session on `graph` with the settings of `session_config`."""
     return tf.Session(graph=graph, config=session_config(threads))
+
+
+@contextlib.contextmanager
+def tensor_float_32(on: bool) -> Iterator[None]:
+    """Inside, compute float32 products with the 10 bits of precision of TensorFloat-32, if `on`; else with all 23.
+
+    Only GPUs from Ampere on have TensorFloat-32. ValueError where TensorFlow is older than it.
+    """
+    if IS_TF1:
+        if on:
+            raise ValueError('run.tf32 needs TensorFlow 2: TensorFlow 1.13 is older than TensorFloat-32')
+        yield
+        return
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(on)
+    try:
+        yield
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(before)
 
 
 def what_failed(error: tf.errors.OpError) -> str:

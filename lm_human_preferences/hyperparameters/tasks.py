@@ -20,6 +20,9 @@ class RunHParams(HParams):
     dtype: str = hparam(
         'float32', 'Type of matrix products: float32 or bfloat16. Weights, softmax, logits and losses stay float32.'
     )
+    tf32: bool = hparam(
+        False, 'Compute float32 products in TensorFloat-32, on GPUs from Ampere on: faster, with 10 bits of precision.'
+    )
 
     def validate(self, prefix: str = '') -> None:
         super().validate(prefix)

@@ -89,7 +89,14 @@ def test_the_papers_experiments(name):
     experiment = experiments.load(name)
     hparams = only(experiment.trials('train_reward', {}))
     assert hparams.to_nested_dict() == {
-        'run': {'seed': 1, 'log_interval': 10, 'save_interval': 50, 'save_dir': None, 'dtype': 'float32'},
+        'run': {
+            'seed': 1,
+            'log_interval': 10,
+            'save_interval': 50,
+            'save_dir': None,
+            'dtype': 'float32',
+            'tf32': False,
+        },
         'task': task,
         'labels': {
             'type': 'best_of_4',
