@@ -13,6 +13,7 @@ from typing import Dict, List, Optional, Tuple
 import numpy as np
 
 from lm_human_preferences import train_reward
+from lm_human_preferences.datasets.query_batches import QueryBatches
 from lm_human_preferences.graph.tf_versions import tf
 from lm_human_preferences.hyperparameters import TrainPolicyHParams as HParams
 from lm_human_preferences.language.encodings import Encoding
@@ -76,9 +77,9 @@ def fine_tune(hparams: HParams, reward_model: str, online: Optional[OnlineReward
         return
     initial_model, scoring_model = find_models(hparams, reward_model, stage.ranks)
     task = Task(hparams.task, initial_model.encoding())
-    queries = task.query_stream('train', stage.seed, stage.ranks, stage.checkpoints.position)
-    stage.count_texts(hparams.task.query_dataset, queries.num_texts)
-    queries.check()
+    stream = task.query_stream('train', stage.seed, stage.ranks, stage.checkpoints.position)
+    stage.count_texts(hparams.task.query_dataset, stream.num_texts)
+    stream.check()
 
     def build():
         return PPOTrainer(hparams, task, initial_model.hparams, scoring_model.hparams, stage.ranks)
@@ -87,6 +88,7 @@ def fine_tune(hparams: HParams, reward_model: str, online: Optional[OnlineReward
         return trainer.load(initial_model, scoring_model) if stage.is_new else []
 
     with stage.session(build, load, initial_model.hparams, task.encoding) as trainer:
+        queries = QueryBatches(stream, trainer.batch, num_steps - stage.step)
         kl_coef = stage.checkpoints.state.get('kl_coef', hparams.rewards.kl_coef)
         for step in stage.steps(num_steps, 'ppo'):
             save = functools.partial(stage.save, step, queries.position, kl_coef=kl_coef)
@@ -94,7 +96,7 @@ def fine_tune(hparams: HParams, reward_model: str, online: Optional[OnlineReward
                 reload_reward_model(stage, trainer, reward_model)
             random = step_generator(stage.seed, stage.ranks, step)
             lr = hparams.ppo.lr * (1 - step / num_steps)
-            rollout, stats = ppo_step(trainer, queries.next_batch(trainer.batch), kl_coef, lr, random)
+            rollout, stats = ppo_step(trainer, next(queries), kl_coef, lr, random)
             stats = over_ranks(stats, stage.ranks, step)
             kl_coef = next_kl_coef(hparams, kl_coef, stats['objective/kl'])
             stats.update(elapsed_stats(step + 1, hparams, stage.checkpoints.seconds()))

@@ -4,10 +4,9 @@ A data set of single files, such as cnndm, is fetched file by file while a run t
 missing must not end the run for ever at the step that draws it.
 """
 
-import sys
-from typing import Iterator, Optional, Sequence
+from typing import Callable, Iterator, Optional, Sequence
 
-import tqdm
+from lm_human_preferences.utils.progress import note
 
 # A run ends if more texts are missing than this number, and than this share of all that it has tried to read.
 MOST_MISSING = 10
@@ -21,22 +20,20 @@ class MissingText(FileNotFoundError):
 class TextReader:
     """Reads the texts of a data set by their index, and counts the missing ones."""
 
-    def __init__(self, texts: Sequence[str], dataset: str, show: bool = True):
+    def __init__(self, texts: Sequence[str], dataset: str):
         """
         Args:
           dataset: the name for messages.
-          show: whether the missing texts are said.
         """
         self._texts = texts
         self._dataset = dataset
-        self._show = show
         self._num_tried = 0
         self._num_missing = 0
 
-    def read(self, index: int) -> Optional[str]:
+    def read(self, index: int, say: Callable[[str], None] = note) -> Optional[str]:
         """Return a text, or None if it is missing. ValueError if too many are missing.
 
-        The first missing text is said, then the second, the fourth, the eighth, …, with their number.
+        `say` gets a line for the first missing text, the second, the fourth, the eighth, …, with their number.
         """
         self._num_tried += 1
         try:
@@ -46,8 +43,8 @@ class TextReader:
             count = f'{self._num_missing} of {self._num_tried} texts of the data set {self._dataset!r}'
             if self._num_missing > max(MOST_MISSING, MOST_MISSING_SHARE * self._num_tried):
                 raise ValueError(f'{count} cannot be read: too many. The last one: {error}') from error
-            if self._show and self._num_missing & (self._num_missing - 1) == 0:
-                tqdm.tqdm.write(f'note: passed over {count}. The last one: {error}', file=sys.stderr)
+            if self._num_missing & (self._num_missing - 1) == 0:
+                say(f'note: passed over {count}. The last one: {error}')
             return None
 
 

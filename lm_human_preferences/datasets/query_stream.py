@@ -1,7 +1,7 @@
 """An endless stream of queries made from the texts of a data set."""
 
 import copy
-from typing import List, Optional, Tuple
+from typing import Callable, List, Optional, Tuple
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from lm_human_preferences.datasets.registry import get_texts
 from lm_human_preferences.hyperparameters import TaskHParams
 from lm_human_preferences.language.encodings import Encoding
 from lm_human_preferences.language.queries import single_token, tokenize_query
+from lm_human_preferences.utils.progress import note
 
 # After this many texts in a row without a query, the stream gives up.
 MAX_TEXTS_WITHOUT_QUERY = 10000
@@ -75,21 +76,22 @@ class QueryStream:
         fields = (task.query_length, task.start_text, task.end_text)
         return cls(task.query_dataset, split, encoding, *fields, seed, rank, num_ranks, position)
 
-    def next_batch(self, n: int) -> np.ndarray:
+    def next_batch(self, n: int, say: Callable[[str], None] = note) -> np.ndarray:
         """Return the next `n` queries, int32 [n, query_length]. ValueError as for `next_query`."""
-        return np.array([self.next_query()[1] for _ in range(n)], np.int32).reshape(n, self._query_length)
+        return np.array([self.next_query(say)[1] for _ in range(n)], np.int32).reshape(n, self._query_length)
 
-    def next_query(self) -> Tuple[int, List[int]]:
-        """Return the index of the next text that has a query, and that query. Missing texts are passed over.
+    def next_query(self, say: Callable[[str], None] = note) -> Tuple[int, List[int]]:
+        """Return the index of the next text that has a query, and that query.
 
-        ValueError if too many texts in a row have no query. The message says which token they lack. ValueError if too
-        many texts are missing, see missing_texts.py.
+        Missing texts are passed over, and `say` gets the lines about them. ValueError if too many texts in a row have
+        no query. The message says which token they lack. ValueError if too many texts are missing, see
+        missing_texts.py.
         """
         tried = min(len(self._texts), MAX_TEXTS_WITHOUT_QUERY)
         last = None
         for _ in range(tried):
             index = self._next_index()
-            text = self._reader.read(index)
+            text = self._reader.read(index, say)
             if text is None:
                 continue
             last = text
@@ -101,8 +103,8 @@ class QueryStream:
     def check(self) -> None:
         """Raise what the next query would raise, so that a run fails before it loads a model."""
         probe = copy.copy(self)
-        probe._reader = TextReader(self._texts, self._dataset, show=False)
-        probe.next_query()
+        probe._reader = TextReader(self._texts, self._dataset)
+        probe.next_query(say=lambda line: None)
 
     def _next_index(self) -> int:
         """Return the index of this rank's next text, and advance the position."""

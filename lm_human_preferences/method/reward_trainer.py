@@ -7,6 +7,7 @@ from typing import Dict, List, Tuple
 
 import numpy as np
 
+from lm_human_preferences.datasets.query_batches import QueryBatches
 from lm_human_preferences.datasets.query_stream import QueryStream
 from lm_human_preferences.graph.optimizer import minimize, run_with_stats
 from lm_human_preferences.graph.tf_versions import tf
@@ -119,11 +120,10 @@ class Normalizer:
         trainer = self._trainer
         length = trainer.hparams.task.response_length
         num_batches = -(-num_samples // (trainer.rollout_batch * self._ranks.size))
+        batches = QueryBatches(self._queries, trainer.rollout_batch, num_batches)
         rewards = [
-            trainer.sample_rewards(
-                self._queries.next_batch(trainer.rollout_batch), random.random_sample([trainer.rollout_batch, length])
-            )
-            for _ in progress(range(num_batches), stage, self._ranks.is_first)
+            trainer.sample_rewards(queries, random.random_sample([trainer.rollout_batch, length]))
+            for queries in progress(batches, stage, self._ranks.is_first, total=num_batches)
         ]
         rewards = np.array(rewards, np.float64)  # the variance may be small beside the mean
         mean, mean_of_squares = self._ranks.mean([np.mean(rewards), np.mean(np.square(rewards))])

@@ -15,11 +15,14 @@ import os
 import shutil
 import stat
 import tempfile
+import threading
 from typing import IO, Any, Iterator, NamedTuple
 
 LARGEST_TEXT = 1 << 30  # bytes of a file that is read as a whole
 LONGEST_LINE = 1 << 26  # bytes
 BYTE_ORDER_MARK = '\ufeff'
+
+_asking_umask = threading.Lock()
 
 
 @contextlib.contextmanager
@@ -170,8 +173,9 @@ def write_json(path: str, content: Any, indent: int = 2, private: bool = False) 
 
 
 def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
+    with _asking_umask:  # the system tells it only when it is set; a second thread would be told 0o077
+        mask = os.umask(0o077)
+        os.umask(mask)
     return mask
 
 
