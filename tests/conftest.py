@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 
 import pytest
 
@@ -13,10 +14,12 @@ sys.path.insert(0, ROOT)
 for folder in ('tests/support', 'benchmarks'):
     sys.path.insert(0, os.path.join(ROOT, folder))
 
+import hub_server as hub_servers  # noqa: E402
 import loopback  # noqa: E402
 from tiny_run import TinyRun  # noqa: E402
 
 from lm_human_preferences.remote import failures, storage  # noqa: E402
+from lm_human_preferences.remote import hub as hub_files  # noqa: E402
 
 # A shell makes background processes ignore Ctrl-C. Without this line, processes that tests start would ignore it, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -52,11 +55,41 @@ def cloud():
     server.stop()
 
 
+@pytest.fixture(scope='session')
+def hub_server(tmp_path_factory):
+    """Return a server of the Hugging Face hub's protocol. HF_ENDPOINT names it from then on."""
+    home = str(tmp_path_factory.mktemp('hub'))
+    os.environ.update(HF_HOME=home, HF_HUB_DISABLE_XET='1', HF_HUB_DISABLE_TELEMETRY='1')
+    for name in ('HF_TOKEN', 'HUGGING_FACE_HUB_TOKEN', 'HF_HUB_OFFLINE', 'HF_HUB_CACHE', 'HUGGINGFACE_HUB_CACHE'):
+        os.environ.pop(name, None)
+    with hub_servers.HubServer().running() as server:
+        os.environ['HF_ENDPOINT'] = server.url  # huggingface_hub reads these when it is loaded
+        pytest.importorskip('huggingface_hub', reason='needs the Python package huggingface_hub')
+        yield server
+
+
+@pytest.fixture
+def hub(hub_server, cache):
+    """Return the server of the hub, without repositories. The hub's cache is empty, and nobody is logged in."""
+    hub_server.clear()
+    hub_files.forget()
+    shutil.rmtree(os.environ['HF_HOME'], ignore_errors=True)
+    yield hub_server
+    hub_files.forget()
+
+
 @pytest.fixture
 def quick_retries(monkeypatch):
     """Shorten the pauses and time limits of downloads."""
     monkeypatch.setattr(storage, 'FIRST_PAUSE', 0.01)
     monkeypatch.setattr(failures, 'STALL_SECONDS', 0.5)
+
+
+@pytest.fixture
+def quick_hub_retries(monkeypatch):
+    """Shorten all pauses, also those of huggingface_hub."""
+    pause = time.sleep
+    monkeypatch.setattr(time, 'sleep', lambda seconds: pause(min(seconds, 0.02)))
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any, Callable, Optional, Sequence
 from urllib.parse import urlsplit
 
 from lm_human_preferences.datasets.line_index import Check, line_index, lines, read_span
-from lm_human_preferences.remote import storage
+from lm_human_preferences.remote import hub, storage
 
 # Of every 20 lines of a single file, one belongs to the split `valid` and one to `test`.
 HELD_OUT_EVERY = 20
@@ -153,5 +153,5 @@ def _items_of_split(
 def _is_folder(path: str) -> bool:
     """Return whether `path` names a folder. A remote path is taken for a folder if its name has no extension."""
     if storage.is_remote(path):
-        return not os.path.splitext(urlsplit(path).path)[1]
+        return not os.path.splitext(hub.parse(path).path if hub.is_hub(path) else urlsplit(path).path)[1]
     return os.path.isdir(os.path.expanduser(path))

@@ -64,7 +64,8 @@ class LabelHParams(HParams):
     )
     num_train: int = hparam(None, 'Number of labels to train on; a multiple of batch_size.')
     source: str = hparam(
-        None, 'Label file (a path, gs:// or https://), demo or test; or labeler, to collect all labels in the run.'
+        None,
+        'Label file (a path, gs://, https:// or hf://), demo or test; or labeler, to collect all labels in the run.',
     )
     schedule: Optional[LabelScheduleHParams] = hparam(
         None, 'Collect labels while the policy trains (section 2.3). Off: all labels exist before.'

@@ -24,7 +24,7 @@ from lm_human_preferences.utils.hyperparams import HParams, hparam
 class SampleHParams(HParams):
     """Printing of responses that trained policies give to queries."""
 
-    save_dir: Optional[str] = hparam(None, 'Folder of the run whose policy responds: a path, gs:// or https://.')
+    save_dir: Optional[str] = hparam(None, 'Folder of the run whose policy responds: a path, gs://, https:// or hf://.')
     savescope: str = hparam('policy', 'Model of the run: policy, or ref_policy for the initial policy.')
     policies: List[str] = hparam(
         list, 'Policies to compare on the same queries: runs, models, or `initial`, the initial policy of the run.'

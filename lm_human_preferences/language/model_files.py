@@ -6,7 +6,7 @@ any web server can hold a model, even one that does not list its folders.
 """
 
 import os
-from typing import Sequence
+from typing import Optional, Sequence
 
 from lm_human_preferences.graph.tf_versions import tf
 from lm_human_preferences.language.encodings import ENCODER_FILE, MERGES_FILE
@@ -59,13 +59,13 @@ def local_checkpoint(folder: str) -> str:
         return latest_checkpoint(folder)
     candidates = [storage.join(folder, CHECKPOINTS), folder]
     # First the one that is in the cache already.
-    candidates.sort(key=lambda candidate: not os.path.exists(_cached_state(candidate)))
+    candidates.sort(key=lambda candidate: storage.cached(storage.join(candidate, 'checkpoint')) is None)
     for remote in candidates:
-        if _fetch_if_there(remote, 'checkpoint'):
+        path = _fetch_if_there(remote, 'checkpoint')
+        if path:
             break
     else:
         raise FileNotFoundError(f'{folder}: no TensorFlow checkpoint there')
-    path = _cached_state(remote)
     state = tf.train.get_checkpoint_state(os.path.dirname(path))
     if not state or not state.model_checkpoint_path:
         raise ValueError(f'{path}: names no checkpoint')
@@ -75,15 +75,9 @@ def local_checkpoint(folder: str) -> str:
     return os.path.join(os.path.dirname(path), name)
 
 
-def _cached_state(folder: str) -> str:
-    """Return the path in the cache of the file that names the checkpoints of a remote folder."""
-    return storage.cache_path(storage.join(folder, 'checkpoint'))
-
-
-def _fetch_if_there(folder: str, name: str) -> bool:
-    """Fetch a file of a remote folder. Return whether there is such a file."""
+def _fetch_if_there(folder: str, name: str) -> Optional[str]:
+    """Fetch a file of a remote folder. Return its local path; None if there is no such file."""
     try:
-        storage.local_file(storage.join(folder, name))
-        return True
+        return storage.local_file(storage.join(folder, name))
     except storage.NOT_THERE:
-        return False
+        return None

@@ -11,7 +11,7 @@ import os
 import re
 import ssl
 import time
-from typing import Dict, Iterator
+from typing import Dict, Iterator, Mapping
 from urllib.parse import urlsplit
 
 CONNECT_SECONDS = 10
@@ -82,11 +82,12 @@ def check_status(status: int, headers: Dict[str, str]) -> None:
     if status == 416:
         raise OutOfRange('no such range (416)')
     if status in (408, 425, 429) or status >= 500:
-        raise Temporary(f'the server answers {status}', _pause(headers.get('Retry-After', '')))
+        raise Temporary(f'the server answers {status}', pause_of(headers))
 
 
-def _pause(retry_after: str) -> float:
-    """Return the seconds to wait by a Retry-After header, which is a number or a date; 0 if it is neither."""
+def pause_of(headers: Mapping[str, str]) -> float:
+    """Return the seconds to wait by the header Retry-After, which is a number or a date; 0 if it is neither."""
+    retry_after = headers.get('Retry-After', '')
     if re.match(r'[0-9]+\Z', retry_after):
         return float(retry_after[:18])
     try:

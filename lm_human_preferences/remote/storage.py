@@ -1,5 +1,7 @@
 """Fetch files from gs://BUCKET/PATH and http(s)://HOST/PATH into the cache folder; use local paths as they are.
 
+Files of the Hugging Face hub (hf://…) are fetched by its own library into its own cache (hub.py).
+
 `requests` and google-cloud-storage move the bytes (transports.py). This module adds what they lack: a file is fetched
 once per host for all runs and ranks, resumed after a lost connection, and verified before it gets its name. A failure
 is one line that names each place that was tried. Measured with a file of 100 MB whose connection broke three times
@@ -24,15 +26,17 @@ import base64
 import contextlib
 import errno
 import functools
+import glob
 import hashlib
 import os
 import random
+import re
 import shutil
 import time
-from typing import List
+from typing import Any, Callable, List, Optional
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from lm_human_preferences.remote import records, transports
+from lm_human_preferences.remote import hub, records, transports
 from lm_human_preferences.remote.cache import cache_dir, expanded_home, unwritable
 from lm_human_preferences.remote.failures import RemoteError, Temporary, Unreachable
 from lm_human_preferences.remote.transports import gs_parts
@@ -52,6 +56,7 @@ ATTEMPTS = 5  # failures in a row; an attempt that brings ENOUGH_BYTES starts th
 ENOUGH_BYTES = 1 << 20
 FIRST_PAUSE = 1.0  # seconds; doubles after each attempt
 LONGEST_PAUSE = 120.0  # seconds, even if the server asks for more
+_LONG_SECONDS = 60.0  # a download from the hub that broke after longer has brought much
 _SAID_PAUSE = 15.0  # seconds; a longer pause is said
 _STARTED = time.time()
 
@@ -62,7 +67,7 @@ class _WebPage(RemoteError):
 
 def is_remote(source: str) -> bool:
     """Return whether `source` is a URL and not a local path."""
-    return source.startswith(('gs://', 'http://', 'https://'))
+    return source.startswith(('gs://', 'http://', 'https://', hub.SCHEME))
 
 
 def is_published(source: str) -> bool:
@@ -74,10 +79,16 @@ def join(folder: str, *names: str) -> str:
     """Return the path of an entry of a folder, local or remote."""
     if not is_remote(folder):
         return os.path.join(folder, *names)
-    if folder.startswith('gs://'):
+    if folder.startswith(('gs://', hub.SCHEME)):
         return '/'.join([folder.rstrip('/'), *names])
     parts = urlsplit(folder)  # a query, such as a signature, stays at the end
     return urlunsplit(parts._replace(path='/'.join([parts.path.rstrip('/'), *map(quote, names)])))
+
+
+def cached(source: str) -> Optional[str]:
+    """Return the path of the copy of a remote object if there is one; it may not be the latest."""
+    path = hub.cached(source) if hub.is_hub(source) else cache_path(source)
+    return path if path and os.path.exists(path) else None
 
 
 def cache_path(source: str) -> str:
@@ -121,6 +132,8 @@ def local_file(source: str) -> str:
         except (FileNotFoundError, NotADirectoryError):
             raise FileNotFoundError(f'{path} not found') from None
         return path
+    if hub.is_hub(source):
+        return _from_hub(source, lambda: hub.fetch(source))
     path = cache_path(source)
     asked = time.time()
     if _is_final(source, path):
@@ -138,6 +151,47 @@ def local_file(source: str) -> str:
     except OSError as error:
         raise _cache_error(error, path) from error
     return path
+
+
+def matching(pattern: str) -> List[str]:
+    """Return the files, sorted, that match a path or an hf:// URL. * and ? match in a name, ** folders, too.
+
+    FileNotFoundError if there is none. ValueError for gs:// and https://, which are not listed.
+    """
+    if hub.is_hub(pattern):
+        wanted = hub.parse(pattern)
+        names = [name for name in _from_hub(pattern, lambda: hub.files(pattern)) if _matches(name, wanted.path)]
+        found = [join(wanted._replace(path='').title, name) for name in names]
+    elif is_remote(pattern):
+        raise ValueError(f'{shared(pattern)}: a pattern of files is possible for local paths and hf:// only')
+    else:
+        found = sorted(path for path in glob.glob(expanded(pattern), recursive=True) if os.path.isfile(path))
+    if not found:
+        raise FileNotFoundError(f'{pattern}: no file matches this')
+    return found
+
+
+def _matches(name: str, pattern: str) -> bool:
+    """Return whether a path matches a pattern in the form of `glob`."""
+    parts = {'**/': '(?:[^/]+/)*', '**': '.*', '*': '[^/]*', '?': '[^/]'}
+    regex = ''.join(parts.get(part, re.escape(part)) for part in re.split(r'(\*\*/|\*\*|\*|\?)', pattern))
+    return re.fullmatch(regex, name) is not None
+
+
+def _from_hub(source: str, ask: Callable[[], Any]) -> Any:
+    """Ask the hub; try again after failures that may pass. RemoteError that names `source`."""
+    failed = 0
+    while True:
+        began = time.monotonic()
+        try:
+            return ask()
+        except Temporary as problem:
+            failed = 1 if time.monotonic() - began > _LONG_SECONDS else failed + 1
+            if failed >= ATTEMPTS:
+                raise Unreachable(f'cannot fetch {source}: {problem} (attempt {failed})') from None
+            wait(source, problem, failed)
+        except RemoteError as problem:
+            raise type(problem)(f'cannot fetch {source}: {problem}') from None
 
 
 def _is_final(source: str, path: str) -> bool:

@@ -65,6 +65,8 @@ def parameters(url: str) -> List[Tuple[str, str]]:
 def _shared_part(url: str) -> str:
     """Return a URL without user, password, query and fragment; without everything if they cannot be told apart."""
     scheme, _, rest = url.partition('://')
+    if scheme.lower() == 'hf' and not re.match('[^/]*[@:?]', rest):
+        return url  # a repository, a revision behind @, and names; the hub takes no password in a URL
     place = re.split('[?#]', rest)[0]
     host, slash, path = place.partition('/')
     name_in_path = '@' in path and ':' in place.rpartition('@')[0]
