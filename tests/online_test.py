@@ -197,6 +197,7 @@ def test_questions_about_a_run_have_the_task_of_the_run(uninterrupted, tmp_path)
     collection.close()
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_ends_like_an_uninterrupted_one(uninterrupted, labeler, tmp_path):
     hparams, _ = online_hparams(tmp_path / 'run')
     hparams.run.save_interval = 1

@@ -100,6 +100,7 @@ def test_a_sweep_makes_a_folder_for_each_trial(experiment, tmp_path):
     assert sorted(os.listdir(str(tmp_path / 'sweep'))) == ['lr0.001', 'lr0.01']
 
 
+@pytest.mark.slow
 def test_two_ranks_train_the_same_reward_model_as_one(experiment, tmp_path):
     for ranks in (1, 2):
         status, _, errors = launch('train_reward', experiment, f'on{ranks}', f'--save_dir={tmp_path}', f'--mpi={ranks}')

@@ -42,6 +42,7 @@ def test_the_same_seed_gives_the_same_text_at_any_batch_size(sample):
     assert sample('--nsamples=7', '--seed=6').out != texts[0]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec('mpi4py') is None, reason='needs mpi4py')
 def test_two_ranks_share_the_samples_of_one(tiny_run, sample):
     one = sample('--nsamples=5').out

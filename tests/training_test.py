@@ -173,6 +173,7 @@ def test_ratings_report_the_labels_and_the_correlation(tmp_path):
     assert [step for step, _ in stats['corr']] == [0, 1] and all(abs(corr) <= 1 for _, corr in stats['corr'])
 
 
+@pytest.mark.slow
 def test_policy_learns_what_is_rewarded(tmp_path):
     # The random reward model prefers some letters: the mean score rises by more than the noise of a batch.
     run = str(tmp_path)

@@ -200,6 +200,7 @@ def lost_line():
     raise requests.exceptions.ConnectionError('the line is dead')
 
 
+@pytest.mark.slow
 def test_training_saves_to_the_bucket(cache, cloud, tmp_path):
     (tmp_path / 'tiny.yaml').write_text(TINY_EXPERIMENT)
     url = 'gs://bucket/trained'

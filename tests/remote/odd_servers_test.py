@@ -101,6 +101,7 @@ def answers(draw):
     return 206, dict(tag, **{'Content-Range': f'bytes {first}-{last}/{size}'}), BODY[first : last + 1]
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(some.lists(answers(), min_size=1, max_size=8))
 @example([part(50, 99), part(50, 99), part(50, 99)])

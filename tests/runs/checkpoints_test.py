@@ -17,6 +17,7 @@ from lm_human_preferences.language.trained_models import TrainedModel, save_mode
 from lm_human_preferences.runs.checkpoints import CheckpointWriter
 
 
+@pytest.mark.slow
 def test_a_gpt2_of_124m_in_openais_layout_loads(tmp_path):
     values = write_gpt2(str(tmp_path), n_vocab=50257, n_ctx=1024, n_embd=768, n_head=12, n_layer=12)
     trained = TrainedModel(str(tmp_path))

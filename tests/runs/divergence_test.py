@@ -184,6 +184,7 @@ def launched(folder, ranks, *flags, command='train_reward'):
 needs_mpi = pytest.mark.skipif(importlib.util.find_spec('mpi4py') is None, reason='needs mpi4py')
 
 
+@pytest.mark.slow
 @needs_mpi
 def test_all_ranks_stop_with_one_line(tmp_path):
     """The extreme label is in the share of one rank."""

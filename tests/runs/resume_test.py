@@ -82,6 +82,7 @@ def test_a_language_model_in_training_is_killed_too(experiment, tmp_path):
     assert_same_run(first, second, ['training', 'model'], ['lm'])
 
 
+@pytest.mark.slow
 def test_a_run_that_needed_too_much_memory_goes_on_with_smaller_steps(experiment, tmp_path):
     common = ['train_policy', experiment, 'run', '--mpi=1', '--threads=1', '--rewards.train_new_model=off']
     common += ['--rewards.trained_model=test', '--ppo.total_episodes=64']
@@ -192,6 +193,7 @@ def without_checksums(folder, step):
         json.dump(manifest, file)
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_passed_over_or_named(experiment, tmp_path, capsys):
     common = ['train_policy', str(experiment), 'run', f'--save_dir={tmp_path}', '--mpi=1', '--run.save_interval=1']
     common += ['--rewards.train_new_model=off', '--rewards.trained_model=test']
@@ -350,6 +352,7 @@ def test_a_folder_that_is_moved_or_removed_ends_its_run(long_run, tmp_path, how)
     assert left == (['.run.lock'] if how == 'replaced' else [])
 
 
+@pytest.mark.slow
 def test_a_full_disk_loses_neither_the_last_checkpoint_nor_the_run(experiment, small_disk, tmp_path):
     disk, enlarge = small_disk
     common = ['train_policy', experiment, 'run', '--mpi=1', '--threads=1', '--rewards.train_new_model=off']
