@@ -127,18 +127,21 @@ def _prompts(hparams: SampleHParams) -> List[str]:
 def prompt_tokens(prompt: str, task: Task, warn: bool = True) -> List[int]:
     """Turn a prompt into a query of the task: its last `query_length` tokens, padded on the right.
 
-    Like all queries of the task, it ends with `end_text`. With `warn`, a note on standard error says if the prompt was
-    too long. ValueError for an empty prompt.
+    With `warn`, a note on standard error says if the prompt was too long. ValueError for an empty prompt.
     """
     if not prompt:
         raise ValueError('the prompt is empty: give --prompt a text')
-    end, length = task.hparams.end_text or '', task.hparams.query_length
-    tokens = task.encoding.encode(prompt if prompt.endswith(end) else prompt + end)
+    tokens, length = query_tokens(prompt, task), task.hparams.query_length
     if len(tokens) > length and warn:
         note = f'note: a prompt of {len(tokens)} tokens is cut to its last {length}, the query_length of the task'
         print(note, file=sys.stderr)
-    tokens = tokens[-length:]
-    return tokens + [task.padding_token] * (length - len(tokens))
+    return task.encoding.pad(tokens[-length:], length)
+
+
+def query_tokens(text: str, task: Task) -> List[int]:
+    """Return the tokens of a text as a query of the task, of any length. Like all queries, it ends with `end_text`."""
+    end = task.hparams.end_text or ''
+    return task.encoding.encode(text if text.endswith(end) else text + end)
 
 
 def _batches(items: Iterator, size: int) -> Iterator[List]:

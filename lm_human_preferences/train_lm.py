@@ -23,7 +23,7 @@ from lm_human_preferences.runs.checkpoint_files import resume_at
 from lm_human_preferences.runs.checkpoints import CheckpointWriter
 from lm_human_preferences.runs.divergence import check_finite
 from lm_human_preferences.runs.run_folder import LM, LM_TRAINING
-from lm_human_preferences.training_stage import Stage
+from lm_human_preferences.training_stage import Stage, Trained
 
 TRAINING_CHECKPOINTS_KEPT = 2
 
@@ -56,8 +56,10 @@ class LossSoFar:
         return is_best
 
 
-def train(hparams: HParams) -> None:
+def train(hparams: HParams) -> Trained:
     """Train a language model as `hparams` say and save it under `run.save_dir`/model.
+
+    Return the folder of the run, and the statistics of the last step.
 
     The model in training may not be the best one: `run.save_dir`/training holds it, with what a resumed run needs.
     """
@@ -77,7 +79,7 @@ def train(hparams: HParams) -> None:
     so_far = LossSoFar.of(stage.checkpoints.state)
     if stage.step >= num_steps or so_far.is_patience_out(hparams):
         stage.say(f'the language model in {hparams.run.save_dir} is finished: {stage.step} steps')
-        return
+        return stage.outcome(stage.step)
     best_folder = os.path.join(stage.run_folder, LM) if stage.run_folder else None
 
     def build():
@@ -116,6 +118,7 @@ def train(hparams: HParams) -> None:
                 stage.finish(step + 1, **dataclasses.asdict(so_far))
                 break
             stage.after_step(step + 1, **dataclasses.asdict(so_far))
+    return stage.outcome(step + 1)
 
 
 def vocabulary_and_size(

@@ -28,7 +28,7 @@ from lm_human_preferences.online import OnlineRewardModel
 from lm_human_preferences.runs.divergence import check_finite
 from lm_human_preferences.runs.run_folder import POLICY
 from lm_human_preferences.runs.samples import keep_samples
-from lm_human_preferences.training_stage import Stage
+from lm_human_preferences.training_stage import Stage, Trained
 from lm_human_preferences.utils.text import one_line
 
 NUM_SHOWN = 4  # samples before and after fine-tuning, and for TensorBoard
@@ -37,17 +37,17 @@ TEXTS_EVERY = 10  # log intervals
 FIGURES_SHOWN = ('objective/score', 'objective/kl', 'objective/entropy')
 
 
-def train(hparams: HParams) -> None:
+def train(hparams: HParams) -> Trained:
     """Fine-tune a policy as `hparams` say and save it under `run.save_dir`/policy.
 
     With `rewards.train_new_model` the reward model is trained first, under `run.save_dir`/reward_model.
+    Return where that is, and the statistics of the last step of PPO.
     """
     ranks = Ranks()
     hparams.validate(num_ranks=ranks.size)
     new_model = hparams.rewards.train_new_model
     if new_model is None:
-        fine_tune(hparams, hparams.rewards.trained_model)
-        return
+        return fine_tune(hparams, hparams.rewards.trained_model)
     with contextlib.ExitStack() as stack:
         folder = hparams.run.save_dir or stack.enter_context(shared_temporary_folder(ranks))
         online = None
@@ -56,7 +56,7 @@ def train(hparams: HParams) -> None:
         else:
             online = stack.enter_context(OnlineRewardModel(hparams, folder, ranks))
             online.train_first()
-        fine_tune(hparams, folder, online)
+        return fine_tune(hparams, folder, online)
 
 
 def train_new_reward_model(hparams: HParams, save_dir: str) -> None:
@@ -68,13 +68,13 @@ def train_new_reward_model(hparams: HParams, save_dir: str) -> None:
     train_reward.train(new)
 
 
-def fine_tune(hparams: HParams, reward_model: str, online: Optional[OnlineRewardModel] = None) -> None:
+def fine_tune(hparams: HParams, reward_model: str, online: Optional[OnlineRewardModel] = None) -> Trained:
     """Run PPO against the reward model at `reward_model`, which `online` trains anew as labels come in."""
     stage = Stage(hparams, POLICY, events='ppo')
     num_steps = math.ceil(hparams.ppo.total_episodes / hparams.ppo.batch_size)
     if stage.step >= num_steps:
         stage.say(f'the policy in {hparams.run.save_dir} is finished: {stage.step} steps')
-        return
+        return stage.outcome(stage.step)
     initial_model, scoring_model = find_models(hparams, reward_model, stage.ranks)
     task = Task(hparams.task, initial_model.encoding())
     stream = task.query_stream('train', stage.seed, stage.ranks, stage.checkpoints.position)
@@ -105,6 +105,7 @@ def fine_tune(hparams: HParams, reward_model: str, online: Optional[OnlineReward
                 stage.after_step(step + 1, queries.position, kl_coef=kl_coef)
         keep_final_samples(stage, trainer, task)
         stage.finish(num_steps, queries.position, kl_coef=kl_coef)
+    return stage.outcome(num_steps)
 
 
 def ppo_step(

@@ -16,19 +16,22 @@ from lm_human_preferences.method.lm_tasks import Task
 from lm_human_preferences.method.reward_trainer import Normalizer, RewardTrainer
 from lm_human_preferences.runs.divergence import check_finite
 from lm_human_preferences.runs.run_folder import REWARD_MODEL
-from lm_human_preferences.training_stage import Stage
+from lm_human_preferences.training_stage import Stage, Trained
 
 FIGURES_SHOWN = ('loss', 'accuracy', 'corr')
 
 
-def train(hparams: HParams) -> None:
-    """Train a reward model as `hparams` say and save it under `run.save_dir`/reward_model."""
+def train(hparams: HParams) -> Trained:
+    """Train a reward model as `hparams` say and save it under `run.save_dir`/reward_model.
+
+    Return where that is, and the statistics of the last step.
+    """
     stage = Stage(hparams, REWARD_MODEL, events='reward_model')
     if hparams.labels.schedule is not None:
         raise ValueError('labels.schedule collects labels while a policy trains: give it to train_policy')
     if stage.checkpoints.finished:
         stage.say(f'the reward model in {hparams.run.save_dir} is finished: {stage.step} steps')
-        return
+        return stage.outcome(stage.step)
     initial_model = find_model(hparams.task.policy.initial_model)
     task = Task(hparams.task, initial_model.encoding())
     task.check_fits(initial_model.hparams.n_ctx, task.context_length)
@@ -74,6 +77,7 @@ def train(hparams: HParams) -> None:
             normalizer.normalize(0.0, 1.0, 'normalize after', step=num_steps)
         stage.finish(num_steps, queries.position)
     stage.ranks.wait_for_all()  # a rank that reads the model next must find it whole
+    return stage.outcome(num_steps)
 
 
 def read_labels(hparams: HParams, task: Task) -> Dict[str, np.ndarray]:

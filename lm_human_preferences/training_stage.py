@@ -7,7 +7,7 @@ ranks, folder, checkpoints, graph, session and statistics.
 
 import contextlib
 import os
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, TypeVar
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, TypeVar
 
 import tqdm
 
@@ -19,12 +19,21 @@ from lm_human_preferences.mpi.collectives import initialize_variables
 from lm_human_preferences.mpi.ranks import Ranks
 from lm_human_preferences.runs.checkpoints import CHECKPOINTS_KEPT, Checkpoints
 from lm_human_preferences.runs.run_folder import EVENTS, save_hparams
+from lm_human_preferences.runs.statistics import last_statistics
 from lm_human_preferences.runs.summaries import SummaryWriter, brief
 from lm_human_preferences.utils.errors import UserError
 from lm_human_preferences.utils.hyperparams import HParams
 from lm_human_preferences.utils.progress import progress, say
 
 Trainer = TypeVar('Trainer')
+
+
+class Trained(NamedTuple):
+    """What a training did. Called again for a finished run, it returns the same."""
+
+    folder: Optional[str]  # of the run, which `load_policy` and `load_reward_model` take; None if nothing was saved
+    steps: int
+    statistics: Dict[str, float]  # of the last step; {} on another rank than the first where the run was finished
 
 
 class Stage:
@@ -48,7 +57,8 @@ class Stage:
         self.run_folder: Optional[str] = hparams.run.save_dir if self.ranks.is_first else None
         self.folder = os.path.join(self.run_folder, model) if self.run_folder else None
         self.checkpoints = Checkpoints(self.folder, hparams, self.ranks)
-        self._events = events
+        self._events = os.path.join(self.run_folder, EVENTS, events) if self.run_folder else None
+        self.summaries: Optional[SummaryWriter] = None
 
     @property
     def seed(self) -> int:
@@ -110,8 +120,7 @@ class Stage:
             if self.run_folder:
                 save_model_folder(model_folder or self.folder, model_hparams, encoding)
                 save_hparams(self.run_folder, self.hparams)
-            events = os.path.join(self.run_folder, EVENTS, self._events) if self.run_folder else None
-            self.summaries = SummaryWriter(events, self.step)
+            self.summaries = SummaryWriter(self._events, self.step)
             variables = [variable for variable in tf.global_variables() if saved(variable)]
             loaded = self.checkpoints.restore(session, variables, keep)
             if self.ranks.is_first:
@@ -151,3 +160,10 @@ class Stage:
     def finish(self, step: int, position: int = 0, **state: Any) -> None:
         """Save the finished model of the stage."""
         self.checkpoints.finish(tf.get_default_session(), step, position, **state)
+
+    def outcome(self, steps: int) -> Trained:
+        """Return what the finished stage did in `steps` steps, in this process or in an earlier one."""
+        statistics = self.summaries.last if self.summaries else {}
+        if not statistics and self._events:
+            statistics = last_statistics(self._events)
+        return Trained(self.hparams.run.save_dir, steps, statistics)

@@ -16,7 +16,7 @@ from lm_human_preferences.language.encodings import test_encoding as letters
 from lm_human_preferences.language.run_models import run_reward_model
 from lm_human_preferences.language.trained_models import find_model
 from lm_human_preferences.launcher.command_line import main
-from lm_human_preferences.method.inference import Reference, Responder, Scorer
+from lm_human_preferences.method.inference import Responder, Scorer
 from lm_human_preferences.method.lm_tasks import Task
 from lm_human_preferences.mpi.seeds import uniforms_of_samples
 from lm_human_preferences.runs.run_folder import RunFolder, short_names
@@ -199,7 +199,7 @@ def test_a_truncate_token_belongs_to_the_vocabulary_of_its_run(tiny_run, tmp_pat
 
 def test_a_task_refuses_a_model_of_another_vocabulary(tiny_run):
     task = Task(RunFolder(tiny_run.folder).task, letters())
-    for model in (Responder, Reference, Scorer):
+    for model in (Responder, Scorer):
         with pytest.raises(UserError, match='the model .*demo reads another vocabulary than the task'):
             model(find_model('demo'), task, 2)
 

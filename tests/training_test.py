@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+from resumed_runs import event_files
 
 from lm_human_preferences import sample, train_lm, train_policy, train_reward
 from lm_human_preferences.graph.tf_versions import new_session, tf
@@ -49,7 +50,7 @@ def policy_hparams(**overrides):
 
 def events(folder):
     """{tag: [(step, value) …]} of the event file in a folder."""
-    (name,) = os.listdir(folder)
+    (name,) = event_files(folder)
     found = {}
     for event in tf.train.summary_iterator(os.path.join(folder, name)):
         for value in event.summary.value:

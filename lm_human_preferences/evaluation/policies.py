@@ -9,7 +9,7 @@ from lm_human_preferences.evaluation import texts as text_metrics
 from lm_human_preferences.evaluation.intervals import mean_interval, wilson_interval
 from lm_human_preferences.language.run_models import INITIAL, NamedPolicy
 from lm_human_preferences.language.trained_models import TrainedModel
-from lm_human_preferences.method.inference import Reference, Responder, Scorer
+from lm_human_preferences.method.inference import Responder, Scorer
 from lm_human_preferences.method.lm_tasks import Task
 from lm_human_preferences.mpi.ranks import Ranks
 from lm_human_preferences.mpi.seeds import uniforms_of_samples
@@ -71,7 +71,7 @@ def respond_and_score(
     for policy in policies:
         with Responder(policy.trained, task, batch) as responder:
             sampled[policy.name] = responder.respond(queries, uniforms, f'{policy.name} responds')
-    with Reference(reference, task, batch) as model:
+    with Responder(reference, task, batch) as model:
         ref_logprobs = {name: model.logprobs(queries, s['responses'], f'KL of {name}') for name, s in sampled.items()}
     with Scorer(reward_model, task, batch) as scorer:
         scores = {name: scorer.scores(queries, s['truncated'], f'scores of {name}') for name, s in sampled.items()}

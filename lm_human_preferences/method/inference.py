@@ -1,10 +1,10 @@
-"""Run trained models: sample responses of a policy, compute their reference log-probabilities, and score them.
+"""Run trained models: sample responses of a policy, compute log-probabilities of given responses, and score them.
 
 Each model has its own graph and session, so several models of any size can be used one after the other.
 """
 
 import abc
-from typing import Callable, Dict, Optional, Sequence
+from typing import Any, Callable, Dict, Optional, Sequence
 
 import numpy as np
 
@@ -32,27 +32,42 @@ class _ModelInUse(abc.ABC):
         self.task = task
         self.batch = batch
         ranks = ranks or Ranks()
-        with tf.Graph().as_default() as graph:
+        self._parts: Dict[Any, Any] = {}
+        with tf.Graph().as_default() as self._graph:
             tf.set_random_seed(0)  # for the built-in model `test`, whose weights are random
-            self._session = new_session(graph, ranks.threads())
+            self._session = new_session(self._graph, ranks.threads())
             self._queries = tf.placeholder(tf.int32, [batch, task.hparams.query_length])
+            self._responses = tf.placeholder(tf.int32, [batch, task.hparams.response_length])
             load = self._build(trained)
             initialize_variables(self._session, load() if ranks.is_first else [], ranks)
-            graph.finalize()
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
+        self.close()
+
+    def close(self) -> None:
+        """Free the memory of the model. It cannot be used any more."""
         self._session.close()
+        self._parts.clear()
 
     @abc.abstractmethod
     def _build(self, trained: TrainedModel) -> Callable[[], Sequence[tf.Variable]]:
-        """Build the graph. Return a function that loads the model and returns the variables that it set."""
+        """Create the variables. Return a function that loads the model and returns the variables that it set."""
+
+    @gc_paused()
+    def _part(self, build: Callable[..., Any], *settings: Any) -> Any:
+        """Return the tensors that `build(*settings)` adds to the graph. They are added when they are first needed."""
+        key = (build.__name__, settings)
+        if key not in self._parts:
+            with self._graph.as_default():
+                self._parts[key] = build(*settings)
+        return self._parts[key]
 
 
 class Responder(_ModelInUse):
-    """A policy that responds to queries."""
+    """A policy that responds to queries, and gives the log-probabilities of given responses."""
 
     def __init__(
         self,
@@ -67,52 +82,71 @@ class Responder(_ModelInUse):
         super().__init__(trained, task, batch, ranks)
 
     def _build(self, trained):
-        policy = Policy(trained.hparams, self.task, scope='policy')
-        self._uniforms = tf.placeholder(tf.float32, [self.batch, self.task.hparams.response_length])
-        sampled = policy.respond(self._queries, self._uniforms, **self._limits)
-        truncated, valid = self.task.truncate(sampled['responses'])
-        self._outputs = dict(
-            responses=sampled['responses'], logprobs=sampled['logprobs'], truncated=truncated, valid=valid
-        )
-        return lambda: trained.load(self._session, policy.model)
+        self._policy = Policy(trained.hparams, self.task, scope='policy')
+        return lambda: trained.load(self._session, self._policy.model)
 
     def respond(
-        self, queries: np.ndarray, uniforms: np.ndarray, description: Optional[str] = None
+        self,
+        queries: np.ndarray,
+        uniforms: np.ndarray,
+        description: Optional[str] = None,
+        temperature: Optional[float] = None,
+        top_k: Optional[int] = None,
+        top_p: Optional[float] = None,
     ) -> Dict[str, np.ndarray]:
         """Respond to queries [n, query_length]. The random numbers uniforms [n, response_length] choose the tokens.
+
+        Args:
+          description: of a progress bar; None shows no bar.
+          temperature: in place of the task's.
+          top_k, top_p: in place of those given to the constructor.
 
         Returns:
           responses, truncated (the responses as they are scored) and the responses' logprobs, each
           [n, response_length]; valid [n]: whether a response has a truncate token in time.
         """
+        limits = [
+            self._limits[name] if value is None else value for name, value in (('top_k', top_k), ('top_p', top_p))
+        ]
+        uniforms_fed, outputs = self._part(self._sampling, temperature, *limits)
 
         def run(queries, uniforms):
-            return self._session.run(self._outputs, {self._queries: queries, self._uniforms: uniforms})
+            return self._session.run(outputs, {self._queries: queries, uniforms_fed: uniforms})
 
         return in_batches(run, [queries, uniforms], self.batch, description)
+
+    def _sampling(self, temperature, top_k, top_p):
+        uniforms = tf.placeholder(tf.float32, [self.batch, self.task.hparams.response_length])
+        sampled = self._policy.respond(self._queries, uniforms, top_k, top_p, temperature)
+        truncated, valid = self.task.truncate(sampled['responses'])
+        return uniforms, dict(
+            responses=sampled['responses'], logprobs=sampled['logprobs'], truncated=truncated, valid=valid
+        )
 
     def truncated(self, queries: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
         """Return only the truncated responses [n, response_length] of `respond`."""
         return self.respond(queries, uniforms)['truncated']
 
+    def logprobs(
+        self,
+        queries: np.ndarray,
+        responses: np.ndarray,
+        description: Optional[str] = None,
+        temperature: Optional[float] = None,
+    ) -> np.ndarray:
+        """Return log-probabilities [n, response_length] of the tokens of responses to queries [n, query_length].
 
-class Reference(_ModelInUse):
-    """The initial policy, from which the KL divergence is measured."""
-
-    def _build(self, trained):
-        policy = Policy(trained.hparams, self.task, scope='ref_policy')
-        self._responses = tf.placeholder(tf.int32, [self.batch, self.task.hparams.response_length])
-        self._logprobs = policy.analyze_responses(self._queries, self._responses)['logprobs']
-        return lambda: trained.load(self._session, policy.model)
-
-    def logprobs(self, queries: np.ndarray, responses: np.ndarray, description: Optional[str] = None) -> np.ndarray:
-        """Return log-probabilities [n, response_length] of the tokens of responses to queries [n, query_length]."""
+        Those of the initial policy are what the KL divergence is measured from.
+        """
+        outputs = self._part(self._analysis, temperature)
 
         def run(queries, responses):
-            logprobs = self._session.run(self._logprobs, {self._queries: queries, self._responses: responses})
-            return dict(logprobs=logprobs)
+            return dict(logprobs=self._session.run(outputs, {self._queries: queries, self._responses: responses}))
 
         return in_batches(run, [queries, responses], self.batch, description)['logprobs']
+
+    def _analysis(self, temperature):
+        return self._policy.analyze_responses(self._queries, self._responses, temperature)['logprobs']
 
 
 class Scorer(_ModelInUse):
@@ -120,7 +154,6 @@ class Scorer(_ModelInUse):
 
     def _build(self, trained):
         model = RewardModel(trained.hparams, self.task)
-        self._responses = tf.placeholder(tf.int32, [self.batch, self.task.hparams.response_length])
         self._rewards = model.rewards(self._queries, self._responses)
         return lambda: model.load(self._session, trained)
 
@@ -131,6 +164,18 @@ class Scorer(_ModelInUse):
             return dict(rewards=self._session.run(self._rewards, {self._queries: queries, self._responses: responses}))
 
         return in_batches(run, [queries, responses], self.batch, description)['rewards']
+
+    def truncated(self, responses: np.ndarray) -> np.ndarray:
+        """Return responses [n, response_length] as training scores them: padded after their end."""
+        truncated = self._part(self._truncation)
+
+        def run(responses):
+            return dict(truncated=self._session.run(truncated, {self._responses: responses}))
+
+        return in_batches(run, [responses], self.batch)['truncated']
+
+    def _truncation(self):
+        return self.task.truncate(self._responses)[0]
 
 
 def in_batches(

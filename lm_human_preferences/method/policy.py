@@ -1,6 +1,6 @@
 """The policy π: a language model with a value head, which responds to queries (section 2 of the paper)."""
 
-from typing import Dict
+from typing import Dict, Optional
 
 from lm_human_preferences.graph.tf_versions import tf
 from lm_human_preferences.hyperparameters import ModelHParams
@@ -23,7 +23,12 @@ class Policy:
         task.check_fits(model_hparams.n_ctx, task.context_length)
 
     def respond(
-        self, queries: tf.Tensor, uniforms: tf.Tensor, top_k: int = 0, top_p: float = 1.0
+        self,
+        queries: tf.Tensor,
+        uniforms: tf.Tensor,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        temperature: Optional[float] = None,
     ) -> Dict[str, tf.Tensor]:
         """Sample one response to each query.
 
@@ -32,6 +37,7 @@ class Policy:
           uniforms: [batch, length] in [0, 1), the random numbers that choose the tokens.
           top_k: sample among the k likeliest tokens; 0 means all.
           top_p: sample among the fewest tokens whose probabilities sum to at least this.
+          temperature: None: the task's.
 
         Returns:
           responses [batch, length] int32, and for each of their tokens the logprob, and the value of the state before
@@ -42,15 +48,17 @@ class Policy:
             self.task.context(queries),
             uniforms,
             padding_token=self.task.padding_token,
-            temperature=self.temperature,
+            temperature=self.temperature if temperature is None else temperature,
             top_k=top_k,
             top_p=top_p,
         )
         values = self.model.scalar_head('value', samples.hidden)
         return dict(responses=samples.tokens, logprobs=samples.logprobs, values=values)
 
-    def analyze_responses(self, queries: tf.Tensor, responses: tf.Tensor) -> Dict[str, tf.Tensor]:
-        """Evaluate given responses [batch, length] under the policy.
+    def analyze_responses(
+        self, queries: tf.Tensor, responses: tf.Tensor, temperature: Optional[float] = None
+    ) -> Dict[str, tf.Tensor]:
+        """Evaluate given responses [batch, length] under the policy, at its task's temperature unless one is given.
 
         Returns:
           logprobs of the tokens, entropies of the distributions that they are sampled from (nats), and values of the
@@ -63,6 +71,6 @@ class Policy:
             self.task.padding_token,
             read=range(first, first + responses.shape.as_list()[1]),
         ).hidden
-        logits = self.model.logits(hidden) / self.temperature
+        logits = self.model.logits(hidden) / (self.temperature if temperature is None else temperature)
         logprobs, entropies = logprobs_and_entropies(logits, responses)
         return dict(logprobs=logprobs, entropies=entropies, values=self.model.scalar_head('value', hidden))

@@ -3,7 +3,7 @@
     train_COMMAND_hparams.json      hyperparameters; a run of train_policy may hold those of its new reward model, too
     policy/, reward_model/          trained models, each with its checkpoints
     training/, model/               train_lm: the model in training with its checkpoints, and the finished model
-    tb/{ppo,reward_model,lm}/       statistics for TensorBoard
+    tb/{ppo,reward_model,lm}/       statistics for TensorBoard, and as JSON in statistics.jsonl
     samples.jsonl                   responses before and after training
     evaluation.json, evaluation_samples.jsonl, report.html
     .secrets.json                   what the URLs in the files above lack: passwords and signatures; never copied
@@ -35,6 +35,7 @@ CHECKPOINTS = 'checkpoints'  # in the folder of a model
 
 EVENTS = 'tb'
 EVENT_FOLDERS = ('ppo', 'reward_model', 'lm')  # in EVENTS, one for each kind of training
+STATISTICS_FILE = 'statistics.jsonl'  # in each of these
 
 SAMPLES_FILE = 'samples.jsonl'  # of training: responses to the queries of the first batch
 HELD_OUT_SAMPLES_FILE = 'evaluation_samples.jsonl'  # of an evaluation: responses to held-out queries

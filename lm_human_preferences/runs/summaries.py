@@ -1,4 +1,4 @@
-"""Statistics of a run, as TensorBoard's event files and as lines on the terminal."""
+"""Statistics of a run: as TensorBoard's event files, as lines of JSON, and as lines on the terminal."""
 
 import contextlib
 import os
@@ -9,6 +9,7 @@ from typing import Dict, Iterator, Optional, Sequence
 import numpy as np
 
 from lm_human_preferences.graph.tf_versions import tf, what_failed
+from lm_human_preferences.runs.statistics import StatisticsFile
 from lm_human_preferences.utils.errors import UserError
 
 HISTOGRAM_BINS = 30
@@ -16,7 +17,7 @@ _EVENT_FILE = re.compile(r'(events\.out\.tfevents\.)([0-9]+)(.*)', re.DOTALL)  #
 
 
 class SummaryWriter:
-    """Write statistics to a new event file in `folder`; write nothing if `folder` is None.
+    """Write statistics to a new event file in `folder`, and to its `statistics.jsonl`; nothing if `folder` is None.
 
     Each process of a run writes its own file, by `tf.summary.FileWriter`. The file begins with a session log that
     marks a start at `first_step`: readers then discard what earlier files hold of this step and later ones, since the
@@ -25,16 +26,22 @@ class SummaryWriter:
     The FileWriter runs in a small session of its own: only then do TensorFlow 1.13 and 2 both report a full disk as an
     exception. (Without a session, 1.13 loses the events silently, and 2 prints a traceback from another thread.)
     Create the SummaryWriter after the session that trains: the first session of a process sets its number of threads.
+
+    Attributes:
+      last: the statistics of the last step, by their tags.
     """
 
     def __init__(self, folder: Optional[str], first_step: int = 0):
         """UserError if the folder cannot be written."""
         self._folder = folder
         self._writer = None
+        self.last: Dict[str, float] = {}
+        self._last_step: Optional[int] = None
         if not folder:
             return
         with self._errors_in_one_line():
             os.makedirs(folder, exist_ok=True)
+            self._statistics = StatisticsFile(folder, first_step)
             _make_the_next_name_last(folder)
             self._session = tf.Session(graph=tf.Graph(), config=tf.ConfigProto(device_count={'GPU': 0}))
             self._writer = tf.summary.FileWriter(folder, session=self._session)
@@ -42,8 +49,13 @@ class SummaryWriter:
 
     def write(self, stats: Dict[str, float], step: int) -> None:
         """Write each number under its tag. UserError if the disk is full."""
+        stats = {tag: float(value) for tag, value in stats.items()}
+        self.last = {**(self.last if step == self._last_step else {}), **stats}
+        self._last_step = step
         if self._writer is None:
             return
+        with self._errors_in_one_line():
+            self._statistics.write(stats, step)
         values = [tf.Summary.Value(tag=tag, simple_value=value) for tag, value in sorted(stats.items())]
         self._add(step, summary=tf.Summary(value=values))
 
@@ -78,6 +90,7 @@ class SummaryWriter:
         if self._writer is not None:
             with self._errors_in_one_line():
                 self._writer.close()
+                self._statistics.close()
             self._session.close()
 
     def _add(self, step, **content):

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 from launching import launch
+from resumed_runs import event_files
 
 from lm_human_preferences.graph.tf_versions import tf
 from lm_human_preferences.language.encodings import Encoding, byte_symbols
@@ -50,7 +51,7 @@ def test_of_several_event_files_without_session_logs_the_later_counts(tmp_path):
 
 def test_half_an_event_at_the_end_is_left_out(tmp_path):
     write_events(tmp_path, [(0, 1.0), (10, 2.0)])
-    (name,) = os.listdir(str(tmp_path))
+    (name,) = event_files(str(tmp_path))
     whole = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(whole[:-5])
     assert read_curves(str(tmp_path))['score'].values.tolist() == [1.0]
@@ -62,7 +63,7 @@ def test_texts_and_histograms_are_summaries(tmp_path):
     writer.write_histogram('scores', np.array([0.0, 1.0, 1.0, np.nan]), 3)
     writer.write_histogram('scores', np.array([np.nan]), 4)
     writer.close()
-    (name,) = os.listdir(str(tmp_path))
+    (name,) = event_files(str(tmp_path))
     values = [v for event in tf.train.summary_iterator(str(tmp_path / name)) for v in event.summary.value]
     assert [value.tag for value in values] == ['samples', 'scores']
     assert values[0].metadata.plugin_data.plugin_name == 'text'
@@ -74,7 +75,7 @@ def test_texts_and_histograms_are_summaries(tmp_path):
 
 def test_a_run_keeps_texts_and_score_histograms(tiny_run):
     folder = os.path.join(tiny_run.folder, 'tb', 'ppo')
-    (name,) = os.listdir(folder)
+    (name,) = event_files(folder)
     tags = [v.tag for event in tf.train.summary_iterator(os.path.join(folder, name)) for v in event.summary.value]
     assert tags.count('objective/scores') == 3  # at each of the three steps that are logged
     assert tags.count('samples') == 2  # at the first and the last

@@ -8,6 +8,7 @@ import time
 
 import pytest
 from repository import ROOT
+from resumed_runs import event_files
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.event_multiplexer import EventMultiplexer
 
@@ -62,13 +63,13 @@ def test_a_killed_process_loses_nothing_and_the_next_one_repeats_nothing(tmp_pat
         assert subprocess.call(command, env=dict(os.environ, PYTHONPATH=ROOT)) == -signal.SIGKILL
         values[first_step:] = [10.0 * first_step + step for step in range(first_step, end)]
         assert_one_curve(folder, values, open_before)
-    assert len(os.listdir(str(folder))) == 4
+    assert len(os.listdir(str(folder))) == 4 + 1  # with statistics.jsonl
 
 
 def test_half_a_record_at_the_end_of_an_older_file_hides_nothing(tmp_path):
     folder = tmp_path / 'ppo'
     write(folder, 0, range(5))
-    (name,) = os.listdir(str(folder))
+    (name,) = event_files(folder)
     with open(str(folder / name), 'r+b') as file:
         file.truncate(os.path.getsize(file.name) - 5)
     assert_one_curve(folder, [0, 1, 2, 3])
@@ -87,7 +88,7 @@ def flip(path, place):
 def test_a_flipped_bit_hides_one_step_or_the_rest_of_its_file_and_no_other_file(tmp_path):
     folder = tmp_path / 'ppo'
     write(folder, 0, range(5))
-    (name,) = os.listdir(str(folder))
+    (name,) = event_files(folder)
     starts = []  # of the records
     with open(str(folder / name), 'rb') as file:
         while True:
@@ -102,7 +103,7 @@ def test_a_flipped_bit_hides_one_step_or_the_rest_of_its_file_and_no_other_file(
     write(folder, 4, range(4, 7), value=10)
     curve = read_curves(str(folder))['score']
     assert curve.steps.tolist() == [0, 1, 3, 4, 5, 6] and curve.values.tolist() == [0, 1, 3, 14, 15, 16]
-    name = sorted(os.listdir(str(folder)))[0]
+    name = sorted(event_files(folder))[0]
     flip(folder / name, third_score + 1)  # the length: nothing says where the next record begins
     assert read_curves(str(folder))['score'].steps.tolist() == [0, 1, 4, 5, 6]
     assert [event.step for event in scalars(folder)] == [0, 1, 4, 5, 6]  # TensorBoard's reader
@@ -124,7 +125,7 @@ def test_starts_within_one_second_have_files_of_their_own_in_order(tmp_path):
         values[start:] = [11 * start, 11 * start + 1, 11 * start + 2]
         open_before.Reload()
         assert [event.value for event in open_before.Scalars('score')] == values
-    assert len(os.listdir(str(folder))) == 4
+    assert len(os.listdir(str(folder))) == 4 + 1  # with statistics.jsonl
     assert_one_curve(folder, values, open_before)
 
 
@@ -132,7 +133,7 @@ def test_files_named_by_a_clock_ahead_of_ours_come_before_a_new_one(tmp_path):
     folder = tmp_path / 'ppo'
     for start, host in ((0, 'b'), (2, 'a')):
         write(folder, start, range(start, start + 3), value=10 * start)
-        newest = sorted(os.listdir(str(folder)))[-1]
+        newest = sorted(event_files(folder))[-1]
         name = f'events.out.tfevents.{int(time.time()) + 3600 + start}.{host}'
         os.rename(str(folder / newest), str(folder / name))
     write(folder, 3, range(3, 5), value=30)

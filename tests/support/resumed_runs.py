@@ -68,10 +68,15 @@ def state(folder):
     return content
 
 
+def event_files(folder):
+    """Return the names of the event files in a folder, in order."""
+    return sorted(name for name in os.listdir(str(folder)) if name.startswith('events.'))
+
+
 def curve(folder):
     """Return [(tag, step, value)] of a folder's event files, without times and without what a restart discards."""
     found = []
-    for name in sorted(os.listdir(folder)):
+    for name in event_files(folder):
         try:
             for event in tf.train.summary_iterator(os.path.join(folder, name)):
                 if event.session_log.status == tf.SessionLog.START:
