@@ -11,9 +11,11 @@ import statistics
 import subprocess
 import sys
 import time
-from typing import Callable, Dict, List, Optional, Sequence
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence
 
-import rows
+import numpy as np
+import ragged
+from rows import SIZES, Parser
 
 sys.path.insert(0, os.environ.get('CHECKOUT', os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
@@ -23,10 +25,6 @@ from lm_human_preferences.mpi.ranks import Ranks
 FOLDER = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(FOLDER)
 
-SIZES = {
-    'tiny': dict(n_vocab=512, n_ctx=128, n_embd=64, n_head=4, n_layer=2),
-    **rows.SIZES,
-}
 PHASES = ('sample', 'reference', 'score', 'train')  # of a PPO step
 
 
@@ -47,8 +45,8 @@ def random_task(hparams: TaskHParams, model: ModelHParams):
 
 
 def parser(description: str, **defaults) -> argparse.ArgumentParser:
-    """Return the flags that benchmarks share; `defaults` may have batch, repeats, and ranks (else no --ranks)."""
-    flags = argparse.ArgumentParser(description=description.splitlines()[0])
+    """Return the flags that benchmarks share; `defaults` may have batch, repeats, ranks (else no --ranks), and real."""
+    flags = Parser(description=description.splitlines()[0])
     flags.add_argument('--model', default='124M', choices=sorted(SIZES))
     flags.add_argument('--batch', type=int, default=defaults.get('batch', 8), help='number of sequences or labels')
     flags.add_argument('--query', type=int, default=64, help='tokens of a query')
@@ -56,6 +54,8 @@ def parser(description: str, **defaults) -> argparse.ArgumentParser:
     flags.add_argument('--dtype', default='float32', choices=['float32', 'bfloat16'])
     flags.add_argument('--repeats', type=int, default=defaults.get('repeats', 3), help='timed runs after one warm-up')
     flags.add_argument('--json', action='store_true', help='print one JSON line after the table')
+    if 'real' in defaults:
+        ragged.add_share(flags)
     if 'ranks' in defaults:
         flags.add_argument('--ranks', type=int, default=defaults['ranks'], help='processes that share batch and cores')
     return flags
@@ -118,6 +118,47 @@ def seconds(run: Callable[[], object], repeats: int, warm_up: int = 1, ranks: Op
         wait_for_all()
         times.append(time.perf_counter() - start)
     return statistics.median(times)
+
+
+def full_last(shares: Sequence[float]) -> List[float]:
+    """Return different shares of real tokens, in order; the last is that of full rows."""
+    return sorted({*shares, 1.0})
+
+
+class Case(NamedTuple):
+    """A phase on a batch with a share of real tokens."""
+
+    real: float  # share of real tokens in what the phase reads
+    flops: float  # necessary arithmetic
+    run: Callable[[], object]
+
+
+SHARE_COLUMNS = ['phase', 'real', 'seconds', 'processor s', 'of full rows', 'processor', 'arithmetic', 'real + 0.06']
+
+
+def rows_by_share(name: str, cases: Sequence[Case], repeats: int) -> List[List[object]]:
+    """Run a phase on batches with several shares of real tokens in turn, after one warm-up; return a row for each.
+
+    Args:
+      cases: the last is that of full rows.
+
+    Returns:
+      the cells of SHARE_COLUMNS: medians of wall and processor seconds; their median ratios to full rows in the same
+      turn; the same ratio of the arithmetic; and the ratio to reach.
+    """
+    turns = []
+    for _ in range(1 + repeats):
+        turns.append([])
+        for case in cases:
+            start = time.perf_counter(), time.process_time()
+            case.run()
+            turns[-1].append((time.perf_counter() - start[0], time.process_time() - start[1]))
+    spent = np.array(turns[1:])  # [turn, case, clock]
+    medians, ratios = np.median(spent, axis=0), np.median(spent / spent[:, -1:], axis=0)
+    return [
+        [name, case.real, *map(float, [*medians[i], *ratios[i]]), case.flops / cases[-1].flops, case.real + 0.06]
+        for i, case in enumerate(cases)
+    ]
 
 
 def peak_gigabytes() -> float:

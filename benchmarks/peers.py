@@ -1,56 +1,71 @@
-"""Compare our PPO step with the same step in PyTorch and with a plain one in TensorFlow.
+"""Compare our PPO step with the same step in PyTorch and with a plain one in TensorFlow, and our reward step, too.
 
     python benchmarks/peers.py --torch-python PYTHON     # PYTHON has torch==2.13.0 and transformers
-    python benchmarks/peers.py --torch-python PYTHON --batch 64 --phases sample
+    python benchmarks/peers.py --torch-python PYTHON --real 0.75     # of the tokens are no padding (see ragged.py)
+    python benchmarks/peers.py --torch-python PYTHON --batch 64 --phases sample --rows common tuned
     python benchmarks/peers.py --rows plain              # needs no PyTorch
 
-A pair is one run of our step and, right after it, one of theirs. Columns: `row` (which step of theirs), `phase`, the
-median seconds of theirs and of ours, their median ratio, and the range of the ratio over all pairs. The rows are
-implemented in `torch_rows.py` and `plain_row.py`. The extra `peers` of this package installs PyTorch and transformers.
+A pair is one run of our step and, right after it, one of theirs, on the same batch. Columns: `row` (which step of
+theirs), `phase`, `real` (the share of real tokens in what it reads), the median seconds of theirs and of ours, their
+median ratio, and the range of the ratio over all pairs. The rows are implemented in `torch_rows.py`, `torch_reward.py`
+and `plain_row.py`. The row `reward` is a step on labels `best_of_4`. The extra `peers` of this package installs PyTorch
+and transformers.
 """
 
 import sys
+from typing import Dict, List
 
+import ragged
 from measuring import PHASES, comparison, figures_of, json_line, parser, table
 
-ROWS = {  # with the type of our step
-    'common': 'float32',
-    'tuned': 'float32',
-    'bfloat16': 'bfloat16',
-    'plain': 'float32',
+ROWS = {  # with our step
+    'common': ['ppo_step.py', '--dtype=float32'],
+    'tuned': ['ppo_step.py', '--dtype=float32'],
+    'bfloat16': ['ppo_step.py', '--dtype=bfloat16'],
+    'plain': ['ppo_step.py', '--dtype=float32'],
+    'reward': ['reward_batch.py', '--only=shared'],
 }
 
 
+def pair_of(row: str, flags) -> List[Dict[str, object]]:
+    """Run our step and then theirs; return the figures of both."""
+    size = [f'--{name}={getattr(flags, name)}' for name in ('model', 'batch', 'query', 'response', 'repeats', 'real')]
+    phases = [] if row == 'reward' else ['--phases', *flags.phases]
+    ours = figures_of(*ROWS[row], *size, *phases, '--json')
+    if row == 'plain':
+        theirs = figures_of('plain_row.py', *size, *phases)
+    elif row == 'reward':
+        theirs = figures_of('torch_reward.py', *size, python=flags.torch_python)
+    else:
+        theirs = figures_of('torch_rows.py', *size, *phases, f'--row={row}', python=flags.torch_python)
+    if ours['batch_checksum'] != theirs['batch_checksum']:
+        sys.exit(f'error: the row {row} computed on another batch than ours')
+    return [ours, theirs]
+
+
 def main() -> None:
-    flags = parser(__doc__)
+    flags = parser(__doc__, real=1.0)
     flags.add_argument('--torch-python', default=sys.executable, help='a Python that has torch and transformers')
     flags.add_argument('--pairs', type=int, default=3)
     flags.add_argument('--rows', nargs='+', choices=sorted(ROWS), default=list(ROWS))
     flags.add_argument('--phases', nargs='+', choices=PHASES, default=list(PHASES), help='phases to time')
     flags = flags.parse_args()
-    size = [f'--{name}={getattr(flags, name)}' for name in ('model', 'batch', 'query', 'response', 'repeats')]
-    size += ['--phases', *flags.phases]
+    ragged.check(flags)
     rows, figures = [], {}
-
-    def theirs_of(row):
-        if row == 'plain':
-            return figures_of('plain_row.py', *size)
-        return figures_of('torch_rows.py', *size, f'--row={row}', python=flags.torch_python)
-
     for row in flags.rows:
-        pairs = [
-            (figures_of('ppo_step.py', *size, '--json', f'--dtype={ROWS[row]}'), theirs_of(row))
-            for _ in range(flags.pairs)
-        ]
-        print(f'{row}: {flags.pairs} pairs done', file=sys.stderr, flush=True)
-        for phase in [*flags.phases, 'step']:
+        pairs = []
+        for number in range(flags.pairs):
+            pairs.append(pair_of(row, flags))
+            print(f'{row}: {number + 1} of {flags.pairs} pairs done', file=sys.stderr, flush=True)
+        for phase in ['step'] if row == 'reward' else [*flags.phases, 'step']:
             seconds = [[dict(f['phases'], step=f['step'])[phase] for f in pair] for pair in pairs]
             ours, theirs = zip(*seconds)
-            rows.append([row, phase, *comparison(theirs, ours)])
+            rows.append([row, phase, pairs[0][0]['real'][phase], *comparison(theirs, ours)])
             figures[f'{row}/{phase}'] = [their / our for our, their in seconds]
         ours, theirs = zip(*([f['peak_gigabytes'] for f in pair] for pair in pairs))
-        rows.append([row, 'peak GB', max(theirs), max(ours), '', ''])
-    table(['row', 'phase', 'theirs, s', 'ours, s', 'theirs / ours', 'range'], rows)
+        rows.append([row, 'peak GB', '', max(theirs), max(ours), '', ''])
+    table(['row', 'phase', 'real', 'theirs, s', 'ours, s', 'theirs / ours', 'range'], rows)
+    print(f'{flags.model}, batch of {flags.batch}, {flags.query} + {flags.response} tokens')
     if flags.json:
         json_line(figures)
 

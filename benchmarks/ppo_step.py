@@ -3,30 +3,44 @@
     python benchmarks/ppo_step.py --model 124M --batch 8 --query 64 --response 24
     python benchmarks/ppo_step.py --phases sample --batch 64
     python benchmarks/ppo_step.py --growth      # time and memory over batch, response length and model size
+    python benchmarks/ppo_step.py --real 0.75   # a quarter of the tokens of the batch is padding (see ragged.py)
+    python benchmarks/ppo_step.py --shares 0.4 0.55 0.7 0.85 --epochs 1   # time by share of real tokens
 
-Weights and queries are random. Columns: `phase`; `seconds`, the median; `limit`, the seconds that the necessary
-arithmetic takes alone (logits only at the response) at the rate that `limits.py` measures in the same process; `of the
-limit`, seconds / limit; `response tokens/s`. With several ranks, which share the batch, the limit is that of one rank.
+Weights and queries are random. Columns: `phase`; `real`, the share of real tokens in what it reads; `seconds`, the
+median; `limit`, the seconds that the necessary arithmetic takes alone (real tokens, and logits only at the response) at
+the rate that `limits.py` measures in the same process; `of the limit`, seconds / limit; `response tokens/s`. With
+several ranks, which share the batch, the limit is that of one rank.
 
 With --growth each row is a case in its own process, with its arithmetic in TFLOP. The line below gives the exponent
 with which time grows with arithmetic.
+
+With --shares the phases run on batches of each share in turn. `prefill` is the pass over the queries, with which
+sampling begins. Columns: `real`; wall and processor `seconds`; both as a share of those of full rows, median over the
+turns; the same ratio of the necessary arithmetic; and `real + 0.06`, which the time should not exceed.
 """
 
+import argparse
+import functools
 import sys
 import time
 from typing import Dict, Sequence, Tuple
 
 import numpy as np
+import ragged
 from limits import matmul_rate
 from measuring import (
     PHASES,
+    SHARE_COLUMNS,
+    Case,
     figures_of,
     forward_flops,
+    full_last,
     json_line,
     model_size,
     parser,
     peak_gigabytes,
     random_task,
+    rows_by_share,
     seconds,
     start_ranks,
     table,
@@ -59,7 +73,9 @@ class Bench:
         self.session = session
         hparams = hyperparameters(flags)
         model = model_size(flags.model)
+        self.batch = ragged.episodes(flags, ranks.share(flags.batch), model.n_vocab, seed=ranks.rank)
         task = random_task(hparams.task, model)
+        task.truncate = self.truncate
         start = time.perf_counter()
         self.trainer = PPOTrainer(hparams, task, model, model, ranks)
         self.build_seconds = time.perf_counter() - start
@@ -71,53 +87,66 @@ class Bench:
         self.initialize_seconds = time.perf_counter() - start
         ranks.broadcast_variables(session, tf.global_variables())
         random = np.random.RandomState(ranks.rank)
-        self.queries = random.randint(0, model.n_vocab, [self.trainer.batch, flags.query]).astype(np.int32)
         self.uniforms = random.random_sample([self.trainer.batch, flags.response]).astype(np.float32)
-        self.rollout = self.trainer.rollout(self.queries, self.uniforms)
-        rewards, _ = token_rewards(
+        self.rollout = self.trainer.rollout(self.batch.queries, self.uniforms)
+        self.rewards, _ = token_rewards(
             self.rollout['logprobs'], self.rollout['ref_logprobs'], self.rollout['scores'], kl_coef=0.1
         )
-        self.episodes = Rollouts(
-            self.queries, self.rollout['responses'], self.rollout['logprobs'], self.rollout['values'], rewards
-        )
+
+    def truncate(self, responses):
+        """Do what the task does, but end each response at the length that the batch has for it."""
+        kept = tf.sequence_mask(self.batch.scored_lengths, self.batch.response)
+        truncated = tf.where(kept, responses, tf.fill(tf.shape(responses), self.batch.padding))
+        return truncated, tf.ones(tf.shape(responses)[:1], tf.bool)
+
+    def add_prefill(self):
+        """Add the pass over the queries alone to the graph."""
+        policy, task = self.trainer.policy, self.trainer.task
+        states = policy.model(task.context(self.trainer._queries), task.padding_token, read=[task.context_length - 1])
+        made = [states.hidden, *(array for layer in states.past.keys_values for array in layer)]
+        self._prefill = [array.op for array in made]
+
+    def prefill(self):
+        self.session.run(self._prefill, {self.trainer._queries: self.batch.queries})
 
     def sample(self):
         names = ['responses', 'logprobs', 'values']
         self._fetch(names, {self.trainer._uniforms: self.uniforms})
 
     def reference(self):
-        self._fetch(['ref_logprobs'], self._given('responses'))
+        self._fetch(['ref_logprobs'], {self.trainer._rollout['responses']: self.rollout['responses']})
 
     def score(self):
-        self._fetch(['scores'], self._given('responses'))
+        responses = self.rollout['responses']
+        self._fetch(['scores'], {self.trainer._rollout['truncated']: self.batch.truncated(responses)})
 
     def train(self):
-        self.trainer.train_on(self.episodes, 1e-6, np.random.RandomState(0))
-
-    def _given(self, name):
-        return {self.trainer._rollout[name]: self.rollout[name]}
+        given = [self.rollout[name] for name in ('responses', 'logprobs', 'values')]
+        self.trainer.train_on(Rollouts(self.batch.queries, *given, self.rewards), 1e-6, np.random.RandomState(0))
 
     def _fetch(self, names, feed):
         outputs = [self.trainer._rollout[name] for name in names]
-        feed[self.trainer._queries] = self.queries
+        feed[self.trainer._queries] = self.batch.queries
         self.session.run(outputs, feed)
 
     def step(self):
-        self.trainer.rollout(self.queries, self.uniforms)
+        self.trainer.rollout(self.batch.queries, self.uniforms)
         self.train()
 
 
-def phase_flops(flags, batch: int) -> Dict[str, float]:
+def phase_flops(flags, batch: ragged.Episodes) -> Dict[str, float]:
     """Return the necessary arithmetic of each phase; a backward pass is twice its forward pass.
 
     Only the reward model reads the last token of a response: the policy predicts nothing after it.
     """
-    model, tokens = model_size(flags.model), flags.query + flags.response
-    with_logits = forward_flops(model, batch, tokens - 1, flags.response)
+    model = model_size(flags.model)
+    whole, scored = batch.query_lengths + flags.response, batch.query_lengths + batch.scored_lengths
+    with_logits = sum(forward_flops(model, 1, int(tokens) - 1, flags.response) for tokens in whole)
     return dict(
+        prefill=sum(forward_flops(model, 1, int(tokens)) for tokens in batch.query_lengths),
         sample=with_logits,
         reference=with_logits,
-        score=forward_flops(model, batch, tokens),
+        score=sum(forward_flops(model, 1, int(tokens)) for tokens in scored),
         train=flags.epochs * 3 * with_logits,
     )
 
@@ -130,8 +159,9 @@ def measure(flags, ranks: Ranks) -> Dict[str, object]:
         whole = len(phases) == len(PHASES)
         step = seconds(bench.step, flags.repeats, warm_up=0, ranks=ranks) if whole else sum(phases.values())
         memory = peak_gigabytes()
-    model, batch = model_size(flags.model), ranks.share(flags.batch)
-    rate = matmul_rate(model, batch * (flags.query + flags.response), batch * flags.response, flags.dtype, ranks)
+    batch, rows = bench.batch, len(bench.batch.queries)
+    tokens = int(batch.query_lengths.sum()) + rows * flags.response
+    rate = matmul_rate(model_size(flags.model), tokens, rows * flags.response, flags.dtype, ranks)
     return dict(
         model=flags.model,
         batch=flags.batch,
@@ -141,6 +171,8 @@ def measure(flags, ranks: Ranks) -> Dict[str, object]:
         dtype=flags.dtype,
         ranks=ranks.size,
         tensorflow=tf.__version__,
+        batch_checksum=batch.checksum(),
+        real=batch.shares(),
         phases=phases,
         step=step,
         gflops=rate / 1e9,
@@ -154,12 +186,12 @@ def measure(flags, ranks: Ranks) -> Dict[str, object]:
 def report(figures: Dict[str, object]) -> None:
     """Print the phases as a table."""
     tokens = figures['batch'] * figures['response']
-    limits = dict(figures['limits'], step=sum(figures['limits'].values()))
+    limits, real = dict(figures['limits'], step=sum(figures['limits'].values())), figures['real']
     rows = [
-        [name, spent, limits[name], spent / limits[name], tokens / spent]
+        [name, real[name], spent, limits[name], spent / limits[name], tokens / spent]
         for name, spent in list(figures['phases'].items()) + [('step', figures['step'])]
     ]
-    table(['phase', 'seconds', 'limit', 'of the limit', 'response tokens/s'], rows)
+    table(['phase', 'real', 'seconds', 'limit', 'of the limit', 'response tokens/s'], rows)
     per_rank = f', each of {figures["ranks"]} ranks' if figures['ranks'] > 1 else ''
     print(
         f'TensorFlow {figures["tensorflow"]}, {figures["dtype"]}{per_rank}: '
@@ -193,14 +225,46 @@ def growth_exponent(measured: Sequence[Tuple[float, float]]) -> float:
     return float(np.polyfit(sizes, times, 1)[0])
 
 
+def by_share(flags, ranks: Ranks) -> None:
+    """Print the time of each phase by the share of real tokens, compared with full rows."""
+
+    def with_share(share):
+        return argparse.Namespace(**dict(vars(flags), real=share))
+
+    vocabulary, number = model_size(flags.model).n_vocab, ranks.share(flags.batch)
+    batches = [ragged.episodes(with_share(share), number, vocabulary, ranks.rank) for share in full_last(flags.shares)]
+    with tf.Graph().as_default() as graph, new_session(graph, ranks.threads()) as session:
+        bench = Bench(with_share(1.0), session, ranks)
+        bench.add_prefill()
+
+        def run(phase, batch):
+            bench.batch = batch
+            getattr(bench, phase)()
+
+        rows = []
+        for phase in ['prefill', *(phase for phase in flags.phases if phase != 'sample')]:
+            cases = [
+                Case(batch.shares()[phase], phase_flops(flags, batch)[phase], functools.partial(run, phase, batch))
+                for batch in batches
+            ]
+            rows += rows_by_share(phase, cases, flags.repeats)
+    table(SHARE_COLUMNS, rows)
+    print(f'TensorFlow {tf.__version__}, {flags.model}, {flags.dtype}, {flags.query} + {flags.response} tokens')
+
+
 def main() -> None:
-    flags = parser(__doc__, ranks=1)
+    flags = parser(__doc__, ranks=1, real=1.0)
+    ragged.add_shares(flags)
     flags.add_argument('--epochs', type=int, default=4, help='updates on the minibatch')
     flags.add_argument('--phases', nargs='+', choices=PHASES, default=list(PHASES), help='phases to time')
     flags.add_argument('--growth', action='store_true', help='a table of several cases')
     given = flags.parse_args()
     if given.growth:
         growth([argument for argument in sys.argv[1:] if argument not in ('--growth', '--json')])
+        return
+    ragged.check(given)
+    if given.shares:
+        by_share(given, start_ranks(given.ranks))
         return
     figures = measure(given, start_ranks(given.ranks))
     report(figures)

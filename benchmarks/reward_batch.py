@@ -1,22 +1,34 @@
 """Time one step of reward training on best_of_N labels, against the same step computed naively.
 
     python benchmarks/reward_batch.py --model 124M --batch 8 --samples 4
+    python benchmarks/reward_batch.py --real 0.7                     # of the tokens are no padding (see ragged.py)
+    python benchmarks/reward_batch.py --shares 0.4 0.55 0.7 0.85     # time by share of real tokens
 
 The naive graph reads each sample with its own copy of the query, at all positions of all blocks. Our graph reads a
-query once, and its samples branch off it. Columns: `graph`, median `seconds` of a step, `labels/s`. The line below has
-the median ratio and its range over pairs, the ratio of arithmetic, both losses of the first step, and peak memory.
+query once, and its samples branch off it. Columns: `graph`, `real`, the share of real tokens, median `seconds` of a
+step, `labels/s`. The line below has the median ratio and its range over pairs, the ratio of arithmetic, both losses of
+the first step, and peak memory. With --only a single graph is timed. With --shares the columns are those of
+`ppo_step.py --shares`.
 """
 
+import argparse
 import contextlib
+import functools
+from typing import Tuple
 
 import numpy as np
+import ragged
 from measuring import (
+    SHARE_COLUMNS,
+    Case,
     forward_flops,
+    full_last,
     json_line,
     model_size,
     parser,
     peak_gigabytes,
     random_task,
+    rows_by_share,
     seconds,
     start_ranks,
     table,
@@ -57,35 +69,30 @@ class Bench:
         )
         hparams.labels.type = f'best_of_{flags.samples}'
         hparams.run.dtype = flags.dtype
-        model, random, share = model_size(flags.model), np.random.RandomState(ranks.rank), ranks.share(flags.batch)
+        model = model_size(flags.model)
         with tf.Graph().as_default() as graph:
             tf.set_random_seed(0)
             task = random_task(hparams.task, model)
             self.trainer = RewardTrainer(hparams, task, model, ranks)
             self.session = new_session(graph, ranks.threads())
             self.session.run([v.initializer for v in tf.global_variables() if not v.name.startswith('ref_policy')])
-        lengths = dict(query=flags.query, **{f'sample{i}': flags.response for i in range(flags.samples)})
-        self.labels = {
-            name: random.randint(0, model.n_vocab, [share, length]).astype(np.int32) for name, length in lengths.items()
-        }
-        self.labels['best'] = random.randint(0, flags.samples, [share]).astype(np.int32)
+        self.labels = ragged.labels(flags, ranks.share(flags.batch), model.n_vocab, seed=ranks.rank)
 
     def step(self):
         with self.session.as_default():
-            return self.trainer.step(self.labels, 1e-6)
+            return self.trainer.step(self.labels.arrays, 1e-6)
 
 
-def main() -> None:
-    flags = parser(__doc__, ranks=1)
-    flags.add_argument('--samples', type=int, default=4, help='samples of each label')
-    flags.add_argument('--naive', action='store_true', help='only the naive graph, to measure its memory')
-    flags = flags.parse_args()
-    ranks = start_ranks(flags.ranks)
-    if flags.naive:
-        with naive():
-            spent = seconds(Bench(flags, ranks).step, flags.repeats, ranks=ranks)
-        print(f'naive: {spent:.3g} s, peak memory {peak_gigabytes():.2f} GB')
-        return
+def necessary_flops(flags, labels: ragged.Labels) -> Tuple[float, float]:
+    """Return the arithmetic of a forward pass over the real tokens of labels: our graph's, and the naive one's."""
+    model = model_size(flags.model)
+    query, *samples = labels.text_lengths()
+    ours = sum(forward_flops(model, 1, tokens) for tokens in query + sum(samples))
+    return ours, sum(forward_flops(model, 1, tokens) for sample in samples for tokens in query + sample)
+
+
+def compare(flags, ranks: Ranks) -> None:
+    """Print the times of both graphs, run in turn."""
     ours = Bench(flags, ranks)
     losses = [ours.step()['loss']]
     memory = peak_gigabytes()
@@ -93,21 +100,77 @@ def main() -> None:
         theirs = Bench(flags, ranks)
     losses.append(theirs.step()['loss'])
     pairs = [[seconds(bench.step, 1, warm_up=0, ranks=ranks) for bench in (theirs, ours)] for _ in range(flags.repeats)]
-    naive_time, our_time = (float(np.median(column)) for column in zip(*pairs))
     ratios = [slow / fast for slow, fast in pairs]
-    model, together = model_size(flags.model), flags.query + flags.samples * flags.response
-    fraction = forward_flops(model, 1, together) / forward_flops(model, flags.samples, flags.query + flags.response)
+    naive_time, our_time = (float(np.median(column)) for column in zip(*pairs))
+    our_flops, naive_flops = necessary_flops(flags, ours.labels)
+    real = ours.labels.share()
     table(
-        ['graph', 'seconds', 'labels/s'],
-        [['naive', naive_time, flags.batch / naive_time], ['query shared', our_time, flags.batch / our_time]],
+        ['graph', 'real', 'seconds', 'labels/s'],
+        [
+            ['naive', real, naive_time, flags.batch / naive_time],
+            ['query shared', real, our_time, flags.batch / our_time],
+        ],
     )
     print(
         f'{np.median(ratios):.2f} times as fast ({min(ratios):.2f} to {max(ratios):.2f}; the arithmetic gives '
-        f'{1 / fraction:.2f}); losses of the first step {losses[0]:.6f} and {losses[1]:.6f}; '
+        f'{naive_flops / our_flops:.2f}); losses of the first step {losses[0]:.6f} and {losses[1]:.6f}; '
         f'peak memory {memory:.2f} GB'
     )
     if flags.json:
         json_line(dict(naive=naive_time, shared=our_time, ratios=ratios, peak_gigabytes=memory))
+
+
+def one_graph(flags, ranks: Ranks) -> None:
+    """Print the time and the peak memory of one graph alone."""
+    with naive() if flags.only == 'naive' else contextlib.nullcontext():
+        bench = Bench(flags, ranks)
+    figures = dict(
+        step=seconds(bench.step, flags.repeats, ranks=ranks),
+        phases={},
+        peak_gigabytes=peak_gigabytes(),
+        real={'step': bench.labels.share()},
+        batch_checksum=bench.labels.checksum(),
+    )
+    columns = ['graph', 'real', 'seconds', 'peak GB']
+    table(columns, [[flags.only, figures['real']['step'], figures['step'], figures['peak_gigabytes']]])
+    if flags.json:
+        json_line(figures)
+
+
+def by_share(flags, ranks: Ranks) -> None:
+    """Print the time of a step by the share of real tokens, compared with full rows."""
+    bench, cases = Bench(flags, ranks), []
+
+    def run(labels):
+        bench.labels = labels
+        bench.step()
+
+    for share in full_last(flags.shares):
+        case = argparse.Namespace(**dict(vars(flags), real=share))
+        labels = ragged.labels(case, ranks.share(flags.batch), model_size(flags.model).n_vocab, ranks.rank)
+        flops, _ = necessary_flops(flags, labels)
+        cases.append(Case(labels.share(), flops, functools.partial(run, labels)))
+    table(SHARE_COLUMNS, rows_by_share('reward step', cases, flags.repeats))
+    print(
+        f'TensorFlow {tf.__version__}, {flags.model}, {flags.dtype}, '
+        f'{flags.query} + {flags.samples} × {flags.response} tokens'
+    )
+
+
+def main() -> None:
+    flags = parser(__doc__, ranks=1, real=1.0)
+    ragged.add_shares(flags)
+    flags.add_argument('--samples', type=int, default=4, help='samples of each label')
+    flags.add_argument('--only', choices=['naive', 'shared'], help='one graph alone, to measure its memory')
+    flags = flags.parse_args()
+    ragged.check(flags, of_labels=True)
+    ranks = start_ranks(flags.ranks)
+    if flags.shares:
+        by_share(flags, ranks)
+    elif flags.only:
+        one_graph(flags, ranks)
+    else:
+        compare(flags, ranks)
 
 
 if __name__ == '__main__':

@@ -1,7 +1,8 @@
 """What the row scripts of `peers.py` share: model sizes, flags, and the timing of phases.
 
 This module needs neither TensorFlow nor PyTorch. The scripts print one line of JSON: `phases` (median seconds of each
-phase), `step` (median seconds of all phases together) and `peak_gigabytes` (largest resident memory, in 2³⁰ bytes).
+phase), `step` (median seconds of all phases together), `peak_gigabytes` (largest resident memory, in 2³⁰ bytes), and
+`batch_checksum` (the checksum of the batch).
 """
 
 import argparse
@@ -9,9 +10,12 @@ import json
 import resource
 import statistics
 import time
-from typing import Callable, Dict, Sequence
+from typing import Callable, Dict
 
-SIZES = {  # of GPT-2, by number of parameters
+import ragged
+
+SIZES = {  # of GPT-2, by number of parameters; `tiny` is for trying a benchmark
+    'tiny': dict(n_vocab=512, n_ctx=128, n_embd=64, n_head=4, n_layer=2),
     '124M': dict(n_embd=768, n_head=12, n_layer=12),
     '355M': dict(n_embd=1024, n_head=16, n_layer=24),
     '774M': dict(n_embd=1280, n_head=20, n_layer=36),
@@ -19,17 +23,25 @@ SIZES = {  # of GPT-2, by number of parameters
 }
 
 
-def row_parser(description: str, models: Sequence[str]) -> argparse.ArgumentParser:
-    """Return the flags of a row's script for these `models`."""
-    flags = argparse.ArgumentParser(description=description.splitlines()[0])
-    flags.add_argument('--model', choices=sorted(models), default='124M')
+class Parser(argparse.ArgumentParser):
+    """A parser that refuses a wrong flag in one line."""
+
+    def error(self, message):
+        self.exit(2, f'error: {message}\n')
+
+
+def row_parser(description: str) -> Parser:
+    """Return the flags of a row's script."""
+    flags = Parser(description=description.splitlines()[0])
+    flags.add_argument('--model', choices=sorted(SIZES), default='124M')
     for name, value in dict(batch=8, query=64, response=24, epochs=4, repeats=3).items():
         flags.add_argument('--' + name, type=int, default=value)
+    ragged.add_share(flags)
     flags.add_argument('--phases', nargs='+', help='phases to time; the phases before them run too')
     return flags
 
 
-def time_phases(phases: Dict[str, Callable[[], None]], flags: argparse.Namespace) -> None:
+def time_phases(phases: Dict[str, Callable[[], None]], flags: argparse.Namespace, checksum: int) -> None:
     """Run the phases of a step in order, once to warm up, then `flags.repeats` times; print the medians as JSON."""
     timed = flags.phases or list(phases)
     while list(phases)[-1] not in timed:
@@ -45,4 +57,4 @@ def time_phases(phases: Dict[str, Callable[[], None]], flags: argparse.Namespace
     step = statistics.median(sum(parts) for parts in zip(*times.values()))
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     medians = {name: statistics.median(measured) for name, measured in times.items()}
-    print(json.dumps(dict(phases=medians, step=step, peak_gigabytes=memory)))
+    print(json.dumps(dict(phases=medians, step=step, peak_gigabytes=memory, batch_checksum=checksum)))

@@ -1,6 +1,7 @@
 """Time the sampling of responses: tokens per second by batch size, and time per token by response length.
 
     python benchmarks/sampling.py --model 124M --batches 8 64
+    python benchmarks/sampling.py --real 0.7              # of the tokens of the queries are no padding
     python benchmarks/sampling.py --against CHECKOUT      # compare with another checkout of this repository
 
 Columns: `batch`; `response`, its length; median `seconds` of all tokens; `tokens/s` of the batch; `first token, s`,
@@ -10,6 +11,7 @@ reads memory. With --against the columns are the seconds of both checkouts in tu
 """
 
 import numpy as np
+import ragged
 from limits import read_rate
 from measuring import (
     ROOT,
@@ -35,7 +37,8 @@ def time_responses(flags, ranks: Ranks, batch: int, response: int) -> float:
     """Return the seconds to sample responses of `response` tokens to a batch of queries, which the ranks share."""
     model, random = model_size(flags.model), np.random.RandomState(0)
     share = ranks.share(batch)
-    queries = random.randint(0, model.n_vocab, [share, flags.query]).astype(np.int32)
+    queries = random.randint(0, model.n_vocab, [share, flags.query])
+    queries = ragged.pad(queries, ragged.lengths(random, share, flags.query, flags.real), model.n_vocab + 2)
     uniforms = random.random_sample([share, response]).astype(np.float32)
     other_type = {} if flags.dtype == 'float32' else {'dtype': flags.dtype}  # the first checkouts have no such argument
     with tf.Graph().as_default() as graph, new_session(graph, ranks.threads()) as session:
@@ -58,7 +61,8 @@ def compare(flags) -> None:
     rows = []
     for batch in flags.batches:
         same = [
-            f'--{name}={getattr(flags, name)}' for name in ('model', 'query', 'response', 'dtype', 'repeats', 'ranks')
+            f'--{name}={getattr(flags, name)}'
+            for name in ('model', 'query', 'response', 'dtype', 'repeats', 'ranks', 'real')
         ]
         command = ['sampling.py', *same, f'--batches={batch}', f'--lengths={flags.response}', '--json']
         pairs = []
@@ -70,7 +74,7 @@ def compare(flags) -> None:
 
 
 def main() -> None:
-    flags = parser(__doc__, ranks=1)
+    flags = parser(__doc__, ranks=1, real=1.0)
     flags.add_argument('--batches', type=int, nargs='+', default=[8, 64])
     flags.add_argument('--lengths', type=int, nargs='+', default=[24, 48, 96], help='of responses, for the first batch')
     flags.add_argument('--against', help='folder of another checkout')
@@ -101,7 +105,8 @@ def main() -> None:
     ]
     table(columns, rows)
     print(
-        f'TensorFlow {tf.__version__}, {flags.dtype}; peak memory {peak_gigabytes():.2f} GB; '
+        f'TensorFlow {tf.__version__}, {flags.dtype}; {flags.real:.2f} of the tokens of the queries are real; '
+        f'peak memory {peak_gigabytes():.2f} GB; '
         f'{weights / 1e9:.2f} GB of weights, memory is read at {read_rate() / 1e9:.0f} GB/s'
     )
     if flags.json:

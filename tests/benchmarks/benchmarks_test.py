@@ -1,5 +1,6 @@
 """The benchmarks, on a tiny model: what they hold times against, several ranks, and another checkout."""
 
+import argparse
 import json
 import os
 import re
@@ -9,6 +10,8 @@ import sys
 
 import numpy as np
 import pytest
+import ragged
+from measuring import SHARE_COLUMNS
 from repository import ROOT
 
 from lm_human_preferences.graph.tf_versions import new_session, tf
@@ -18,6 +21,10 @@ from lm_human_preferences.hyperparameters import ModelHParams
 def printed(script, *arguments):
     command = [sys.executable, os.path.join(ROOT, 'benchmarks', script), '--model=tiny', '--repeats=1', *arguments]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.decode()
+
+
+def checksum_of_episodes(real):
+    return ragged.episodes(argparse.Namespace(real=real, query=64, response=24), 8, 512).checksum()
 
 
 @pytest.mark.parametrize('ranks', [1, pytest.param(2, marks=pytest.mark.slow)])
@@ -70,32 +77,66 @@ def test_another_checkout_is_the_one_that_is_measured(tmp_path):
     assert theirs > 0 and ours > 0 and 0.05 < ratio < 20
 
 
+def test_an_episode_has_the_share_of_real_tokens_and_its_arithmetic():
+    figures = json.loads(printed('ppo_step.py', '--real=0.6', '--phases', 'score', 'train', '--json').splitlines()[-1])
+    assert figures['batch_checksum'] == checksum_of_episodes(0.6)
+    assert figures['real']['train'] == pytest.approx(0.6, abs=1 / (8 * 88))
+    # 24 of 88 tokens are the response: the rest of the share is in the query.
+    assert figures['real']['prefill'] == pytest.approx((0.6 * 88 - 24) / 64, abs=1 / (8 * 64))
+    # Responses are scored up to an end that comes after 5/6 of them on average.
+    assert figures['real']['score'] == pytest.approx(figures['real']['train'] - 4 / 88, abs=1 / (8 * 88))
+    full = 8 * (2 * 87 * (24 * 64**2 + 4 * 64 * 44) + 24 * 2 * 64 * 512)
+    arithmetic = figures['limits']['train'] * figures['gflops'] * 1e9 / (4 * 3)
+    assert 0.58 < arithmetic / full < 0.66  # logits are at all tokens of the responses
+
+
+@pytest.mark.parametrize('script, phases', [('ppo_step.py', 4), ('reward_batch.py', 1)])
+def test_time_by_share_is_compared_with_full_rows(script, phases):
+    head, _, *lines = printed(script, '--shares', '0.5', '0.75').splitlines()[:-1]
+    columns, *rows = [[cell.strip() for cell in line.split('|')[1:-1]] for line in [head, *lines]]
+    assert columns == SHARE_COLUMNS
+    assert len(rows) == 3 * phases
+    for i in range(0, len(rows), 3):
+        *parts, full = [list(map(float, row[1:])) for row in rows[i : i + 3]]
+        assert full[0] == 1 and full[3:6] == [1, 1, 1]
+        for real, wall, processor, of_full, processor_of_full, arithmetic, aim in parts:
+            assert wall > 0 and processor > 0 and of_full > 0 and processor_of_full > 0
+            assert arithmetic < 0.9 and aim == pytest.approx(real + 0.06, abs=2e-3)
+    whole = [float(row[1]) for row in rows[-3:]]  # of training, or of the reward step
+    assert whole == pytest.approx([0.5, 0.75, 1], abs=2e-3)
+
+
 @pytest.mark.filterwarnings('ignore:Converting sparse IndexedSlices')
 def test_the_plain_row_computes_what_ours_does():
     from plain_row import PlainModel
 
     random = np.random.RandomState(0)
     tokens, slopes = random.randint(0, 27, [3, 9]), random.standard_normal([3, 9, 27]).astype(np.float32)
+    real = np.ones([3, 9], bool)
+    real[1, :3] = real[2, 3:6] = real[2, 8:] = False
+    tokens[~real], slopes[~real] = 29, 0
     with tf.Graph().as_default() as graph, new_session(graph) as session:
         tf.set_random_seed(1)
         plain = PlainModel(ModelHParams(n_vocab=27, n_ctx=12, n_embd=16, n_head=2, n_layer=2), 'model', 'value')
-        first, cache = plain(tf.constant(tokens[:, :5]))
-        rest, _ = plain(tf.constant(tokens[:, 5:]), cache)
-        hidden = [tf.concat([first, rest], axis=1), plain.model(tf.constant(tokens, tf.int32)).hidden]
+        first, cache = plain(tf.constant(tokens[:, :5], tf.int32), tf.constant(real[:, :5]))
+        rest, _ = plain(tf.constant(tokens[:, 5:], tf.int32), tf.constant(real), cache)
+        hidden = [tf.concat([first, rest], axis=1), plain.model(tf.constant(tokens, tf.int32), 29).hidden]
         logits = [plain.logits(hidden[0]), plain.model.logits(hidden[1])]
         variables = [variable for name, variable in plain.variables.items() if not name.startswith('heads/')]
         gradients = [tf.gradients(tf.reduce_sum(each * slopes), variables) for each in logits]
         gradients = [[tf.convert_to_tensor(gradient) for gradient in each] for each in gradients]
         session.run(tf.global_variables_initializer())
         hidden, gradients = session.run([hidden, gradients])
-    np.testing.assert_allclose(*hidden, rtol=1e-4, atol=1e-5)
-    assert np.abs(hidden[1]).max() > 1
+    theirs, ours = (array[real] for array in hidden)
+    np.testing.assert_allclose(theirs, ours, rtol=1e-4, atol=1e-5)
+    assert np.abs(ours).max() > 1
     for variable, theirs, ours in zip(variables, *gradients):
         np.testing.assert_allclose(theirs, ours, rtol=1e-3, atol=1e-4, err_msg=variable.name)
         assert np.abs(ours).max() > 1e-3
 
 
-def test_the_plain_row_goes_through_a_step():
-    figures = json.loads(printed('plain_row.py').splitlines()[-1])
+def test_the_plain_row_goes_through_a_step_on_the_same_episodes_as_ours():
+    figures = json.loads(printed('plain_row.py', '--real=0.6').splitlines()[-1])
     assert sorted(figures['phases']) == ['reference', 'sample', 'score', 'train']
     assert figures['step'] == pytest.approx(sum(figures['phases'].values()), rel=1e-6)
+    assert figures['batch_checksum'] == checksum_of_episodes(0.6)
