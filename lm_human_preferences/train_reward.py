@@ -35,7 +35,7 @@ def train(hparams: HParams) -> Trained:
     initial_model = find_model(hparams.task.policy.initial_model)
     task = Task(hparams.task, initial_model.encoding())
     task.check_fits(initial_model.hparams.n_ctx, task.context_length)
-    labels = read_labels(hparams, task)
+    labels = stage.ranks.arrays_of_first(lambda: read_labels(hparams, task))
     queries = task.query_stream('train', stage.seed, stage.ranks, stage.checkpoints.position)
     stage.count_texts(hparams.task.query_dataset, queries.num_texts)
     if hparams.normalize_before or hparams.normalize_after:

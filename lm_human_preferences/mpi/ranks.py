@@ -4,14 +4,16 @@ A single process needs no MPI. Ranks that `mpiexec` started use mpi4py, on plain
 """
 
 import contextlib
+import json
 import os
 import shutil
 import tempfile
-from typing import Dict, Iterator, Sequence
+from typing import Callable, Dict, Iterator, Sequence
 
 import numpy as np
 
 from lm_human_preferences.graph.variables import set_variables, variable_values
+from lm_human_preferences.utils.errors import UserError, user_message
 
 # Set by the launchers of Open MPI, MPICH and its relatives, and SLURM's PMIx.
 _SIZE_VARIABLES = ('OMPI_COMM_WORLD_SIZE', 'PMI_SIZE', 'PMIX_SIZE')
@@ -72,6 +74,36 @@ class Ranks:
             self._comm.Bcast(array)
         return array
 
+    def broadcast_text(self, text: str) -> str:
+        """Return the first rank's text on all ranks."""
+        data = np.frombuffer(text.encode('utf-8', 'surrogateescape'), np.uint8)
+        size = int(self.broadcast(np.array(len(data))))
+        data = self.broadcast(data if self.is_first else np.empty(size, np.uint8))
+        return data.tobytes().decode('utf-8', 'surrogateescape')
+
+    def arrays_of_first(self, read: Callable[[], Dict[str, np.ndarray]]) -> Dict[str, np.ndarray]:
+        """Return on all ranks what `read` gives on the first one. The others do not call it.
+
+        If it raises there what the user can fix, all ranks raise: the others UserError with the same line.
+        """
+        if self.size == 1:
+            return read()
+        if not self.is_first:
+            told = json.loads(self.broadcast_text(''))
+            if 'error' in told:
+                raise UserError(told['error'])
+            return {name: self.broadcast(np.empty(shape, dtype)) for name, shape, dtype in told['arrays']}
+        try:
+            arrays = read()
+        except Exception as error:
+            message = user_message(error)
+            if message is not None:  # a bug ends this rank, and with it the others
+                self.broadcast_text(json.dumps({'error': message}))
+            raise
+        kinds = [(name, array.shape, array.dtype.str) for name, array in arrays.items()]
+        self.broadcast_text(json.dumps({'arrays': kinds}))
+        return {name: self.broadcast(array) for name, array in arrays.items()}
+
     def wait_for_all(self) -> None:
         """Wait until every rank has called this."""
         if self.size > 1:
@@ -105,9 +137,7 @@ def shared_temporary_folder(ranks: Ranks) -> Iterator[str]:
     """Create a private folder on the first rank, remove it at the end, and give its path to all ranks."""
     folder = tempfile.mkdtemp() if ranks.is_first else ''
     try:
-        path = np.zeros(4096, np.uint8)
-        path[: len(os.fsencode(folder))] = np.frombuffer(os.fsencode(folder), np.uint8)
-        yield os.fsdecode(ranks.broadcast(path).tobytes().rstrip(b'\0'))
+        yield ranks.broadcast_text(folder)
         ranks.wait_for_all()
     finally:
         if folder:
