@@ -105,10 +105,11 @@ def train(hparams: HParams) -> Trained:
             if batches is None or place == 0:
                 batches = train_tokens.epoch(np.random.RandomState([stage.seed, epoch]))
             dropout_seed = (stage.seed + 100003 * stage.ranks.rank, step)
-            stats = trainer.step(batches[place][share], learning_rate(hparams, step, num_steps), dropout_seed)
+            lr = learning_rate(hparams, step, num_steps)
+            stats = trainer.step(batches[place][share], lr, dropout_seed)
             check_finite(stats, step + 1)
             so_far.loss_sum += stats['loss']
-            report_step(stage, step, num_steps, stats['loss'])
+            report_step(stage, step, num_steps, stats, lr)
             if place == train_tokens.num_batches - 1:
                 held_out_loss = measure(stage, trainer, held_out[:, share], step)
                 report_epoch(stage, step, epoch, so_far.loss_sum / train_tokens.num_batches, held_out_loss)
@@ -165,10 +166,10 @@ def measure(stage: Stage, trainer: LmTrainer, batches: np.ndarray, step: int) ->
     return loss
 
 
-def report_step(stage: Stage, step: int, num_steps: int, loss: float) -> None:
-    """Write the loss of a step, and print it every `run.log_interval` steps."""
-    stats = {'loss': float(stage.ranks.mean(loss))}
-    stage.summaries.write(stats, step)
+def report_step(stage: Stage, step: int, num_steps: int, stats: Dict[str, float], lr: float) -> None:
+    """Write the statistics of a step, averaged over ranks; print the loss every `run.log_interval` steps."""
+    stats = stage.ranks.mean_stats(stats)
+    stage.summaries.write(dict(stats, lr=lr), step)
     line = stage.show(stats, ['loss'])
     if step % stage.hparams.run.log_interval == 0:
         stage.say(f'language model step {step + 1}/{num_steps}  {line}')

@@ -32,7 +32,7 @@ from lm_human_preferences.training_stage import Stage, Trained
 from lm_human_preferences.utils.text import one_line
 
 NUM_SHOWN = 4  # samples before and after fine-tuning, and for TensorBoard
-NUM_LOGGED = 3  # samples at each log interval
+NUM_LOGGED = 3  # samples at each other log interval
 TEXTS_EVERY = 10  # log intervals
 FIGURES_SHOWN = ('objective/score', 'objective/kl', 'objective/entropy')
 
@@ -99,7 +99,7 @@ def fine_tune(hparams: HParams, reward_model: str, online: Optional[OnlineReward
             rollout, stats = ppo_step(trainer, next(queries), kl_coef, lr, random)
             stats = over_ranks(stats, stage.ranks, step)
             kl_coef = next_kl_coef(hparams, kl_coef, stats['objective/kl'])
-            stats.update(elapsed_stats(step + 1, hparams, stage.checkpoints.seconds()))
+            stats.update(elapsed_stats(step + 1, hparams, stage.checkpoints.seconds()), **{'ppo/lr': lr})
             report(stage, step, num_steps, rollout, stats, task.encoding)
             if step + 1 < num_steps:
                 stage.after_step(step + 1, queries.position, kl_coef=kl_coef)
@@ -206,8 +206,10 @@ def report(
         if step % (TEXTS_EVERY * stage.hparams.run.log_interval) == 0 or is_last:
             stage.summaries.write_texts('samples', lines[:NUM_SHOWN], step)
         stage.summaries.write_histogram('objective/scores', rollout['scores'], step)
-        stage.say('\n  '.join([f'step {step + 1}/{num_steps}  {figures}', *lines[:NUM_LOGGED]]))
-        for title in ['Samples before fine-tuning:'] * is_first + ['Samples after fine-tuning:'] * is_last:
+        titles = ['Samples before fine-tuning:'] * is_first + ['Samples after fine-tuning:'] * is_last
+        logged = [] if titles else lines[:NUM_LOGGED]
+        stage.say('\n  '.join([f'step {step + 1}/{num_steps}  {figures}', *logged]))
+        for title in titles:
             stage.say('\n'.join(['', title, *(f'  {line}' for line in lines[:NUM_SHOWN]), '']))
     if is_first and stage.run_folder:
         keep_samples(stage.run_folder, sample_rows('initial', rollout, encoding))

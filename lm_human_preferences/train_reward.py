@@ -66,7 +66,7 @@ def train(hparams: HParams) -> Trained:
             stats = trainer.step({name: values[share] for name, values in labels.items()}, lr)
             check_finite(stats, step + 1)
             stats = stage.ranks.mean_stats(stats)
-            stage.summaries.write(stats, step)
+            stage.summaries.write(dict(stats, lr=lr), step)
             figures = stage.show(stats, FIGURES_SHOWN)
             if stage.is_logged(step, num_steps):
                 stage.say(f'reward model step {step + 1}/{num_steps}  {figures}')

@@ -109,7 +109,9 @@ def test_reward_run_folder(tmp_path):
     assert abs(values['reward_model/reward_norm/gain'] - 1) > 0.05 < abs(values['reward_model/reward_norm/bias'])
     losses = events(os.path.join(run, 'tb', 'reward_model'))
     assert [step for step, _ in losses['loss']] == [0, 1]
-    assert set(losses) == {'loss', 'error', 'accuracy'}
+    assert set(losses) == {'loss', 'error', 'accuracy', 'gradient_norm', 'lr'}
+    assert [lr for _, lr in losses['lr']] == pytest.approx([1e-2, 5e-3])
+    assert all(norm > 0 for _, norm in losses['gradient_norm'])
 
 
 def test_normalization_reaches_its_target(capsys, tmp_path):
@@ -129,7 +131,7 @@ def test_policy_run_with_a_new_reward_model(tmp_path):
     expected = {'objective/' + tag for tag in ('kl', 'kl_coef', 'entropy', 'score', 'score_total')}
     expected |= {'ppo/loss/' + tag for tag in ('policy', 'value', 'total')}
     expected |= {'ppo/policy/' + tag for tag in ('entropy', 'approxkl', 'clipfrac')}
-    expected |= {'ppo/returns/mean', 'ppo/returns/var'}
+    expected |= {'ppo/returns/mean', 'ppo/returns/var', 'ppo/gradient_norm', 'ppo/lr'}
     expected |= {'ppo/val/' + t for t in ('vpred', 'error', 'clipfrac', 'mean', 'var', 'var_explained')}
     expected |= {'elapsed/' + tag for tag in ('updates', 'episodes', 'steps/serial', 'steps/total', 'fps', 'time')}
     assert set(stats) == expected
@@ -141,19 +143,23 @@ def test_policy_run_with_a_new_reward_model(tmp_path):
     assert np.abs(values['policy/model/wte'] - values['ref_policy/model/wte']).max() > 1e-3
 
 
-def test_every_step_is_in_the_event_file_and_three_samples_at_each_interval(tmp_path, capsys):
-    """40 episodes in batches of 16 are 3 steps: a part of a batch counts as a whole one."""
+def test_every_step_is_in_the_event_file_and_samples_at_each_interval(tmp_path, capsys):
+    """72 episodes in batches of 16 are 5 steps: a part of a batch counts as a whole one."""
     run = str(tmp_path)
-    overrides = {'ppo.total_episodes': 40, 'ppo.batch_size': 16, 'run.log_interval': 2, 'rewards.trained_model': 'test'}
+    overrides = {'ppo.total_episodes': 72, 'ppo.batch_size': 16, 'run.log_interval': 2, 'rewards.trained_model': 'test'}
     train_policy.train(policy_hparams(**dict(overrides, **{'run.save_dir': run})))
     stats = events(os.path.join(run, 'tb', 'ppo'))
-    assert all([step for step, _ in points] == [0, 1, 2] for points in stats.values())
-    assert [value for _, value in stats['elapsed/episodes']] == [16, 32, 48]
+    assert all([step for step, _ in points] == [0, 1, 2, 3, 4] for points in stats.values())
+    assert [value for _, value in stats['elapsed/episodes']] == [16, 32, 48, 64, 80]
+    assert [value for _, value in stats['ppo/lr']] == pytest.approx([1e-2, 8e-3, 6e-3, 4e-3, 2e-3])
+    assert all(0 < value < np.inf for _, value in stats['ppo/gradient_norm'])
     blocks = re.split(r'^step ', capsys.readouterr().out, flags=re.MULTILINE)[1:]
-    assert [block.split()[0] for block in blocks] == ['1/3', '3/3']
-    for block in blocks:
-        samples = re.findall(r'^  .* ▸ .*\[score (\S+), KL (\S+), total (\S+)\]$', block.split('\n\n')[0], re.MULTILINE)
-        assert len(samples) == 3
+    assert [block.split()[0] for block in blocks] == ['1/5', '3/5', '5/5']
+    assert ['Samples before fine-tuning:' in block for block in blocks] == [True, False, False]
+    assert ['Samples after fine-tuning:' in block for block in blocks] == [False, False, True]
+    for block, number in zip(blocks, (4, 3, 4)):
+        samples = re.findall(r'^  .* ▸ .*\[score (\S+), KL (\S+), total (\S+)\]$', block, re.MULTILINE)
+        assert len(samples) == number
         for score, kl, total in np.array(samples, float):
             assert total == pytest.approx(score - 0.2 * kl, abs=0.02)
 
@@ -165,7 +171,7 @@ def test_ratings_report_the_labels_and_the_correlation(tmp_path):
     overrides = {'labels.type': 'scalar_rating', 'labels.source': str(tmp_path / 'labels.json'), 'run.log_interval': 5}
     train_reward.train(reward_hparams(**dict(overrides, **{'run.save_dir': str(tmp_path)})))
     stats = events(str(tmp_path / 'tb' / 'reward_model'))
-    assert set(stats) == {'loss', 'error', 'label_mean', 'label_var', 'corr'}
+    assert set(stats) == {'loss', 'error', 'label_mean', 'label_var', 'corr', 'gradient_norm', 'lr'}
     order = np.random.RandomState(1).permutation(16)
     for step, mean in stats['label_mean']:
         assert mean == pytest.approx(order[8 * step : 8 * step + 8].mean())
@@ -245,7 +251,13 @@ def test_language_model_training_and_use_as_initial_model(tmp_path):
     )
     hparams.validate()
     train_lm.train(hparams)
-    held_out = [value for _, value in events(os.path.join(run, 'tb', 'lm'))['held_out_loss']]
+    stats = events(os.path.join(run, 'tb', 'lm'))
+    assert set(stats) == {'loss', 'gradient_norm', 'lr', 'held_out_loss'}
+    steps = len(stats['loss'])
+    assert [step for step, _ in stats['lr']] == list(range(steps)) == [step for step, _ in stats['gradient_norm']]
+    warm = 2 / 100  # the second of the steps in which it rises
+    assert stats['lr'][1][1] == pytest.approx(1e-2 * warm * (1 - 1 / steps))
+    held_out = [value for _, value in stats['held_out_loss']]
     # Two sentences a text: all but the choice between them and the cut of the sequences can be known.
     assert held_out[-1] < 1.0 < held_out[0]
     assert sorted(os.listdir(os.path.join(run, 'model'))) == [

@@ -11,8 +11,8 @@ GRADIENT_NORM = 'gradient_norm'
 def check_finite(stats: Dict[str, float], step: int) -> None:
     """Stop (UserError) after training step `step` if one of its statistics is NaN or infinite.
 
-    Call this before saving anything of the step, so that the last checkpoint is a good one. The norm of the gradient
-    is only for this check, and is removed from `stats`.
+    Call this before saving anything of the step, so that the last checkpoint is a good one. `stats` should have the
+    norm of the gradient: it may overflow while the loss is finite.
     """
     wrong = [f'{tag} is {value}' for tag, value in stats.items() if not math.isfinite(value)]
     if wrong:
@@ -21,8 +21,6 @@ def check_finite(stats: Dict[str, float], step: int) -> None:
             f'step {step}: {wrong[0]}{others}: training diverged and stops; nothing of this step was saved: '
             'lower the learning rate, or look for extreme labels or rewards'
         )
-    for tag in [tag for tag in stats if tag.endswith(GRADIENT_NORM)]:
-        del stats[tag]
 
 
 def refuse_variable(name: str, step: int) -> NoReturn:

@@ -9,7 +9,6 @@ from lm_human_preferences.runs.checkpoint_files import last_state
 from lm_human_preferences.runs.run_folder import STAGES, hparams_file, restore_secrets
 from lm_human_preferences.utils.errors import UserError
 from lm_human_preferences.utils.hyperparams import HParams
-from lm_human_preferences.utils.json_files import read_json
 from lm_human_preferences.utils.progress import say
 
 RESUME = ('on', 'off', 'overwrite')
@@ -39,9 +38,9 @@ def is_finished(command: str, hparams: HParams, num_ranks: int) -> bool:
     if os.path.exists(begun_with):
         saved = type(hparams)()
         try:
-            saved.override_from_json_file(begun_with, amend=_with_older_values)
+            held = saved.override_from_json_file(begun_with, amend=_with_older_values)
             restore_secrets(folder, saved)
-            adopted = _adopt_older_values(saved, hparams, read_json(begun_with))
+            adopted = _adopt_older_values(saved, hparams, held)
         except AttributeError as error:
             raise UserError(str(error)) from error
         for name in adopted:

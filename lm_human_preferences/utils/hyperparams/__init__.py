@@ -165,10 +165,10 @@ class HParams:
 
     def override_from_json_file(
         self, path: str, amend: Callable[[Dict[str, Any]], Dict[str, Any]] = lambda nested: nested
-    ) -> None:
+    ) -> Dict[str, Any]:
         """Set fields from a JSON file that holds a result of `to_nested_dict`; errors name the file.
 
-        `amend` may change what the file holds.
+        `amend` may set other values than the file holds. Returns what the file holds.
         """
         nested = read_json(path)
         if not isinstance(nested, dict):
@@ -177,6 +177,7 @@ class HParams:
             self.override_from_nested_dict(amend(nested))
         except (AttributeError, ValueError) as error:
             raise type(error)(f'{path}: {error}') from None
+        return nested
 
     @classmethod
     def from_json_file(
