@@ -12,14 +12,16 @@ import os
 from typing import Optional
 
 from lm_human_preferences.formats import huggingface, preferences
-from lm_human_preferences.formats.huggingface import PortableModel
 from lm_human_preferences.graph.new_variables import VariableSpec, create_variables
 from lm_human_preferences.graph.tf_versions import new_session, tf
 from lm_human_preferences.graph.variables import set_variables
 from lm_human_preferences.hyperparameters import ConvertHParams, TaskHParams
 from lm_human_preferences.language.encodings import Encoding, main_encoding
+from lm_human_preferences.language.huggingface_models import CONFIG_FILE, PortableModel, check_model, load
+from lm_human_preferences.language.model_files import fetch_weights, local_folder
 from lm_human_preferences.language.run_models import find_policy
 from lm_human_preferences.language.trained_models import TrainedModel, find_reward_model, save_model_folder
+from lm_human_preferences.remote import storage
 from lm_human_preferences.remote.cache import expanded_home
 from lm_human_preferences.runs.checkpoints import CheckpointWriter
 from lm_human_preferences.runs.run_folder import RunFolder
@@ -38,8 +40,10 @@ def convert(hparams: ConvertHParams) -> None:
     if os.path.isfile(source):
         os.makedirs(os.path.dirname(os.path.abspath(target)), exist_ok=True)
         (pairs_to_labels if source.endswith('.jsonl') else labels_to_pairs)(source, target, hparams)
-    elif os.path.exists(os.path.join(source, huggingface.CONFIG_FILE)):
-        model = huggingface.load(source)
+        return
+    huggingface_folder = _huggingface_folder(source)
+    if huggingface_folder is not None:
+        model = load(huggingface_folder)
         for note in model.notes:
             say(f'note: {note}')
         with folder_written_whole(target) as folder:
@@ -50,6 +54,18 @@ def convert(hparams: ConvertHParams) -> None:
         with folder_written_whole(target) as folder:
             huggingface.save(folder, model)
         say(f'{target}: a folder for transformers.AutoModelForCausalLM.from_pretrained')
+
+
+def _huggingface_folder(source: str) -> Optional[str]:
+    """Return a local copy of `source` if it is a Hugging Face folder, else None."""
+    if not storage.is_remote(source):
+        return source if os.path.exists(os.path.join(source, CONFIG_FILE)) else None
+    try:
+        storage.local_file(storage.join(source, CONFIG_FILE))
+    except storage.NOT_THERE:
+        return None
+    fetch_weights(source)
+    return local_folder(source)
 
 
 def find_any_model(name: str, savescope: Optional[str]) -> TrainedModel:
@@ -65,7 +81,7 @@ def find_any_model(name: str, savescope: Optional[str]) -> TrainedModel:
         if savescope is not None:
             raise
         return find_reward_model(name)
-    if savescope is None and trained.folder is not None:
+    if savescope is None and trained.folder is not None and not trained.is_huggingface:
         scopes = trained.scopes()
         if len(scopes) == 1:
             return TrainedModel(trained.source, scopes[0])
@@ -78,7 +94,7 @@ def read_model(trained: TrainedModel) -> PortableModel:
         raise ValueError('the model test has no files: train one')
     scope = trained.savescope if trained.savescope in trained.scopes() else ''
     model = PortableModel(trained.hparams, trained.encoding(), trained.arrays(), scope)
-    huggingface.check_model(trained.source, model)
+    check_model(trained.source, model)
     return model
 
 

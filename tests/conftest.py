@@ -25,6 +25,10 @@ from lm_human_preferences.remote import hub as hub_files  # noqa: E402
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# No test asks the public hub; the fixture `hub_server` lifts this for its own.
+os.environ['HF_HUB_OFFLINE'] = '1'
+
+
 @pytest.fixture(scope='session')
 def golden_dir():
     """Return the folder of numbers recorded from the 2019 code. GOLDEN_DIR names another folder of that form."""
@@ -62,8 +66,11 @@ def hub_server(tmp_path_factory):
     os.environ.update(HF_HOME=home, HF_HUB_DISABLE_XET='1', HF_HUB_DISABLE_TELEMETRY='1')
     for name in ('HF_TOKEN', 'HUGGING_FACE_HUB_TOKEN', 'HF_HUB_OFFLINE', 'HF_HUB_CACHE', 'HUGGINGFACE_HUB_CACHE'):
         os.environ.pop(name, None)
+    for name in [name for name in sys.modules if name.partition('.')[0] == 'huggingface_hub']:
+        del sys.modules[name]  # it reads the environment when it is loaded
+    hub_files.load_library.cache_clear()
     with hub_servers.HubServer().running() as server:
-        os.environ['HF_ENDPOINT'] = server.url  # huggingface_hub reads these when it is loaded
+        os.environ['HF_ENDPOINT'] = server.url
         pytest.importorskip('huggingface_hub', reason='needs the Python package huggingface_hub')
         yield server
 

@@ -1,74 +1,24 @@
-"""Read and write GPT-2 as a Hugging Face folder: config.json, safetensors and a tokenizer.
-
-The transformer's variables have the same layout in both formats, so they are copied bit for bit. A `GPT2LMHeadModel`
-has no scalar heads and no reward normalization. These are in a file of their own, `heads.safetensors`.
-"""
+"""Write GPT-2 as a Hugging Face folder: config.json, safetensors and a tokenizer. `language` reads such folders."""
 
 import os
-import re
-from typing import Any, Dict, Iterable, List, NamedTuple, Sequence, Tuple
+from typing import Any, Dict
 
 import numpy as np
-from safetensors import safe_open
 from safetensors.numpy import save as safetensors_bytes
 
-from lm_human_preferences.formats.tensor_files import (
-    WEIGHTS_FILE,
-    check_num_layers,
-    check_tensors,
-    read_tensors,
-    weights_files,
+from lm_human_preferences.language.encodings import VOCABULARY_FILES
+from lm_human_preferences.language.huggingface_models import (
+    CONFIG_FILE,
+    FIXED,
+    HEADS_FILE,
+    RATES,
+    SCOPE,
+    PortableModel,
+    their_name,
 )
-from lm_human_preferences.formats.tokenizers import VOCABULARY_FILES, read_tokenizer
-from lm_human_preferences.hyperparameters import ModelHParams
-from lm_human_preferences.language.encodings import Encoding
 from lm_human_preferences.language.model import variable_shapes
-from lm_human_preferences.utils.errors import short
+from lm_human_preferences.language.tensor_files import WEIGHTS_FILE
 from lm_human_preferences.utils.files import write_json, written_whole
-from lm_human_preferences.utils.hyperparams import UnsetError
-from lm_human_preferences.utils.json_files import read_json
-
-CONFIG_FILE = 'config.json'
-HEADS_FILE = 'heads.safetensors'
-SCOPE = 'savescope'  # in the metadata of HEADS_FILE: the scope of the names in our checkpoint
-MOST_PADDING = 1024  # rows without a token; more, and the tokenizer is probably that of another model
-_PREFIX = 'transformer.'
-_MASK = re.compile(r'h\.\d+\.attn\.(bias|masked_bias)\Z')  # the attention masks of old folders, not learned
-# Heads of classes such as GPT2ForSequenceClassification (`score`) and of the library TRL (`v_head`).
-_OTHER_HEADS = ('score', 'v_head', 'classifier', 'qa_outputs', 'multiple_choice_head')
-_VARIABLES = {'g': 'weight', 'w': 'weight', 'b': 'bias'}  # our name -> their name
-# Settings that are fixed in our model, with the values that we accept. We write the first value.
-_FIXED = {
-    'model_type': ['gpt2'],
-    'activation_function': ['gelu_new', 'gelu_pytorch_tanh'],
-    'layer_norm_epsilon': [1e-5],
-    'scale_attn_weights': [True],
-    'scale_attn_by_inverse_layer_idx': [False],
-    'add_cross_attention': [False],
-    'tie_word_embeddings': [True],
-}
-_THEIR_NAMES = {'n_vocab': 'vocab_size', 'n_ctx': 'n_positions'}
-_THEIR_SIZES = re.compile(r'\b(n_vocab|n_ctx)\b')
-_RATES = ['embd_pdrop', 'attn_pdrop', 'resid_pdrop']
-
-
-class PortableModel(NamedTuple):
-    """A model independent of its format."""
-
-    hparams: ModelHParams
-    encoding: Encoding
-    arrays: Dict[str, np.ndarray]  # by the names of our checkpoints below the scope: `model/wte`, `reward_norm/gain`
-    savescope: str  # scope of the names in our checkpoint; '' as in OpenAI's checkpoints
-    notes: Sequence[str] = ()  # what was left out when the model was read, a line each
-
-
-def their_name(name: str) -> str:
-    """Return the name of a variable in a `GPT2Model`: h0/attn/c_attn/w → h.0.attn.c_attn.weight."""
-    if name in ('wte', 'wpe'):
-        return f'{name}.weight'
-    *path, variable = name.split('/')
-    path = [f'h.{step[1:]}' if step[0] == 'h' and step[1:].isdigit() else step for step in path]
-    return '.'.join([*path, _VARIABLES[variable]])
 
 
 def save(folder: str, model: PortableModel) -> None:
@@ -97,32 +47,6 @@ def save(folder: str, model: PortableModel) -> None:
     )
 
 
-def load(folder: str) -> PortableModel:
-    """Read a Hugging Face folder. ValueError naming file or folder if its model differs from OpenAI's GPT-2.
-
-    The `notes` of the model name the tensors and tokens that are left out.
-    """
-    path = os.path.join(folder, CONFIG_FILE)
-    config = read_json(path)
-    if not isinstance(config, dict):
-        raise ValueError(f'{path} should hold a JSON object, not {type(config).__name__}')
-    hparams = _hparams(config, path)
-    notes = []
-    arrays = _body(folder, hparams, notes)
-    heads, savescope = _heads(os.path.join(folder, HEADS_FILE), hparams)
-    arrays.update(heads)
-    encoding = _cut_to_vocabulary(folder, hparams, arrays, notes)
-    return PortableModel(hparams, encoding, arrays, savescope, notes)
-
-
-def check_model(place: str, model: PortableModel) -> None:
-    """Raise ValueError naming `place` unless a model has all arrays of its sizes and no other, and all are finite."""
-    check_num_layers(place, list(model.arrays), model.hparams.n_layer, 'n_layer')
-    shapes = {f'model/{name}': shape for name, shape in variable_shapes(model.hparams).items()}
-    shapes.update(_head_shapes(model.arrays, model.hparams))
-    check_tensors(place, model.arrays, shapes, 'a model of the sizes in its hparams.json')
-
-
 def _contiguous(array: np.ndarray) -> np.ndarray:
     return np.asarray(array, order='C')  # np.ascontiguousarray would turn a number into a vector
 
@@ -134,103 +58,7 @@ def _write_tensors(path: str, tensors: Dict[str, np.ndarray], metadata: Dict[str
 
 def _config(model: PortableModel) -> Dict[str, Any]:
     hparams, end = model.hparams, model.encoding.eot_token
-    config = {name: values[0] for name, values in _FIXED.items()}
-    config.update({name: getattr(hparams, name) for name in ('n_embd', 'n_head', 'n_layer', 'n_ctx', *_RATES)})
+    config = {name: values[0] for name, values in FIXED.items()}
+    config.update({name: getattr(hparams, name) for name in ('n_embd', 'n_head', 'n_layer', 'n_ctx', *RATES)})
     config.update(architectures=['GPT2LMHeadModel'], vocab_size=hparams.n_vocab, n_positions=hparams.n_ctx)
     return dict(config, n_inner=None, bos_token_id=end, eos_token_id=end, torch_dtype='float32')
-
-
-def _hparams(config: Dict[str, Any], path: str) -> ModelHParams:
-    for name, allowed in _FIXED.items():
-        if config.get(name, allowed[0]) not in allowed:
-            raise ValueError(f'{path}: {name} is {short(config[name])}, and only {allowed[0]!r} is read')
-    values = dict(n_vocab=config.get('vocab_size'), n_ctx=config.get('n_positions', config.get('n_ctx')))
-    values.update({name: config.get(name) for name in ('n_embd', 'n_head', 'n_layer')})
-    values.update({name: config[name] for name in _RATES if name in config})
-    hparams = ModelHParams()
-    try:
-        hparams.override_from_dict(values)
-        hparams.validate()
-    except (TypeError, ValueError) as error:
-        message = error.in_file() if isinstance(error, UnsetError) else str(error)
-        raise ValueError(f'{path}: {_THEIR_SIZES.sub(lambda name: _THEIR_NAMES[name.group()], message)}') from None
-    if config.get('n_inner') not in (None, 4 * hparams.n_embd):
-        raise ValueError(f'{path}: n_inner is {short(config["n_inner"])}, and only 4 * n_embd is read')
-    return hparams
-
-
-def _body(folder: str, hparams: ModelHParams, notes: List[str]) -> Dict[str, np.ndarray]:
-    """Return the transformer's arrays by our names. A note names the heads of other classes than GPT2LMHeadModel."""
-    tensors, place_of = {}, {}
-    for path in weights_files(folder):
-        for name, array in read_tensors(path).items():
-            name = name[len(_PREFIX) :] if name.startswith(_PREFIX) else name
-            if name in tensors:
-                raise ValueError(f'{path}: {name} is given twice, also in {place_of[name]}')
-            if not _MASK.match(name):
-                tensors[name], place_of[name] = array, path
-    place = path if len(set(place_of.values())) == 1 else folder
-    left_out = [name for name in tensors if name.split('.')[0] in _OTHER_HEADS]
-    if left_out:
-        notes.append(
-            f'{place}: {", ".join(left_out)} left out: only the language model and our {HEADS_FILE} are converted'
-        )
-    names = [name for name in tensors if name != 'lm_head.weight' and name not in left_out]
-    check_num_layers(place, names, hparams.n_layer, f'n_layer in {CONFIG_FILE}')
-    ours = {their_name(name): name for name in variable_shapes(hparams)}
-    shapes = {
-        theirs: shape[1:] if ours[theirs].endswith('/w') else shape
-        for theirs, shape in zip(ours, variable_shapes(hparams).values())
-    }
-    checked = check_tensors(place, {name: tensors[name] for name in names}, shapes, f'the GPT-2 of {CONFIG_FILE}')
-    head = tensors.get('lm_head.weight')
-    if head is not None and not np.array_equal(head, tensors['wte.weight']):
-        raise ValueError(f'{place}: lm_head.weight differs from wte.weight: only tied output embeddings are read')
-    return {
-        f'model/{ours[theirs]}': array[np.newaxis] if ours[theirs].endswith('/w') else array
-        for theirs, array in checked.items()
-    }
-
-
-def _heads(path: str, hparams: ModelHParams) -> Tuple[Dict[str, np.ndarray], str]:
-    """Return the scalar heads and the reward normalization in the file `path`, and their scope; ({}, '') without it."""
-    if not os.path.exists(path):
-        return {}, ''
-    tensors = read_tensors(path)
-    with safe_open(path, 'numpy') as file:
-        savescope = (file.metadata() or {}).get(SCOPE, '')
-    if not re.match(r'([A-Za-z0-9.][\w./-]*)?\Z', savescope, re.ASCII):
-        raise ValueError(f'{path}: its {SCOPE} {short(savescope)} cannot be a scope')
-    return check_tensors(path, tensors, _head_shapes(tensors, hparams), 'a file of heads'), savescope
-
-
-def _head_shapes(names: Iterable[str], hparams: ModelHParams) -> Dict[str, List[int]]:
-    """Return the shapes of the heads and of the reward normalization among `names`, each of which has two arrays."""
-    matches = [re.match(r'model/heads/([\w.-]+)/[^/]*\Z', name, re.ASCII) for name in names]
-    shapes = {}
-    for head in sorted({match.group(1) for match in matches if match}):
-        shapes.update({f'model/heads/{head}/w': [hparams.n_embd], f'model/heads/{head}/b': []})
-    if any(name.startswith('reward_norm/') for name in names):
-        shapes.update({'reward_norm/bias': [], 'reward_norm/gain': []})
-    return shapes
-
-
-def _cut_to_vocabulary(folder: str, hparams: ModelHParams, arrays: Dict[str, np.ndarray], notes: List[str]) -> Encoding:
-    """Return the encoding. Cut the embeddings (in place) to its vocabulary, and name in a note what is cut.
-
-    A model whose embeddings were resized for added tokens, or padded to a round number of rows, has more rows than the
-    vocabulary. Such a row is no token of a text. Without it, it is never sampled.
-    """
-    encoding, left_out = read_tokenizer(folder)
-    beyond = hparams.n_vocab - encoding.n_vocab
-    if beyond < 0 or beyond > len(left_out) + MOST_PADDING:
-        raise ValueError(
-            f'{folder}: {CONFIG_FILE} has vocab_size {hparams.n_vocab}, but the tokenizer {encoding.n_vocab} tokens'
-        )
-    if beyond:
-        rows = f'the last {beyond} rows of the embeddings' if beyond > 1 else 'the last row of the embeddings'
-        added = f' ({", ".join(map(short, left_out[:10]))})' if left_out else ''
-        notes.append(f'{folder}: {rows} left out: beyond the vocabulary of {encoding.n_vocab}{added}, so never sampled')
-        hparams.n_vocab = encoding.n_vocab
-        arrays['model/wte'] = arrays['model/wte'][: encoding.n_vocab]
-    return encoding

@@ -19,6 +19,7 @@ from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
 import regex
 
 from lm_human_preferences.remote import storage
+from lm_human_preferences.remote.failures import RemoteError
 from lm_human_preferences.utils.errors import short
 from lm_human_preferences.utils.files import text_lines, write_json, written_whole
 from lm_human_preferences.utils.json_files import read_json
@@ -26,6 +27,8 @@ from lm_human_preferences.utils.json_files import read_json
 END_OF_TEXT = '<|endoftext|>'
 ENCODER_FILE = 'encoder.json'
 MERGES_FILE = 'vocab.bpe'
+VOCABULARY_FILES = {ENCODER_FILE: 'vocab.json', MERGES_FILE: 'merges.txt'}  # our name -> that of Hugging Face
+HUB_COPY = 'hf://openai-community/gpt2'
 MAIN_VOCABULARY = 50257  # tokens of GPT-2's vocabulary; the last one is the end of text
 
 WORD_PATTERN = regex.compile(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
@@ -205,10 +208,19 @@ def load_encoding(folder: str, default: Optional[str] = None) -> Encoding:
 
 
 def main_encoding() -> Encoding:
-    """Return GPT-2's encoding (50 257 tokens). Its files are fetched into the cache folder if they are not there."""
-    for name in (ENCODER_FILE, MERGES_FILE):
-        folder = os.path.dirname(storage.local_file(storage.join(storage.MODELS, 'encodings', 'main', name)))
-    return _from_folder('main', folder)
+    """Return GPT-2's encoding (50 257 tokens). Its files are fetched if they are not there, also from the hub's copy.
+
+    RemoteError that names all places if none of them has the files.
+    """
+    bucket = storage.join(storage.MODELS, 'encodings', 'main')
+    try:
+        files = [storage.local_file(storage.join(bucket, name)) for name in VOCABULARY_FILES]
+    except RemoteError as error:
+        files = [
+            storage.copy_on_hub(storage.join(HUB_COPY, name), error, 'the vocabulary of GPT-2')
+            for name in VOCABULARY_FILES.values()
+        ]
+    return Encoding.from_files('main', *files)
 
 
 def test_encoding() -> Encoding:

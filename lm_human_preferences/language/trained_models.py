@@ -1,17 +1,19 @@
 """Find, load and save trained models. A model folder holds a checkpoint, the sizes in `hparams.json`, and the encoding.
 
+A Hugging Face folder is a model folder, too. It is read as it is.
+
 The name of a model is one of these:
 - `test`: random weights, without files
 - `demo`: the model that is embedded in this package
 - `124M`, `355M`, `774M` or `1558M`: a published GPT-2
-- a model folder or a run folder: a path, gs://… or https://….
+- a model folder or a run folder: a path, gs://…, https://… or hf://….
 """
 
 import contextlib
 import dataclasses
 import os
 import re
-from typing import Dict, Iterable, Iterator, List, Mapping, Optional, Sequence
+from typing import Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Union
 
 import numpy as np
 
@@ -19,8 +21,16 @@ from lm_human_preferences.graph.tf_versions import tf
 from lm_human_preferences.graph.variables import set_variables
 from lm_human_preferences.hyperparameters import ModelHParams
 from lm_human_preferences.language.encodings import MAIN_VOCABULARY, Encoding, load_encoding, test_encoding
+from lm_human_preferences.language.huggingface_models import FolderReader, is_huggingface, read_sizes
 from lm_human_preferences.language.model import Model
-from lm_human_preferences.language.model_files import local_checkpoint, local_folder, model_folder
+from lm_human_preferences.language.model_files import (
+    PUBLISHED_MODELS,
+    fetch_weights,
+    local_checkpoint,
+    local_folder,
+    model_folder,
+    published_folder,
+)
 from lm_human_preferences.remote import storage
 from lm_human_preferences.utils.errors import UserError
 from lm_human_preferences.utils.files import write_json
@@ -28,7 +38,6 @@ from lm_human_preferences.utils.files import write_json
 EMBEDDED_MODELS = os.path.join(
     os.path.dirname(os.path.abspath(__file__)), 'embedded'
 )  # one model folder for each embedded model
-PUBLISHED_MODELS = ('124M', '355M', '774M', '1558M')
 SIZES = ('n_vocab', 'n_ctx', 'n_embd', 'n_head', 'n_layer')  # required in every hparams.json
 
 
@@ -50,6 +59,9 @@ class TrainedModel:
         self._encoding = None
         if source is None:
             self.hparams = ModelHParams(n_vocab=27, n_ctx=8, n_embd=7, n_head=1, n_layer=2)
+        elif self.is_huggingface:
+            sizes = read_sizes(self.folder)
+            self.hparams, self._encoding = sizes.cut, sizes.encoding
         else:
             self.hparams = load_model_hparams(self.folder)
 
@@ -63,6 +75,11 @@ class TrainedModel:
     def title(self) -> str:
         """What messages call the model: its path or URL, or `test`."""
         return self.source or 'test'
+
+    @property
+    def is_huggingface(self) -> bool:
+        """Whether the model is in a Hugging Face folder."""
+        return self.folder is not None and is_huggingface(self.folder)
 
     def encoding(self) -> Encoding:
         """Return the model's encoding. ValueError if its vocabulary does not have `n_vocab` tokens.
@@ -106,7 +123,7 @@ class TrainedModel:
         """
         if self.source is None:
             return self._load_random(session, model)
-        reader = CheckpointReader(self._path())
+        reader = self._reader()
         path, shapes = reader.path, reader.shapes
         prefix = self._prefix(path, shapes)
         wanted = {
@@ -132,20 +149,23 @@ class TrainedModel:
 
     def scopes(self) -> List[str]:
         """Return the scope of each model in the checkpoint. It is '' in OpenAI's checkpoints."""
-        names = CheckpointReader(self._path()).shapes
+        names = self._reader().shapes
         return [prefix.rstrip('/') for prefix in _prefixes(names)]
 
     def arrays(self) -> Dict[str, np.ndarray]:
         """Return the values of the model's variables by name below the scope: `model/wte`, `model/heads/value/w`, …"""
-        reader = CheckpointReader(self._path())
+        reader = self._reader()
         names = reader.shapes
         prefix = self._prefix(reader.path, names)
         ours = re.compile(r'(model/(wte|wpe|.+/[gbw])|reward_norm/(gain|bias))\Z')
         below = {name[len(prefix) :]: name for name in names if name.startswith(prefix)}
         return {name: reader.get(below[name]) for name in sorted(below) if ours.match(name)}
 
-    def _path(self) -> str:
-        return self._checkpoint or local_checkpoint(self.source)
+    def _reader(self) -> Union['CheckpointReader', FolderReader]:
+        if self.is_huggingface:
+            fetch_weights(self.source)
+            return FolderReader(self.folder)
+        return CheckpointReader(self._checkpoint or local_checkpoint(self.source))
 
     def _load_random(self, session, model):
         """Set random weights, the same for every model that loads this one: policy and reference start equal."""
@@ -215,7 +235,7 @@ def find_model(name: str, savescope: str = 'policy') -> TrainedModel:
     if name in os.listdir(EMBEDDED_MODELS):
         return TrainedModel(os.path.join(EMBEDDED_MODELS, name), savescope)
     if name in PUBLISHED_MODELS:
-        return TrainedModel(storage.join(storage.MODELS, 'models', name), savescope)
+        return TrainedModel(published_folder(name), savescope)
     return TrainedModel(model_folder(name, [savescope, 'model']), savescope)
 
 

@@ -40,6 +40,7 @@ _URL = re.compile(
     re.ASCII,
 )
 _PATIENT_SECONDS = 15.0  # a request that failed after longer was tried again by the library
+_NO_FILE = 'the repository has no such file (404)'
 _commits: Dict[Tuple, str] = {}  # what a revision stands for in this process
 
 
@@ -93,10 +94,13 @@ def fetch(url: str) -> str:
     place = parse(url)
     if not place.path:
         raise UserError(f'{url} is a whole repository: give a file of it, as in {place.title}/PATH')
-    library = _library()
-    known = cached(url) if place.pinned != place.revision else None
-    if known:
-        return known
+    library = load_library()
+    if place.pinned != place.revision:  # what a commit holds does not change
+        known = _look(place)
+        if isinstance(known, str):
+            return known
+        if known is not None:
+            raise Missing(_NO_FILE)
     # The library of Python 3.7 starts again unless told otherwise; later ones always resume.
     resume = inspect.signature(library.hf_hub_download).parameters.get('resume_download')
     options = {'resume_download': True} if resume is not None and resume.default is False else {}
@@ -120,11 +124,15 @@ def fetch(url: str) -> str:
 
 def cached(url: str) -> Optional[str]:
     """Return the local path of a file that the hub's cache has for the revision. None: ask the hub."""
-    place = parse(url)
-    found = _library().try_to_load_from_cache(
+    found = _look(parse(url))
+    return found if isinstance(found, str) else None
+
+
+def _look(place: Place) -> Any:
+    """Return what the hub's cache has for a file: its path, None, or an object that says that there is no such file."""
+    return load_library().try_to_load_from_cache(
         place.repo, place.path, revision=place.pinned or 'main', repo_type=place.kind
     )
-    return found if isinstance(found, str) else None
 
 
 def files(url: str) -> List[str]:
@@ -133,7 +141,7 @@ def files(url: str) -> List[str]:
     Raises Temporary for failures that may pass, and RemoteError.
     """
     place = parse(url)
-    library = _library()
+    library = load_library()
     record = os.path.join(cache_folder('hf', 'listings'), quote(place._replace(path='').title, safe='') + '.json')
 
     def ask() -> Dict[str, Any]:
@@ -169,7 +177,7 @@ def _commit_of(local: str, path: str) -> str:
 
 
 @functools.lru_cache(maxsize=1)
-def _library():
+def load_library():
     """Return the module huggingface_hub. UserError that says how to install it."""
     try:
         import huggingface_hub
@@ -213,7 +221,7 @@ class _Broken(Temporary):
 
 def _problem(place: Place, error: Exception) -> Optional[Exception]:
     """Return the error of `failures` that stands for one of the library; None for a fault that is not the hub's."""
-    utils, constants = _library().utils, _library().constants
+    utils, constants = load_library().utils, load_library().constants
     cause = error
     while isinstance(cause, utils.LocalEntryNotFoundError) and isinstance(cause.__cause__, Exception):
         cause = cause.__cause__
@@ -272,7 +280,7 @@ def _offline(place: Place) -> Exception:
     It is `Missing` if other files of the repository are there: then the search for files goes on.
     """
     reason = 'HF_HUB_OFFLINE is set, and this is not in the cache of the hub: unset it, or fetch it before'
-    constants = _library().constants
+    constants = load_library().constants
     cache = getattr(constants, 'HF_HUB_CACHE', None) or constants.HUGGINGFACE_HUB_CACHE
     snapshots = os.path.join(cache, f'{place.kind}s--' + place.repo.replace('/', '--'), 'snapshots')
     return Missing(reason) if os.path.isdir(snapshots) and os.listdir(snapshots) else Unreachable(reason)
@@ -282,8 +290,10 @@ def _by_status(place: Place, status: int, headers: Dict[str, str]) -> Exception:
     """Return the error that an answer of the hub stands for."""
     code = headers.get('X-Error-Code', '')
     login = 'log in with the command of huggingface_hub, or set HF_TOKEN'
-    if code == 'EntryNotFound' or (status == 404 and headers.get('X-Repo-Commit')):
-        return Missing('the repository has no such file (404)')
+    if code == 'EntryNotFound':
+        if headers.get('X-Repo-Commit'):
+            _pin(place, headers['X-Repo-Commit'])
+        return Missing(_NO_FILE)
     if code == 'RevisionNotFound':
         return RemoteError(
             f'the repository has no revision {place.revision or "main"}: give a branch, a tag or a commit of it'

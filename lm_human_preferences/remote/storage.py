@@ -40,6 +40,7 @@ from lm_human_preferences.remote import hub, records, transports
 from lm_human_preferences.remote.cache import cache_dir, expanded_home, unwritable
 from lm_human_preferences.remote.failures import RemoteError, Temporary, Unreachable
 from lm_human_preferences.remote.transports import gs_parts
+from lm_human_preferences.utils.errors import UserError
 from lm_human_preferences.utils.files import check_regular
 from lm_human_preferences.utils.locks import locked
 from lm_human_preferences.utils.progress import note, transfer_bar
@@ -151,6 +152,26 @@ def local_file(source: str) -> str:
     except OSError as error:
         raise _cache_error(error, path) from error
     return path
+
+
+def copy_on_hub(source: str, failure: RemoteError, title: str) -> str:
+    """Return the local path of the hub's copy of published data, which the places of 2019 did not give.
+
+    Args:
+      failure: the error of these places. If the hub does not have it either, an error of that type says both.
+      title: what a note calls the data.
+    """
+    try:
+        path = local_file(source)
+    except (RemoteError, UserError) as error:
+        raise type(failure)(f'{failure}. The copy on the hub: {error}') from None
+    _note_copy(title, hub.parse(source)._replace(path='').title)
+    return path
+
+
+@functools.lru_cache(maxsize=None)  # one note, however many files there are
+def _note_copy(title: str, repository: str) -> None:
+    note(f'note: {title}: read from {repository}, as its place of 2019 does not have it')
 
 
 def matching(pattern: str) -> List[str]:

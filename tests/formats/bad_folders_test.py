@@ -13,6 +13,7 @@ from small_models import SIZES, save_model
 
 from lm_human_preferences.formats import huggingface
 from lm_human_preferences.graph.tf_versions import new_session, tf
+from lm_human_preferences.language import huggingface_models
 from lm_human_preferences.language.trained_models import find_model
 from lm_human_preferences.launcher.command_line import main
 from lm_human_preferences.runs.checkpoints import CheckpointWriter
@@ -306,7 +307,7 @@ def test_embeddings_beyond_the_vocabulary_are_cut_and_named(change, rows, cut_ro
     main(['convert', str(folder), str(tmp_path / 'ours')])
     out = capsys.readouterr().out
     assert (f'note: {folder}: ' in out and cut_rows in out) if cut_rows else 'note' not in out
-    trained, good = find_model(str(tmp_path / 'ours')), huggingface.load(SAVED)
+    trained, good = find_model(str(tmp_path / 'ours')), huggingface_models.load(SAVED)
     assert trained.hparams.n_vocab == 257 and trained.encoding().padding_token == 259
     assert trained.encoding().eot_token == 256 and trained.encoding().same_tokens(good.encoding)
     np.testing.assert_array_equal(trained.arrays()['model/wte'], good.arrays['model/wte'])
@@ -321,7 +322,7 @@ def test_a_token_before_the_end_of_text_stays(folder, tmp_path):
 
 
 def test_a_tokenizer_of_another_model(folder, tmp_path, capsys):
-    more_rows(folder, huggingface.MOST_PADDING + 1)
+    more_rows(folder, huggingface_models.MOST_PADDING + 1)
     line = refusal(capsys, ['convert', str(folder), str(tmp_path / 'ours')])
     assert line == f'{folder}: config.json has vocab_size 1282, but the tokenizer 257 tokens'
     config(vocab_size=256)(folder)

@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 from launching import launch
+from loopback import folder_files
 from small_models import save_small, write_gpt2
 from tiny_run import TINY_EXPERIMENT
 
@@ -19,11 +20,7 @@ from lm_human_preferences.language.trained_models import find_model, find_reward
 
 def serve_folder(web, prefix, folder):
     """Put the files of a folder onto the web server."""
-    for parent, _, names in os.walk(str(folder)):
-        for name in names:
-            path = os.path.join(parent, name)
-            with open(path, 'rb') as f:
-                web.files[f'{prefix}/{os.path.relpath(path, str(folder))}'] = f.read()
+    web.files.update({f'{prefix}/{path}': content for path, content in folder_files(folder).items()})
 
 
 def head(trained):

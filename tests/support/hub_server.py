@@ -1,14 +1,14 @@
 """A server on this machine that speaks the protocol of the Hugging Face hub, for the real library huggingface_hub."""
 
 import base64
-import contextlib
 import hashlib
 import http.server
 import json
 import re
-import threading
 from typing import Dict, List, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from loopback import Running
 
 LARGE = ('.safetensors', '.bin', '.parquet', '.npz', '-00001')  # the names of files that the hub keeps by LFS
 
@@ -51,7 +51,7 @@ class Request(NamedTuple):
     range: str
 
 
-class HubServer(http.server.ThreadingHTTPServer):
+class HubServer(Running, http.server.ThreadingHTTPServer):
     """The hub. `repos` holds models by OWNER/NAME, and data sets by datasets/OWNER/NAME.
 
     `faults` is a list of (pattern, fault): the next request whose 'METHOD path' matches the pattern takes the fault. A
@@ -75,10 +75,6 @@ class HubServer(http.server.ThreadingHTTPServer):
         self.page_size = 1000
 
     @property
-    def url(self):
-        return f'http://127.0.0.1:{self.server_port}'
-
-    @property
     def cdn(self):
         """The address of the large files: another host, which must not get the token."""
         return f'http://localhost:{self.server_port}'
@@ -92,19 +88,6 @@ class HubServer(http.server.ThreadingHTTPServer):
     def asked(self, pattern):
         """Return the requests whose 'METHOD path' matches."""
         return [asked for asked in self.requests if re.search(pattern, f'{asked.method} {asked.path}')]
-
-    def handle_error(self, request, client_address):
-        pass  # in some tests the client hangs up on purpose
-
-    @contextlib.contextmanager
-    def running(self):
-        thread = threading.Thread(target=self.serve_forever, kwargs={'poll_interval': 0.02}, daemon=True)
-        thread.start()
-        try:
-            yield self
-        finally:
-            self.shutdown()
-            self.server_close()
 
 
 def _text(content):

@@ -13,7 +13,45 @@ import time
 from urllib.parse import unquote, urlsplit
 
 
-class WebServer(http.server.ThreadingHTTPServer):
+def folder_files(folder):
+    """Return {path below the folder: content} of its files."""
+    found = {}
+    for parent, _, names in os.walk(str(folder)):
+        for name in names:
+            path = os.path.join(parent, name)
+            with open(path, 'rb') as file:
+                found[os.path.relpath(path, str(folder))] = file.read()
+    return found
+
+
+class Running:
+    """What a server on this machine does while a test runs. To be mixed into a class of `http.server`."""
+
+    scheme = 'http'
+
+    @property
+    def url(self):
+        return f'{self.scheme}://127.0.0.1:{self.server_port}'
+
+    def handle_error(self, request, client_address):
+        pass  # in some tests the client hangs up on purpose
+
+    def stopping(self):
+        """Do what must be done before the server can stop."""
+
+    @contextlib.contextmanager
+    def running(self):
+        thread = threading.Thread(target=self.serve_forever, kwargs={'poll_interval': 0.02}, daemon=True)
+        thread.start()
+        try:
+            yield self
+        finally:
+            self.stopping()
+            self.shutdown()
+            self.server_close()
+
+
+class WebServer(Running, http.server.ThreadingHTTPServer):
     """Serve `files` ({path: bytes}).
 
     `faults[path]` lists one fault for each of the next answers: a status (`403`), a status with headers
@@ -30,25 +68,9 @@ class WebServer(http.server.ThreadingHTTPServer):
         self.signature = ''  # if set, requests without it in their URL are refused
         self.files, self.faults, self.bodies, self.requests = {}, {}, {}, []
         self.release = threading.Event()
-        self.scheme = 'http'
 
-    @property
-    def url(self):
-        return f'{self.scheme}://127.0.0.1:{self.server_port}'
-
-    def handle_error(self, request, client_address):
-        pass  # in some tests the client hangs up on purpose
-
-    @contextlib.contextmanager
-    def running(self):
-        thread = threading.Thread(target=self.serve_forever, kwargs={'poll_interval': 0.02}, daemon=True)
-        thread.start()
-        try:
-            yield self
-        finally:
-            self.release.set()
-            self.shutdown()
-            self.server_close()
+    def stopping(self):
+        self.release.set()
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -148,11 +170,8 @@ class CloudStorage:
 
     def put_folder(self, name, folder):
         """Store the files of a folder."""
-        for parent, _, files in os.walk(str(folder)):
-            for file in files:
-                path = os.path.join(parent, file)
-                with open(path, 'rb') as f:
-                    self.put(f'{name}/{os.path.relpath(path, str(folder))}', f.read())
+        for path, content in folder_files(folder).items():
+            self.put(f'{name}/{path}', content)
 
     def objects(self, prefix=''):
         """Return {name: contents} of the objects whose names start with `prefix`."""

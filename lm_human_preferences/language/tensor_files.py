@@ -7,7 +7,7 @@ import glob
 import json
 import os
 import re
-from typing import Dict, List, Sequence
+from typing import Dict, List, Optional, Sequence
 
 import numpy as np
 from safetensors import SafetensorError
@@ -18,6 +18,7 @@ from lm_human_preferences.utils.json_files import read_json
 
 WEIGHTS_FILE = 'model.safetensors'
 INDEX_FILE = 'model.safetensors.index.json'  # of a model in several files
+PYTORCH_FILES = ('pytorch_model.bin', 'pytorch_model.bin.index.json')  # pickled, perhaps in several files
 _SHARD = re.compile(r'model-(\d+)-of-(\d+)\.safetensors\Z')
 _LAYER = re.compile(r'(?:^|[./])h[.]?(\d+)[./]')  # h.3.ln_1.weight, model/h3/ln_1/g
 _READABLE = ('BOOL', 'U8', 'I8', 'U16', 'I16', 'U32', 'I32', 'U64', 'I64', 'F16', 'F32', 'F64')  # numpy's types
@@ -33,12 +34,13 @@ def weights_files(folder: str) -> List[str]:
         return [os.path.join(folder, WEIGHTS_FILE)]
     index = os.path.join(folder, INDEX_FILE)
     if os.path.exists(index):
-        names, listed_in = _indexed_files(index), INDEX_FILE
+        names, listed_in = indexed_files(index), INDEX_FILE
     else:
         found = sorted(os.path.basename(p) for p in glob.glob(os.path.join(glob.escape(folder), 'model-*.safetensors')))
         matches = [_SHARD.match(name) for name in found]
         if not found or not all(matches):
-            raise FileNotFoundError(f'{folder}: no {WEIGHTS_FILE}: save the model with safe_serialization=True')
+            there = [name for name in PYTORCH_FILES if os.path.exists(os.path.join(folder, name))]
+            raise no_weights(folder, there[0] if there else None)
         width, total = len(matches[0].group(1)), matches[0].group(2)
         names = [f'model-{number:0{width}}-of-{total}.safetensors' for number in range(1, min(int(total), 10**4) + 1)]
         names, listed_in = sorted({*names, *found}), 'the name of the others'
@@ -48,7 +50,22 @@ def weights_files(folder: str) -> List[str]:
     return [os.path.join(folder, name) for name in names]
 
 
-def _indexed_files(index: str) -> List[str]:
+def no_weights(folder: str, pickled: Optional[str] = None) -> FileNotFoundError:
+    """Return the error for a folder without safetensors.
+
+    Args:
+      pickled: the file of PyTorch's own format that is there instead, if there is one.
+    """
+    if pickled is None:
+        return FileNotFoundError(f'{folder}: no {WEIGHTS_FILE}: save the model with safe_serialization=True')
+    return FileNotFoundError(
+        f'{folder}: no {WEIGHTS_FILE}: {pickled} is not read, as it could run code. Write the model anew with '
+        f'transformers: AutoModelForCausalLM.from_pretrained(…).save_pretrained(FOLDER), and its tokenizer'
+    )
+
+
+def indexed_files(index: str) -> List[str]:
+    """Return the names of the files that an index of shards lists. ValueError if it is not in its format."""
     content = read_json(index)
     names = content.get('weight_map') if isinstance(content, dict) else None
     if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):

@@ -4,9 +4,8 @@ import os
 from typing import Any, Dict, List, NamedTuple, Tuple
 
 from lm_human_preferences.language.encodings import (
-    ENCODER_FILE,
     END_OF_TEXT,
-    MERGES_FILE,
+    VOCABULARY_FILES,
     Encoding,
     check_encoder,
     name_of_vocabulary,
@@ -16,8 +15,8 @@ from lm_human_preferences.language.encodings import test_encoding as letters
 from lm_human_preferences.utils.errors import short
 from lm_human_preferences.utils.json_files import read_json
 
-VOCABULARY_FILES = {ENCODER_FILE: 'vocab.json', MERGES_FILE: 'merges.txt'}  # our name -> their name
-_ADDED_FILE = 'added_tokens.json'
+ADDED_FILE = 'added_tokens.json'
+TOKENIZER_FILE = 'tokenizer.json'
 # Settings of tokenizer.json that change the tokens, with the values of GPT-2's tokenizer.
 _FIXED = {
     'type': ['BPE'],
@@ -48,9 +47,9 @@ def read_tokenizer(folder: str) -> Tokenizer:
     if name == 'test':
         return Tokenizer(letters(), [])
     vocab, merges = (os.path.join(folder, file) for file in VOCABULARY_FILES.values())
-    whole = os.path.join(folder, 'tokenizer.json')
+    whole = os.path.join(folder, TOKENIZER_FILE)
     if os.path.exists(vocab) and os.path.exists(merges):
-        tokenizer = _from_two_files(vocab, merges, os.path.join(folder, _ADDED_FILE))
+        tokenizer = _from_two_files(vocab, merges, os.path.join(folder, ADDED_FILE))
     elif os.path.exists(whole):
         tokenizer = _from_one_file(whole)
     else:
