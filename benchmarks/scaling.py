@@ -1,12 +1,16 @@
 """Measure time per step and bytes sent with 1, 2 and 4 ranks, and forecast them for 8 and 64 GPUs.
 
     python benchmarks/scaling.py                # measured on this machine, with mpi4py and, if installed, Horovod
+    python benchmarks/scaling.py --model 124M --batch 16 --ranks 1 2 --turns 3
     python benchmarks/scaling.py --forecast     # computed from assumptions, which it prints
 
 A step here is one batch of PPO: sample responses, score them, and one update; the ranks share the batch. Columns:
-`ranks`; `gradients by`, the library that averages them; median seconds of rollout, update and step; `MB sent per rank`
-in one update. The forecast's columns are the seconds of each part of a step, the part that takes longest (`bound by`),
-and the speed as a share of N times one GPU.
+`ranks`; the `cores` that they share; `gradients by`, the library that averages them; median seconds of rollout, update
+and step; `times one core`, the step of one rank on one core divided by this one, median over the turns; `MB sent per
+rank` in one update.
+
+The forecast's columns are the seconds of each part of a step, the part that takes longest (`bound by`), and the speed
+as a share of N times one GPU.
 """
 
 import argparse
@@ -15,7 +19,7 @@ import os
 import subprocess
 import sys
 import time
-from typing import Dict, List, NamedTuple
+from typing import Dict, List, NamedTuple, Optional
 
 import numpy as np
 from measuring import forward_flops, model_size, random_task, table
@@ -142,27 +146,58 @@ def measure_here(size: str, batch: int, repeats: int) -> None:
     if ranks.is_first:
         rollout_seconds, update_seconds = np.median(times[1:], axis=0)
         total = rollout_seconds + update_seconds
-        figures = [ranks.size, backend, float(rollout_seconds), float(update_seconds), float(total), sent / 1e6]
+        figures = [backend, float(rollout_seconds), float(update_seconds), float(total), sent / 1e6]
         print(json.dumps(figures), flush=True)
 
 
+class Case(NamedTuple):
+    """A number of ranks on a number of cores."""
+
+    ranks: int
+    backend: str  # that averages gradients
+    cores: int
+
+
+def run_case(case: Case, flags) -> Optional[list]:
+    """Run the steps of a case; return what `measure_here` prints, or None if the backend is not installed."""
+    command = [*(mpiexec.ranks_of(case.ranks) if case.ranks > 1 else []), sys.executable, os.path.abspath(__file__)]
+    command += ['--rank', f'--model={flags.model}', f'--batch={flags.batch}', f'--repeats={flags.repeats}']
+    cores = sorted(os.sched_getaffinity(0))[: case.cores]
+    with mpiexec.session() as environment:
+        environment['LM_HUMAN_PREFERENCES_GRADIENTS'] = case.backend
+        done = subprocess.run(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            preexec_fn=lambda: os.sched_setaffinity(0, cores),
+        )
+    if done.returncode == 0:
+        return json.loads(done.stdout.decode().splitlines()[-1])
+    if b'has no Horovod' in done.stderr:
+        return None
+    sys.exit(done.stderr.decode())
+
+
 def measure(flags) -> None:
-    """Time each number of ranks with each backend, and print a table."""
+    """Time one rank on one core, and each number of ranks with each backend on all cores, in turn; print a table."""
+    all_cores = len(os.sched_getaffinity(0))
+    cases = [Case(1, 'mpi4py', 1)]
+    for ranks in flags.ranks:
+        cases += [Case(ranks, backend, all_cores) for backend in (('mpi4py', 'horovod') if ranks > 1 else ('mpi4py',))]
+    cases = list(dict.fromkeys(cases))
+    turns = [[run_case(case, flags) for case in cases] for _ in range(flags.turns)]
     rows: List[list] = []
-    for size in flags.ranks:
-        for backend in ('mpi4py', 'horovod') if size > 1 else ('mpi4py',):
-            command = [*(mpiexec.ranks_of(size) if size > 1 else []), sys.executable, os.path.abspath(__file__)]
-            command += ['--rank', f'--model={flags.model}', f'--batch={flags.batch}', f'--repeats={flags.repeats}']
-            with mpiexec.session() as environment:
-                environment['LM_HUMAN_PREFERENCES_GRADIENTS'] = backend
-                done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True)
-            if done.returncode == 0:
-                rows.append(json.loads(done.stdout.decode().splitlines()[-1]))
-            elif b'has no Horovod' not in done.stderr:
-                sys.exit(done.stderr.decode())
-    print(f'{flags.model}, batch of {flags.batch}, 64 + 24 tokens, {os.cpu_count()} cores')
-    columns = ['ranks', 'gradients by', 'rollout s', 'update s', 'step s', 'MB sent per rank']
-    table(columns, rows)
+    for case, results in zip(cases, zip(*turns)):
+        if None in results:
+            continue
+        backend, *_, sent = results[0]
+        seconds = np.median([result[1:4] for result in results], axis=0).tolist()
+        faster = float(np.median([turn[0][3] / result[3] for turn, result in zip(turns, results)]))
+        rows.append([case.ranks, case.cores, backend, *seconds, faster, sent])
+    print(f'{flags.model}, batch of {flags.batch}, 64 + 24 tokens, median of {flags.turns} turns')
+    columns = ['ranks', 'cores', 'gradients by', 'rollout s', 'update s', 'step s', 'times one core']
+    table([*columns, 'MB sent per rank'], rows)
 
 
 def main() -> None:
@@ -171,6 +206,7 @@ def main() -> None:
     flags.add_argument('--batch', type=int, default=32, help='episodes over all ranks')
     flags.add_argument('--ranks', type=int, nargs='+', default=[1, 2, 4])
     flags.add_argument('--repeats', type=int, default=5, help='timed steps after one warm-up')
+    flags.add_argument('--turns', type=int, default=1, help='times that all cases are run in turn')
     flags.add_argument('--forecast', action='store_true', help='forecast 8 and 64 GPUs instead of measuring')
     flags.add_argument('--rank', action='store_true', help=argparse.SUPPRESS)
     flags = flags.parse_args()

@@ -55,6 +55,20 @@ def test_ranks_train_a_shared_reward_batch_as_the_naive_graph_does():
     assert 0.5 < float(ours) < 4  # cross entropy of four samples
 
 
+@pytest.mark.slow
+def test_ranks_are_compared_with_one_rank_on_one_core():
+    lines = printed('scaling.py', '--ranks', '2', '--batch=4').splitlines()[1:]
+    columns, _, alone, *shared = [[cell.strip() for cell in line.split('|')[1:-1]] for line in lines]
+    alone, shared = dict(zip(columns, alone)), [dict(zip(columns, row)) for row in shared]
+    assert (alone['ranks'], alone['cores'], alone['times one core']) == ('1', '1', '1')
+    assert float(alone['MB sent per rank']) == 0
+    assert shared and all(row['ranks'] == '2' for row in shared)  # by mpi4py, and by Horovod where it is installed
+    for row in shared:
+        faster = float(alone['step s']) / float(row['step s'])
+        assert float(row['times one core']) == pytest.approx(faster, rel=0.02)
+        assert float(row['MB sent per rank']) == pytest.approx(0.565, rel=0.02)  # the model of 140 thousand parameters
+
+
 def test_ranks_are_not_started_from_within_ranks():
     script = os.path.join(ROOT, 'benchmarks', 'limits.py')
     done = subprocess.run(
