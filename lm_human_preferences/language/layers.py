@@ -6,11 +6,13 @@ gradient function; its callers get the result.
 """
 
 import math
+from typing import List
 
 import numpy as np
 
 from lm_human_preferences.graph.gradients import with_gradient
 from lm_human_preferences.graph.tf_versions import tf
+from lm_human_preferences.language.shapes import Size, last_size, shape_of
 
 PANEL_WIDTH = {'float32': 32, 'bfloat16': 64}  # columns; the fastest of the widths tried, see benchmarks/README.md
 MAX_PANEL_ROWS = 16  # with more rows, the arithmetic takes longer than reading the matrix
@@ -113,3 +115,15 @@ def transposed_product(x: tf.Tensor, matrix: tf.Tensor, dtype: str) -> tf.Tensor
 def take_rows(x: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
     """Return the `rows` [batch, n] of x [rows of x, …]: [batch * n, …]."""
     return tf.gather(x, tf.reshape(rows, [-1]))
+
+
+def split_heads(x: tf.Tensor, num_arrays: int, heads: int, positions: Size) -> List[tf.Tensor]:
+    """Split x [batch * positions, num_arrays * n_embd] into arrays [batch, heads, positions, head_dim]."""
+    head_dim = last_size(x) // (num_arrays * heads)
+    return tf.unstack(tf.transpose(tf.reshape(x, [-1, positions, num_arrays, heads, head_dim]), [2, 0, 3, 1, 4]))
+
+
+def join_heads(x: tf.Tensor) -> tf.Tensor:
+    """Join the heads of x [batch, heads, positions, head_dim]: [batch * positions, n_embd]."""
+    _, heads, _, head_dim = shape_of(x)
+    return tf.reshape(tf.transpose(x, [0, 2, 1, 3]), [-1, heads * head_dim])

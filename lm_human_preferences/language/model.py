@@ -20,7 +20,8 @@ from lm_human_preferences.graph.new_variables import VariableSpec, create_variab
 from lm_human_preferences.graph.tf_versions import IS_TF1, tf, uses_onednn
 from lm_human_preferences.hyperparameters import ModelHParams
 from lm_human_preferences.language import layers
-from lm_human_preferences.language.past import Past, rows_of_positions, write_rows
+from lm_human_preferences.language.layouts import Packed, Whole
+from lm_human_preferences.language.past import Past
 from lm_human_preferences.language.shapes import last_size, shape_of
 
 Dropout = Callable[[tf.Tensor, float], tf.Tensor]  # (activations, rate) -> activations
@@ -77,8 +78,8 @@ class Model:
 
         Args:
           tokens: [batch, sequence] int32.
-          padding_token: the id of padding. A padded position is not attended to and does not advance positions. Its
-            output is that of the last real token at or before it. None: every token is real.
+          padding_token: the id of padding. A padded position is not attended to, does not advance positions, and takes
+            no arithmetic. Its output is that of the last real token that it would attend to. None: every token is real.
           past: from a call on the tokens before these, with space for these (`Past.with_room`). These tokens must be
             real.
           attend: [sequence, sequence] bool, which position attends to which, in a call without `past`. None: each to
@@ -88,94 +89,73 @@ class Model:
           dropout: applied at the rates of the hyperparameters (only in training of a language model).
         """
         with tf.name_scope(self.scope.replace('/', '_')):
-            if padding_token is None:
-                real = tf.ones_like(tokens, tf.bool)
+            heads, last_layer = self.hparams.n_head, self.hparams.n_layer - 1
+            ids = tf.cast(tokens, tf.int64)
+            if padding_token is None or past is not None:
+                layout = Whole(ids, heads, attend, past)
             else:
-                real = tf.not_equal(tokens, padding_token)
-                tokens = tf.where(real, tokens, tf.zeros_like(tokens))
-            start = 0 if past is None else past.length
-            all_real = real if past is None else past.real
-            sequence = last_size(tokens)
-            visible = _visible(all_real, start, sequence, attend)  # [batch, sequence, size of the past]
-            positions = tf.reduce_sum(tf.cast(visible, tf.int32), axis=-1) - tf.cast(real, tf.int32)
-            if past is not None:
-                past_rows = rows_of_positions(shape_of(past.keys_values[0][0]), start, sequence)
-
-            x = self._embed(tokens, positions, dropout)
-            # Added to the attention scores: large enough that the score vanishes in float32.
-            mask = tf.cast(tf.logical_not(visible), x.dtype)[:, tf.newaxis] * -1e10
-            rows = None if past is not None else _rows_to_read(visible, sequence, read, padding_token)
+                layout = Packed(ids, heads, padding_token, attend)
+            rows = layout.rows_of(read)
+            queries = None if read is None else (rows, layout.mask_of(rows, read))
+            x = self._embed(layout, dropout)
             keys_values = []
             for layer in range(self.hparams.n_layer):
-                x, layer_keys_values = self._block(
-                    f'h{layer}/',
-                    x,
-                    sequence,
-                    mask,
-                    past=None if past is None else (past.keys_values[layer], past_rows),
-                    rows=rows if read is not None and layer == self.hparams.n_layer - 1 else None,
-                    dropout=dropout,
-                )
+                only = queries if layer == last_layer else None
+                x, layer_keys_values = self._block(layer, x, layout, past, only, dropout)
                 keys_values.append(layer_keys_values)
             hidden = self._layer_norm('ln_f', x)
-            if rows is not None and read is None:
+            if read is None and rows is not None:
                 hidden = layers.take_rows(hidden, rows)
-            hidden = tf.reshape(hidden, [-1, sequence if read is None else len(read), self.hparams.n_embd])
-            return States(hidden, Past(tuple(keys_values), all_real, start + sequence))
+            outputs = last_size(tokens) if read is None else len(read)
+            hidden = tf.reshape(hidden, [-1, outputs, self.hparams.n_embd])
+            first_rows = None if past is None else past.first_rows
+            return States(hidden, Past(tuple(keys_values), layout.order, layout.length, first_rows))
 
-    def _embed(self, tokens, positions, dropout):
-        """Return the sum of token and position embeddings, one row for each position: [batch * sequence, n_embd].
-
-        All activations are such matrices.
-        """
-        x = tf.gather(self.weights['wte'], tf.reshape(tokens, [-1]))
-        x += tf.gather(self.weights['wpe'], tf.reshape(positions, [-1]))
+    def _embed(self, layout, dropout):
+        """Return the sum of token and position embeddings: [rows, n_embd]. All activations are such matrices."""
+        x = tf.gather(self.weights['wte'], layout.tokens) + tf.gather(self.weights['wpe'], layout.positions)
         return self._drop(x, self.hparams.embd_pdrop, dropout)
 
-    def _block(self, block, x, sequence, mask, past, rows, dropout):
-        """Return a block's output for x [batch * sequence, n_embd], and its keys and values.
+    def _block(self, layer, x, layout, past, only, dropout):
+        """Return a block's output for x [rows, n_embd], and its keys and values.
 
         Args:
-          past: the layer's keys and values of earlier tokens, and the rows for those of these tokens; or None.
-          rows: [batch, n], the rows of x whose output is wanted, in the last block; None: all.
+          only: in the last block, the rows of x whose output is wanted, [batch, n], and their mask; None: all.
         """
+        block = f'h{layer}/'
         h = self._layer_norm(block + 'ln_1', x)
-        queries, keys, values = self._queries_keys_values(block + 'attn/c_attn', h, sequence, rows)
+        rows, mask = only or (None, layout.mask)
+        queries, keys, values = self._queries_keys_values(block + 'attn/c_attn', h, layout, rows)
         if past is not None:
-            keys, values = (write_rows(old, past[1], new) for old, new in zip(past[0], (keys, values)))
+            keys, values = past.write(layer, keys, values)
         if rows is not None:
             x = layers.take_rows(x, rows)
-            mask = tf.gather(tf.reshape(mask, [-1, last_size(mask)]), rows)[:, tf.newaxis]
-        attended = self._linear(block + 'attn/c_proj', self._attend(queries, keys, values, mask, dropout))
+        attended = self._attend(queries, keys, values, mask, dropout)
+        attended = layout.join_heads(attended) if rows is None else layers.join_heads(attended)
+        attended = self._linear(block + 'attn/c_proj', attended)
         x += self._drop(tf.cast(attended, x.dtype), self.hparams.resid_pdrop, dropout)
         h = layers.gelu(self._linear(block + 'mlp/c_fc', self._layer_norm(block + 'ln_2', x)))
         h = tf.cast(self._linear(block + 'mlp/c_proj', h), x.dtype)
         x += self._drop(h, self.hparams.resid_pdrop, dropout)
         return x, (keys, values)
 
-    def _queries_keys_values(self, name, x, sequence, rows):
-        """Return queries (of `rows` only), keys and values of every head: each [batch, n_head, positions, head_dim]."""
+    def _queries_keys_values(self, name, x, layout, rows):
+        """Return queries (of `rows` only), keys and values of every head: each [batch, n_head, slots, head_dim]."""
         if rows is None:
-            return self._split_heads(self._linear(name, x), 3, sequence)
+            return layout.split_heads(self._linear(name, x), 3)
         width = self.hparams.n_embd
         weights = tf.split(self.weights[name + '/w'], [width, 2 * width], axis=-1)
         biases = tf.split(self.weights[name + '/b'], [width, 2 * width])
         wanted = layers.linear(layers.take_rows(x, rows), weights[0], biases[0])
-        queries = self._split_heads(wanted, 1, last_size(rows))
-        return queries + self._split_heads(layers.linear(x, weights[1], biases[1]), 2, sequence)
-
-    def _split_heads(self, x, num_arrays, positions):
-        """Split x [batch * positions, num_arrays * n_embd] into arrays [batch, n_head, positions, head_dim]."""
-        heads, head_dim = self.hparams.n_head, self.hparams.n_embd // self.hparams.n_head
-        return tf.unstack(tf.transpose(tf.reshape(x, [-1, positions, num_arrays, heads, head_dim]), [2, 0, 3, 1, 4]))
+        queries = layers.split_heads(wanted, 1, self.hparams.n_head, last_size(rows))
+        return queries + layout.split_heads(layers.linear(x, weights[1], biases[1]), 2)
 
     def _attend(self, queries, keys, values, mask, dropout):
-        """Return scaled dot-product attention with the heads joined: [batch * queries, n_embd]."""
+        """Return scaled dot-product attention of every head: [batch, n_head, queries, head_dim]."""
         scores = tf.matmul(queries * (1 / math.sqrt(last_size(queries))), keys, transpose_b=True)
         weights = layers.attention_weights(tf.cast(scores, mask.dtype), mask)
         weights = self._drop(tf.cast(weights, values.dtype), self.hparams.attn_pdrop, dropout)
-        mixed = tf.transpose(tf.matmul(weights, values), [0, 2, 1, 3])
-        return tf.reshape(mixed, [-1, self.hparams.n_embd])
+        return tf.matmul(weights, values)
 
     def _linear(self, name, x):
         return layers.linear(x, self.weights[name + '/w'], self.weights[name + '/b'])
@@ -272,26 +252,3 @@ def branching(stem: int, branches: int, length: int) -> np.ndarray:
     branch = np.maximum((np.arange(total) - stem) // length, -1)  # -1: the stem
     earlier = np.tri(total, dtype=bool)
     return earlier & ((branch == -1) | (branch == branch[:, np.newaxis]))
-
-
-def _visible(all_real, start, sequence, attend):
-    """Return which of the `size` tokens each position from `start` on attends to: [batch, sequence, size] bool."""
-    if attend is None:
-        attend = tf.range(last_size(all_real)) <= start + tf.range(sequence)[:, tf.newaxis]
-    return tf.logical_and(all_real[:, tf.newaxis, :], attend)
-
-
-def _rows_to_read(visible, sequence, read, padding_token):
-    """Return the rows of hidden states [batch * sequence, n_embd] that are the output of the positions in `read`.
-
-    The output of a padded position is that of the last real token it attends to.
-
-    Returns:
-      [batch, n] int32; None if the output of each position is its own row.
-    """
-    if padding_token is None and read is None:
-        return None
-    last = tf.reduce_max(tf.cast(visible, tf.int32) * tf.range(last_size(visible)), axis=-1)
-    if read is not None:
-        last = tf.gather(last, list(read), axis=1)
-    return last + sequence * tf.range(shape_of(last)[0])[:, tf.newaxis]

@@ -1,45 +1,49 @@
 """The cache of keys and values: what attention needs from the tokens that the model has already read."""
 
-from typing import NamedTuple, Sequence, Tuple
+from typing import NamedTuple, Optional, Sequence, Tuple
 
 from lm_human_preferences.graph.tf_versions import empty_array, tf, write_in_place
-from lm_human_preferences.language.shapes import Size, last_size, shape_of
+from lm_human_preferences.language.shapes import count_to, last_size, shape_of
 
 
 class Past(NamedTuple):
-    """The keys and values of the tokens already read, perhaps with free positions for further tokens."""
+    """The keys and values of the tokens already read, perhaps with free slots for further tokens."""
 
-    keys_values: Sequence[Tuple[tf.Tensor, tf.Tensor]]  # for each layer, each [batch, n_head, size, head_dim]
-    real: tf.Tensor  # [batch, size] bool: False where the token was padding
-    length: tf.Tensor  # int32: the number of positions in use; later positions are free
+    keys_values: Sequence[Tuple[tf.Tensor, tf.Tensor]]  # for each layer, each [batch, n_head, slots, head_dim]
+    order: tf.Tensor  # [batch, slots] float32, the number of each slot; infinite if no real token is in it
+    length: tf.Tensor  # int64, the number of slots in use; later ones are free
+    first_rows: Optional[tf.Tensor] = None  # [batch * n_head] int64, see `with_room`
 
     def with_room(self, tokens: int) -> 'Past':
-        """Return a copy with space for `tokens` more real tokens, which later calls write in place."""
-        batch, n_head, length, head_dim = shape_of(self.keys_values[0][0])
-        shape = [batch, n_head, length + tokens, head_dim]
-        rows = rows_of_positions(shape, 0, length)
-        keys_values = tuple(
-            tuple(write_rows(empty_array(shape, old.dtype), rows, old) for old in layer) for layer in self.keys_values
-        )
-        real = tf.pad(self.real, [[0, 0], [0, tokens]], constant_values=True)
-        return Past(keys_values, real, self.length)
+        """Return a copy with space for `tokens` more real tokens, which later calls write in place.
+
+        Its `first_rows` are where each head's slots begin in keys or values, seen as a matrix with rows of head_dim
+        numbers.
+        """
+        batch, heads, _, head_dim = shape_of(self.keys_values[0][0])
+
+        def extended(old):
+            # TensorFlow computes equal operations once, except for stateful ones, such as that of the empty array. So
+            # no other copy shares this one's memory.
+            return tf.concat([old, empty_array([batch, heads, tokens, head_dim], old.dtype)], axis=2)
+
+        keys_values = tuple(tuple(map(extended, layer)) for layer in self.keys_values)
+        free = tf.tile((tf.cast(self.length, tf.float32) + count_to(tokens))[tf.newaxis], [batch, 1])
+        first_rows = count_to(batch * heads, tf.int64) * (self.length + tokens)
+        return Past(keys_values, tf.concat([self.order, free], axis=1), self.length, first_rows)
+
+    def write(self, layer: int, keys: tf.Tensor, values: tf.Tensor) -> Tuple[tf.Tensor, tf.Tensor]:
+        """Return a layer's keys and values after those of new tokens were written, in place, into the first free slots.
+
+        Args:
+          keys, values: [batch, n_head, sequence, head_dim].
+        """
+        rows = (self.first_rows + self.length)[:, tf.newaxis] + count_to(shape_of(keys)[2], tf.int64)
+        rows = tf.cast(tf.reshape(rows, [-1]), tf.int32)
+        return tuple(_write_rows(old, rows, new) for old, new in zip(self.keys_values[layer], (keys, values)))
 
 
-def rows_of_positions(shape: Sequence[Size], start: Size, num_tokens: Size) -> tf.Tensor:
-    """Return where `num_tokens` positions from `start` on are in an array of keys or values.
-
-    Args:
-      shape: of the array, [batch, n_head, size, head_dim].
-
-    Returns:
-      row indices [batch * n_head * num_tokens] into the array seen as a matrix with rows of head_dim numbers.
-    """
-    batch, n_head, size, _ = shape
-    heads = tf.range(batch * n_head)[:, tf.newaxis]
-    return tf.reshape(heads * size + start + tf.range(num_tokens), [-1])
-
-
-def write_rows(array: tf.Tensor, rows: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+def _write_rows(array, rows, values):
     """Return `array` (keys or values) after `values` were written, in place, into its `rows` of head_dim numbers."""
     head_dim = last_size(array)
     written = write_in_place(tf.reshape(array, [-1, head_dim]), rows, tf.reshape(values, [-1, head_dim]))

@@ -2,6 +2,8 @@
 
 from typing import List, Union
 
+import numpy as np
+
 from lm_human_preferences.graph.tf_versions import tf
 
 Size = Union[int, tf.Tensor]
@@ -17,3 +19,10 @@ def shape_of(x: tf.Tensor) -> List[Size]:
 def last_size(x: tf.Tensor) -> Size:
     """Return the size of the last dimension."""
     return shape_of(x)[-1]
+
+
+def count_to(size: Size, dtype: tf.DType = tf.float32) -> Union[np.ndarray, tf.Tensor]:
+    """Return 0, 1, …, size - 1, as an array if `size` is known while the graph is built."""
+    if isinstance(size, int):
+        return np.arange(size, dtype=dtype.as_numpy_dtype)
+    return tf.cast(tf.range(size), dtype)

@@ -83,16 +83,25 @@ def test_an_update_in_microbatches_is_the_update_on_the_minibatch(whole):
 
 
 def test_reward_training_reads_no_more_of_a_label_than_it_has_to():
-    # 4 samples of 7 tokens after one query of 5: keys and values of 33 tokens, not of 48.
+    # Two labels: 4 samples of 7 tokens after one query of 5, without what is padding, and the query only once.
     hparams = TrainRewardHParams(
         task=TaskHParams(query_length=QUERY, response_length=RESPONSE), batch_size=2, rollout_batch_size=1
     )
     hparams.labels.type = 'best_of_4'
-    with tf.Graph().as_default() as graph:
-        RewardTrainer(hparams, Task(hparams.task, letters()), MODEL, Ranks())
-        products = [op.outputs[0].shape for op in graph.get_operations() if op.type == 'MatMul']
-        rows = {shape.as_list()[0] for shape in products if shape.as_list()[1] == 2 * MODEL.n_embd}
-    assert 2 * (QUERY + 4 * RESPONSE) in rows and 2 * 4 * (QUERY + RESPONSE) not in rows
+    random = np.random.RandomState(0)
+    query, samples = random.randint(0, 27, [2, QUERY]), random.randint(0, 27, [4, 2, RESPONSE])
+    with tf.Graph().as_default() as graph, new_session(graph) as session:
+        task = Task(hparams.task, letters())
+        trainer = RewardTrainer(hparams, task, MODEL, Ranks())
+        session.run(tf.global_variables_initializer())
+        # Keys and values of the last block.
+        products = [op.outputs[0] for op in graph.get_operations() if op.type == 'MatMul' and op.name.startswith('rew')]
+        computed = next(x for x in products if x.shape.as_list()[1] == 2 * MODEL.n_embd)  # in order of building
+        for padding in ([0, 0], [3, 6]):
+            query[0, QUERY - padding[0] :] = samples[3, 1, RESPONSE - padding[1] :] = task.padding_token
+            feed = {trainer._labels['query']: query}
+            feed.update({trainer._labels[f'sample{i}']: sample for i, sample in enumerate(samples)})
+            assert session.run(computed, feed).shape[0] == 2 * (QUERY + 4 * RESPONSE) - sum(padding)
 
 
 @pytest.mark.skipif(not IS_TF1, reason='for TensorFlow 1.13')
