@@ -111,11 +111,11 @@ def measure_here(size: str, batch: int, repeats: int) -> None:
     sent_bytes = []
 
     class CountingRanks(Ranks):
-        """Record the size of every buffer that goes through mpi4py."""
+        """Record the sizes of all arrays that go through mpi4py."""
 
-        def mean_buffer(self, array):
-            sent_bytes.append(array.nbytes)
-            return super().mean_buffer(array)
+        def mean_buffers(self, *arrays):
+            sent_bytes.extend(array.nbytes for array in arrays)
+            return super().mean_buffers(*arrays)
 
     ranks = CountingRanks()
     backend = collectives.describe(ranks).split(' by ')[-1] if ranks.size > 1 else '-'

@@ -25,7 +25,7 @@ def mean_over_batch(ranks: Ranks) -> Callable[[tf.Tensor], tf.Tensor]:
     """
     if ranks.size == 1:
         return tf.reduce_mean
-    return lambda share: _mean_over_ranks(tf.reduce_mean(share), ranks)
+    return lambda share: _means_over_ranks([tf.reduce_mean(share)], ranks)[0]
 
 
 def gradient_average(ranks: Ranks) -> Callable[[Sequence[tf.Tensor]], List[tf.Tensor]]:
@@ -43,10 +43,7 @@ def average_gradients(gradients: Sequence[tf.Tensor], ranks: Ranks) -> List[tf.T
     averaged = []
     last_first = list(gradients)[::-1]  # the order in which backpropagation computes them
     for chunk in chunks([gradient.shape.num_elements() * gradient.dtype.size for gradient in last_first]):
-        members = [last_first[i] for i in chunk]
-        mean = _mean_over_ranks(tf.concat([tf.reshape(member, [-1]) for member in members], axis=0), ranks)
-        parts = tf.split(mean, [member.shape.num_elements() for member in members])
-        averaged += [tf.reshape(part, member.shape) for part, member in zip(parts, members)]
+        averaged += _means_over_ranks([last_first[i] for i in chunk], ranks)
     return averaged[::-1]
 
 
@@ -108,11 +105,16 @@ def _import_horovod() -> Optional[object]:
     return horovod if horovod.mpi_built() else None
 
 
-def _mean_over_ranks(tensor: tf.Tensor, ranks: Ranks) -> tf.Tensor:
-    """Average a float tensor over ranks. It has the same shape on every rank."""
+def _means_over_ranks(tensors: Sequence[tf.Tensor], ranks: Ranks) -> List[tf.Tensor]:
+    """Average float tensors of one type over ranks. They have the same shapes on every rank.
+
+    On a CPU, MPI reads and writes the memory of TensorFlow's own arrays. There is no kernel for GPUs: from there,
+    tensors pass through the memory of the host.
+    """
     collectives = tf.get_collection_ref(_COLLECTIVES)
     with tf.control_dependencies(collectives[-1:]):
-        mean = tf.py_func(ranks.mean_buffer, [tensor], tensor.dtype)
-    mean.set_shape(tensor.shape)
-    collectives.append(mean)
-    return mean
+        means = tf.py_func(ranks.mean_buffers, list(tensors), [tensor.dtype for tensor in tensors])
+    for mean, tensor in zip(means, tensors):
+        mean.set_shape(tensor.shape)
+    collectives.append(means[0])
+    return means

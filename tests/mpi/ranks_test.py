@@ -34,6 +34,42 @@ def outcomes(tmp_path_factory):
     return found
 
 
+# Averages arrays of several sizes over two ranks, and compares the means with sums computed here.
+MEANS = """
+import sys
+import numpy as np
+from lm_human_preferences.mpi.ranks import Ranks
+
+ranks = Ranks()
+shapes = [(), (3, 5), (0, 4), (1200, 1000), (7,), (128, 128), (2 ** 19 + 1,)]
+of_rank = [[np.array(np.random.RandomState(rank).randn(*shape), np.float32) for shape in shapes] for rank in (0, 1)]
+mine = [np.array(array) for array in of_rank[ranks.rank]]
+means = ranks.mean_buffers(*mine)
+for mean, one, two, array in zip(means, *of_rank, mine):
+    np.testing.assert_array_equal(mean, (one + two) / np.float32(2))  # to the bit
+    np.testing.assert_array_equal(array, (one, two)[ranks.rank])
+    assert mean.shape == one.shape and mean.dtype == np.float32
+    assert mean.size == 0 or mean.ctypes.data % 64 == 0  # so that TensorFlow does not copy it
+    assert not np.shares_memory(mean, array)
+(double,) = ranks.mean_buffers(np.array([ranks.rank, 1e300]))
+assert double.tolist() == [0.5, 1e300] and ranks.mean(ranks.rank) == 0.5
+sys.stdout.write(f'{ranks.rank} of {ranks.size} is right\\n')
+"""
+
+
+def test_means_over_ranks_are_exact_and_aligned():
+    with mpiexec.session() as environment:
+        said = subprocess.run(
+            [*mpiexec.ranks_of(2), sys.executable, '-c', MEANS],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            check=True,
+            timeout=120,
+        ).stdout.decode()
+    assert sorted(said.splitlines()) == ['0 of 2 is right', '1 of 2 is right']
+
+
 def part(outcome, prefix):
     return {name[len(prefix) :]: value for name, value in outcome.items() if name.startswith(prefix)}
 

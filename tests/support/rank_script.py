@@ -33,6 +33,7 @@ UPDATES = 3
 def main(output, backends):
     me = ranks.Ranks()
     variables.CHUNK_BYTES = 700  # many chunks, and tensors that are larger than one
+    ranks._SMALL_BYTES, ranks._BLOCK_BYTES = 100, 64  # tensors that travel together, and in blocks
     outcome = {}
     for backend in backends:
         os.environ[collectives.CHOICE_VARIABLE] = backend
