@@ -2,6 +2,9 @@
 
 A softmax over 50 257 tokens at every position of a batch is a large array. Each function here passes over it as few
 times as possible.
+
+Indices are computed in int64 or float32: TensorFlow does arithmetic on int32 in the memory of the host, so that a GPU
+would wait for the host at every token.
 """
 
 import math
@@ -40,7 +43,7 @@ def token_logprobs(logits: tf.Tensor, tokens: tf.Tensor) -> tf.Tensor:
 
 def at(rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
     """Return the entry [...] of each of the `rows` [..., n] at its column in `columns` [...]."""
-    return tf.squeeze(tf.batch_gather(rows, columns[..., tf.newaxis]), axis=-1)
+    return tf.squeeze(tf.batch_gather(rows, tf.cast(columns, tf.int64)[..., tf.newaxis]), axis=-1)
 
 
 def draw(probabilities: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
@@ -58,22 +61,23 @@ def draw(probabilities: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
     blocks = tf.reshape(padded, [-1, math.ceil(tokens / size), size])
     sums = tf.reduce_sum(blocks, axis=-1)
     block, rest = _exceeding(sums, uniforms * tf.reduce_sum(sums, axis=-1))
-    index, _ = _exceeding(tf.squeeze(tf.batch_gather(blocks, block[:, tf.newaxis]), axis=1), rest)
-    return block * size + index
+    chosen = tf.batch_gather(blocks, tf.cast(block, tf.int64)[:, tf.newaxis])
+    index, _ = _exceeding(tf.squeeze(chosen, axis=1), rest)
+    return tf.cast(block * size + index, tf.int32)  # float32 is exact: a vocabulary has far fewer than 2²⁴ tokens
 
 
 def _exceeding(masses, threshold):
     """Find where the running total of `masses` [batch, n] first exceeds `threshold` [batch].
 
     Returns:
-      that index [batch], and the threshold minus the total before it [batch].
+      that index [batch] float32, and the threshold minus the total before it [batch].
     """
     totals = tf.cumsum(masses, axis=-1)
     # Keep the threshold below the total in spite of rounding.
     threshold = tf.minimum(threshold, totals[:, -1] * (1 - 1e-6))
     below = tf.cast(totals <= threshold[:, tf.newaxis], tf.float32)
     before = tf.reduce_max(below * totals, axis=-1)
-    return tf.cast(tf.reduce_sum(below, axis=-1), tf.int32), threshold - before
+    return tf.reduce_sum(below, axis=-1), threshold - before
 
 
 def keep_top_k(logits: tf.Tensor, k: int) -> tf.Tensor:

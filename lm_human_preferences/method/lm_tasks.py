@@ -86,7 +86,8 @@ def truncate_responses(
       A response without one is left whole.
     """
     late_enough = tf.range(tf.shape(responses)[1]) >= truncate_after
-    ends = tf.cast(tf.logical_and(tf.equal(responses, truncate_token), late_enough), tf.int32)
+    # Counted in float32: TensorFlow 1.13 has no running total of integers for GPUs.
+    ends = tf.cast(tf.logical_and(tf.equal(responses, truncate_token), late_enough), tf.float32)
     ended_before = tf.cumsum(ends, axis=1, exclusive=True) > 0
     truncated = tf.where(ended_before, tf.fill(tf.shape(responses), padding_token), responses)
     return truncated, tf.reduce_sum(ends, axis=1) > 0
