@@ -5,13 +5,17 @@ The kind of SOURCE decides what TARGET becomes:
 - any other model becomes a folder for `transformers`
 - a .jsonl file of pairs becomes a label file
 - any other file is a label file and becomes a .jsonl file of pairs.
+
+With `push`, a model of any kind becomes a folder for `transformers` with a model card, which is uploaded to the hub.
 """
 
 import json
 import os
+import tempfile
 from typing import Optional
 
 from lm_human_preferences.formats import huggingface, preferences
+from lm_human_preferences.formats.model_card import CARD_FILE, model_card, scores
 from lm_human_preferences.graph.new_variables import VariableSpec, create_variables
 from lm_human_preferences.graph.tf_versions import new_session, tf
 from lm_human_preferences.graph.variables import set_variables
@@ -21,12 +25,14 @@ from lm_human_preferences.language.huggingface_models import CONFIG_FILE, Portab
 from lm_human_preferences.language.model_files import fetch_weights, local_folder
 from lm_human_preferences.language.run_models import find_policy
 from lm_human_preferences.language.trained_models import TrainedModel, find_reward_model, save_model_folder
-from lm_human_preferences.remote import storage
+from lm_human_preferences.remote import hub, storage
 from lm_human_preferences.remote.cache import expanded_home
 from lm_human_preferences.runs.checkpoints import CheckpointWriter
-from lm_human_preferences.runs.run_folder import RunFolder
+from lm_human_preferences.runs.run_folder import RunFolder, short_names
 from lm_human_preferences.utils.files import folder_written_whole, write_json, written_whole
 from lm_human_preferences.utils.progress import say
+
+_FOR_TRANSFORMERS = 'a folder for transformers.AutoModelForCausalLM.from_pretrained'
 
 
 def convert(hparams: ConvertHParams) -> None:
@@ -34,26 +40,55 @@ def convert(hparams: ConvertHParams) -> None:
 
     ValueError if `target` exists already, or if `source` cannot be converted.
     """
-    source, target = (expanded_home(path) for path in (hparams.source, hparams.target))
-    if os.path.exists(target) and not (os.path.isdir(target) and not os.listdir(target)):
+    source = expanded_home(hparams.source)
+    target = None if hparams.target is None else expanded_home(hparams.target)
+    if target and os.path.exists(target) and not (os.path.isdir(target) and not os.listdir(target)):
         raise ValueError(f'{target} exists: give another TARGET')
     if os.path.isfile(source):
+        if hparams.push is not None:
+            raise ValueError(f'{source} is a file: --push uploads a model')
         os.makedirs(os.path.dirname(os.path.abspath(target)), exist_ok=True)
         (pairs_to_labels if source.endswith('.jsonl') else labels_to_pairs)(source, target, hparams)
         return
-    huggingface_folder = _huggingface_folder(source)
-    if huggingface_folder is not None:
-        model = load(huggingface_folder)
-        for note in model.notes:
-            say(f'note: {note}')
-        with folder_written_whole(target) as folder:
-            write_model(folder, model)
+    folder = _huggingface_folder(source)
+    model = read_model(find_any_model(source, hparams.savescope)) if folder is None else load(folder)
+    for note in model.notes:
+        say(f'note: {note}')
+    if hparams.push is not None:
+        push(source, target, model, hparams)
+    elif folder is not None:
+        with folder_written_whole(target) as partial:
+            write_model(partial, model)
         say(f'{target}: {use_of(model)}')
     else:
-        model = read_model(find_any_model(source, hparams.savescope))
-        with folder_written_whole(target) as folder:
-            huggingface.save(folder, model)
-        say(f'{target}: a folder for transformers.AutoModelForCausalLM.from_pretrained')
+        with folder_written_whole(target) as partial:
+            huggingface.save(partial, model)
+        say(f'{target}: {_FOR_TRANSFORMERS}')
+
+
+def push(source: str, target: Optional[str], model: PortableModel, hparams: ConvertHParams) -> None:
+    """Upload a model as a folder for `transformers`, with a model card, and keep the folder as `target` if that is set.
+
+    Args:
+      source: the run, if it is one, tells how the model was trained.
+    """
+    repository = hub.parse(hparams.push)
+    with tempfile.TemporaryDirectory() as above, folder_written_whole(target or os.path.join(above, 'model')) as folder:
+        huggingface.save(folder, model)
+        with written_whole(os.path.join(folder, CARD_FILE)) as file:
+            file.write(model_card(repository.repo, model, _run(source)))
+        commit = storage.upload_to_hub(hparams.push, folder, f'Upload {short_names([source])[0]}', hparams.private)
+    if target:
+        say(f'{target}: {_FOR_TRANSFORMERS}')
+    say(f'{hparams.push}: {commit}')
+
+
+def _run(name: str) -> Optional[RunFolder]:
+    """Return the run in the folder `name`; None if it is no run."""
+    try:
+        return RunFolder(name)
+    except FileNotFoundError:
+        return None
 
 
 def _huggingface_folder(source: str) -> Optional[str]:
@@ -100,9 +135,8 @@ def read_model(trained: TrainedModel) -> PortableModel:
 
 def use_of(model: PortableModel) -> str:
     """Return the flags that take a model folder of ours with these arrays."""
-    scores = {'model/heads/reward/w', 'reward_norm/gain'} <= set(model.arrays)
     flags = ['--task.policy.initial_model'] if model.savescope in ('', 'policy') else []
-    flags += ['--rewards.trained_model'] if model.savescope in ('', 'reward_model') and scores else []
+    flags += ['--rewards.trained_model'] if model.savescope in ('', 'reward_model') and scores(model) else []
     return f'a model for {" or ".join(flags)}' if flags else f'a model folder, with the scope {model.savescope}'
 
 
@@ -143,10 +177,8 @@ def labels_to_pairs(source: str, target: str, hparams: ConvertHParams) -> None:
 
 def _task(name: Optional[str]) -> Optional[TaskHParams]:
     """Return the task of the run folder `name`, or None if it is not a run folder."""
-    try:
-        return None if name is None else RunFolder(name).task
-    except FileNotFoundError:
-        return None
+    run = None if name is None else _run(name)
+    return None if run is None else run.task
 
 
 def _encoding(hparams: ConvertHParams) -> Encoding:

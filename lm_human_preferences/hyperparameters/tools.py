@@ -117,7 +117,11 @@ class ConvertHParams(HParams):
     """Exchange of models and labels with other programs."""
 
     source: str = hparam(None, 'Model or label file to read.')
-    target: str = hparam(None, 'Folder or file to write; it must not exist.')
+    target: Optional[str] = hparam(None, 'Folder or file to write; it must not exist. None: only `push` is done.')
+    push: Optional[str] = hparam(
+        None, 'Upload the model for transformers, with a model card: hf://OWNER/NAME, perhaps with @BRANCH.'
+    )
+    private: bool = hparam(False, 'If `push` makes a new repository, make it private.')
     savescope: Optional[str] = hparam(None, 'Model of a run: policy, ref_policy or reward_model. None: the policy.')
     model: Optional[str] = hparam(None, "Model or run with the vocabulary of the labels. None: GPT-2's vocabulary.")
     query_length: Optional[int] = hparam(None, 'Length of the queries of labels, in tokens. None: from `model`.')
@@ -127,6 +131,10 @@ class ConvertHParams(HParams):
         super().validate(prefix)
         check(self, prefix, 'source target savescope model', NOT_EMPTY)
         check(self, prefix, 'query_length response_length', POSITIVE)
+        if self.target is None and self.push is None:
+            raise ValueError(f'{prefix}target is not set: give TARGET, a folder or file to write, or --{prefix}push')
+        if self.push is not None and not self.push.startswith('hf://'):
+            raise ValueError(f'{prefix}push must be hf://OWNER/NAME, not {self.push!r}')
 
 
 @dataclass

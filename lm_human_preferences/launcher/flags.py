@@ -131,7 +131,7 @@ COMMANDS = {
     ),
     'convert': Command(
         'Exchange models with Hugging Face folders, and labels with prompt/chosen/rejected files.',
-        'convert SOURCE TARGET [--savescope=policy]',
+        'convert SOURCE TARGET [--savescope=policy] [--push=hf://OWNER/NAME]',
         Flags,
         words=['source', 'target'],
     ),

@@ -40,6 +40,7 @@ _URL = re.compile(
     re.ASCII,
 )
 _PATIENT_SECONDS = 15.0  # a request that failed after longer was tried again by the library
+_LOGIN = 'log in with the command of huggingface_hub, or set HF_TOKEN'
 _NO_FILE = 'the repository has no such file (404)'
 _commits: Dict[Tuple, str] = {}  # what a revision stands for in this process
 
@@ -162,6 +163,43 @@ def files(url: str) -> List[str]:
     return sorted(listing['files'])
 
 
+def upload(url: str, folder: str, message: str, private: bool = False) -> str:
+    """Put the files of a local folder into a repository, in one commit; make the repository if it is not there.
+
+    Args:
+      private: whether a new repository is private.
+
+    Returns:
+      the address of the commit.
+
+    Raises:
+      Temporary: a failure that may pass. What was uploaded before is not sent again.
+      RemoteError: the hub refuses.
+    """
+    place = parse(url)
+    if place.path:
+        raise UserError(f'{url} is a path in a repository: give {place.title}')
+
+    def send() -> str:
+        library = load_library()
+        if library.constants.HF_HUB_OFFLINE:
+            raise Unreachable('HF_HUB_OFFLINE is set: unset it')
+        api = library.HfApi(token=_token())
+        api.create_repo(place.repo, repo_type=place.kind, private=private, exist_ok=True)
+        if place.revision:
+            api.create_branch(place.repo, repo_type=place.kind, branch=place.revision, exist_ok=True)
+        done = api.upload_folder(
+            repo_id=place.repo,
+            repo_type=place.kind,
+            revision=place.revision,
+            folder_path=folder,
+            commit_message=message,
+        )
+        return str(getattr(done, 'commit_url', done))
+
+    return _asked(place, send, writes=True)
+
+
 def forget() -> None:
     """Forget which commits this process reads."""
     _commits.clear()
@@ -200,7 +238,7 @@ def _token() -> Optional[str]:
     return os.environ.get('HF_TOKEN') or None
 
 
-def _asked(place: Place, ask: Callable[[], Any]) -> Any:
+def _asked(place: Place, ask: Callable[[], Any], writes: bool = False) -> Any:
     """Call the library, and turn its errors into those of `failures`."""
     began = time.monotonic()
     try:
@@ -208,7 +246,7 @@ def _asked(place: Place, ask: Callable[[], Any]) -> Any:
     except (RemoteError, Temporary):
         raise
     except Exception as error:
-        problem = _problem(place, error)
+        problem = _problem(place, error, writes)
         if problem is None:
             raise
         tried_again = time.monotonic() - began > _PATIENT_SECONDS and not isinstance(problem, _Broken)
@@ -219,15 +257,19 @@ class _Broken(Temporary):
     """A connection ended in the middle of a body."""
 
 
-def _problem(place: Place, error: Exception) -> Optional[Exception]:
+def _problem(place: Place, error: Exception, writes: bool) -> Optional[Exception]:
     """Return the error of `failures` that stands for one of the library; None for a fault that is not the hub's."""
     utils, constants = load_library().utils, load_library().constants
     cause = error
-    while isinstance(cause, utils.LocalEntryNotFoundError) and isinstance(cause.__cause__, Exception):
+    while isinstance(cause, (utils.LocalEntryNotFoundError, RuntimeError)) and isinstance(cause.__cause__, Exception):
         cause = cause.__cause__
     response = getattr(cause, 'response', None)
+    status = getattr(response, 'status_code', None)
+    if writes and (status in (401, 403, 404) or 'Token is required' in str(cause)):
+        answer = f' ({status})' if status else ''
+        return RemoteError(f'no permission to write to {place.repo}{answer}: {_LOGIN} to a token that may write there')
     if response is not None:
-        return _by_status(place, response.status_code, response.headers)
+        return _by_status(place, status, response.headers)
     if constants.HF_HUB_OFFLINE and isinstance(cause, (utils.LocalEntryNotFoundError, ConnectionError)):
         return _offline(place)
     if isinstance(cause, utils.HFValidationError):
@@ -289,7 +331,6 @@ def _offline(place: Place) -> Exception:
 def _by_status(place: Place, status: int, headers: Dict[str, str]) -> Exception:
     """Return the error that an answer of the hub stands for."""
     code = headers.get('X-Error-Code', '')
-    login = 'log in with the command of huggingface_hub, or set HF_TOKEN'
     if code == 'EntryNotFound':
         if headers.get('X-Repo-Commit'):
             _pin(place, headers['X-Repo-Commit'])
@@ -300,16 +341,16 @@ def _by_status(place: Place, status: int, headers: Dict[str, str]) -> Exception:
         )
     if code == 'GatedRepo':
         page = f'{endpoint()}/{"datasets/" if place.kind == "dataset" else ""}{place.repo}'
-        return RemoteError(f'the repository is gated ({status}): ask for access at {page}, then {login}')
+        return RemoteError(f'the repository is gated ({status}): ask for access at {page}, then {_LOGIN}')
     if code == 'RepoNotFound' or status in (401, 404):
         return RemoteError(
             f'there is no repository {place.repo} that you may read ({status}): check the name; '
-            f'if it is private, {login}'
+            f'if it is private, {_LOGIN}'
         )
     if status == 403:
         return RemoteError('no permission (403): the token of your login or in HF_TOKEN does not allow this')
     if status == 429:
-        return Temporary(f'the hub answers 429, too many requests: try again later, or {login}', pause_of(headers))
+        return Temporary(f'the hub answers 429, too many requests: try again later, or {_LOGIN}', pause_of(headers))
     if status in (408, 425) or status >= 500:
         return Temporary(f'the hub answers {status}: try again later', pause_of(headers))
     return RemoteError(f'the hub answers {status}')

@@ -199,7 +199,12 @@ def _matches(name: str, pattern: str) -> bool:
     return re.fullmatch(regex, name) is not None
 
 
-def _from_hub(source: str, ask: Callable[[], Any]) -> Any:
+def upload_to_hub(url: str, folder: str, message: str, private: bool = False) -> str:
+    """Do what `hub.upload` does; try again after failures that may pass. RemoteError that names `url`."""
+    return _from_hub(url, lambda: hub.upload(url, folder, message, private), 'write')
+
+
+def _from_hub(source: str, ask: Callable[[], Any], what: str = 'fetch') -> Any:
     """Ask the hub; try again after failures that may pass. RemoteError that names `source`."""
     failed = 0
     while True:
@@ -209,10 +214,10 @@ def _from_hub(source: str, ask: Callable[[], Any]) -> Any:
         except Temporary as problem:
             failed = 1 if time.monotonic() - began > _LONG_SECONDS else failed + 1
             if failed >= ATTEMPTS:
-                raise Unreachable(f'cannot fetch {source}: {problem} (attempt {failed})') from None
+                raise Unreachable(f'cannot {what} {source}: {problem} (attempt {failed})') from None
             wait(source, problem, failed)
         except RemoteError as problem:
-            raise type(problem)(f'cannot fetch {source}: {problem}') from None
+            raise type(problem)(f'cannot {what} {source}: {problem}') from None
 
 
 def _is_final(source: str, path: str) -> bool:

@@ -86,6 +86,7 @@ SHOWN = {
         NEW + 'port': 'tests/labeling/label_server_test.py::test_a_port_that_is_taken',
     },
     'train_lm': {f'model.{name}_pdrop': RATES for name in ('embd', 'attn', 'resid')},
+    'convert': {'private': 'tests/formats/push_test.py::test_a_reward_model_and_its_card'},
 }
 
 

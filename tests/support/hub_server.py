@@ -231,8 +231,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         key = f'datasets/{name}' if wanted.get('type') == 'dataset' else name
         if key in self.server.repos:
             return self._json({'error': 'You already created this repo', 'url': f'{self.server.url}/{key}'}, 409)
-        self.server.repos[key] = Repository(private=bool(wanted.get('private')))
+        self.server.repos[key] = Repository(private=wanted.get('private') or wanted.get('visibility') == 'private')
         self._json({'url': f'{self.server.url}/{key}', 'name': name})
+
+    def branch(self, kind, repo, revision):
+        self._may_write()
+        _, found = self._repository(kind, repo)
+        if revision in found.refs:
+            raise _Refusal(409, message='Reference already exists')
+        found.refs[revision] = found.refs['main']
+        self._answer(201, {}, b'')
 
     def preupload(self, kind, repo, revision):
         self._may_write()
@@ -334,6 +342,7 @@ _ROUTES = [
     (rf'GET /api/{_REPO}/revision/(?P<revision>[^/]+)', _Handler.info),
     (rf'GET /api/{_REPO}/tree/(?P<revision>[^/]+)(/(?P<path>.*))?', _Handler.tree),
     (r'POST /api/repos/create', _Handler.create),
+    (rf'POST /api/{_REPO}/branch/(?P<revision>[^/]+)', _Handler.branch),
     (rf'POST /api/{_REPO}/preupload/(?P<revision>[^/]+)', _Handler.preupload),
     (rf'POST {_FILE}\.git/info/lfs/objects/batch', _Handler.lfs_batch),
     (r'PUT /lfs/(?P<oid>[0-9a-f]+)', _Handler.lfs_upload),
