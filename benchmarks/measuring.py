@@ -10,12 +10,11 @@ import resource
 import statistics
 import subprocess
 import sys
-import time
-from typing import Callable, Dict, List, NamedTuple, Optional, Sequence
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import ragged
-from rows import SIZES, Parser
+from rows import SIZES, Parser, time_call
 
 sys.path.insert(0, os.environ.get('CHECKOUT', os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
@@ -107,17 +106,22 @@ def forward_flops(hparams: ModelHParams, sequences: int, tokens: int, logits: in
 
 def seconds(run: Callable[[], object], repeats: int, warm_up: int = 1, ranks: Optional[Ranks] = None) -> float:
     """Return the median seconds of `repeats` calls after `warm_up` untimed ones; a call lasts until all ranks end."""
+    return wall_and_processor(run, repeats, warm_up, ranks)[0]
+
+
+def wall_and_processor(
+    run: Callable[[], object], repeats: int, warm_up: int = 1, ranks: Optional[Ranks] = None
+) -> Tuple[float, float]:
+    """Return the same as `seconds`, and the median seconds that this process spent on the cores."""
     wait_for_all = ranks.wait_for_all if ranks else lambda: None
     for _ in range(warm_up):
         run()
     times = []
     for _ in range(repeats):
         wait_for_all()
-        start = time.perf_counter()
-        run()
-        wait_for_all()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+        times.append(time_call(lambda: (run(), wait_for_all())))
+    wall, processor = zip(*times)
+    return statistics.median(wall), statistics.median(processor)
 
 
 def full_last(shares: Sequence[float]) -> List[float]:
@@ -150,9 +154,7 @@ def rows_by_share(name: str, cases: Sequence[Case], repeats: int) -> List[List[o
     for _ in range(1 + repeats):
         turns.append([])
         for case in cases:
-            start = time.perf_counter(), time.process_time()
-            case.run()
-            turns[-1].append((time.perf_counter() - start[0], time.process_time() - start[1]))
+            turns[-1].append(time_call(case.run))
     spent = np.array(turns[1:])  # [turn, case, clock]
     medians, ratios = np.median(spent, axis=0), np.median(spent / spent[:, -1:], axis=0)
     return [

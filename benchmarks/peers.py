@@ -7,11 +7,17 @@
 
 A pair is one run of our step and, right after it, one of theirs, on the same batch. Columns: `row` (which step of
 theirs), `phase`, `real` (the share of real tokens in what it reads), the median seconds of theirs and of ours, their
-median ratio, and the range of the ratio over all pairs. The rows are implemented in `torch_rows.py`, `torch_reward.py`
-and `plain_row.py`. The row `reward` is a step on labels `best_of_4`. The extra `peers` of this package installs PyTorch
-and transformers.
+median ratio, the range of the ratio over all pairs, and the median ratio of `processor` seconds. The row `reward` is a
+step on labels `best_of_4`.
+
+On a machine that does other work, too, only the ratio of processor seconds says something, and only with one thread:
+set OMP_NUM_THREADS=1 and LM_HUMAN_PREFERENCES_THREADS=1. More threads wait for each other, busily.
+
+The rows are implemented in `torch_rows.py`, `torch_reward.py` and `plain_row.py`. The extra `peers` of this package
+installs PyTorch and transformers.
 """
 
+import statistics
 import sys
 from typing import Dict, List
 
@@ -25,6 +31,7 @@ ROWS = {  # with our step
     'plain': ['ppo_step.py', '--dtype=float32'],
     'reward': ['reward_batch.py', '--only=shared'],
 }
+CLOCKS = ('seconds', 'processor')
 
 
 def pair_of(row: str, flags) -> List[Dict[str, object]]:
@@ -58,13 +65,15 @@ def main() -> None:
             pairs.append(pair_of(row, flags))
             print(f'{row}: {number + 1} of {flags.pairs} pairs done', file=sys.stderr, flush=True)
         for phase in ['step'] if row == 'reward' else [*flags.phases, 'step']:
-            seconds = [[dict(f['phases'], step=f['step'])[phase] for f in pair] for pair in pairs]
-            ours, theirs = zip(*seconds)
-            rows.append([row, phase, pairs[0][0]['real'][phase], *comparison(theirs, ours)])
-            figures[f'{row}/{phase}'] = [their / our for our, their in seconds]
+            walls, processors = ([[f[clock][phase] for f in pair] for pair in pairs] for clock in CLOCKS)
+            ours, theirs = zip(*walls)
+            ratios = [[their / our for our, their in measured] for measured in (walls, processors)]
+            compared = [*comparison(theirs, ours), statistics.median(ratios[1])]
+            rows.append([row, phase, pairs[0][0]['real'][phase], *compared])
+            figures[f'{row}/{phase}'] = dict(zip(CLOCKS, ratios))
         ours, theirs = zip(*([f['peak_gigabytes'] for f in pair] for pair in pairs))
-        rows.append([row, 'peak GB', '', max(theirs), max(ours), '', ''])
-    table(['row', 'phase', 'real', 'theirs, s', 'ours, s', 'theirs / ours', 'range'], rows)
+        rows.append([row, 'peak GB', '', max(theirs), max(ours), '', '', ''])
+    table(['row', 'phase', 'real', 'theirs, s', 'ours, s', 'theirs / ours', 'range', 'processor'], rows)
     print(f'{flags.model}, batch of {flags.batch}, {flags.query} + {flags.response} tokens')
     if flags.json:
         json_line(figures)

@@ -41,9 +41,9 @@ from measuring import (
     peak_gigabytes,
     random_task,
     rows_by_share,
-    seconds,
     start_ranks,
     table,
+    wall_and_processor,
 )
 
 from lm_human_preferences.graph.tf_versions import new_session, tf
@@ -155,9 +155,11 @@ def measure(flags, ranks: Ranks) -> Dict[str, object]:
     """Return the seconds of each phase and of the step, their limits, and memory."""
     with tf.Graph().as_default() as graph, new_session(graph, ranks.threads()) as session:
         bench = Bench(flags, session, ranks)
-        phases = {name: seconds(getattr(bench, name), flags.repeats, ranks=ranks) for name in flags.phases}
-        whole = len(phases) == len(PHASES)
-        step = seconds(bench.step, flags.repeats, warm_up=0, ranks=ranks) if whole else sum(phases.values())
+        spent = {name: wall_and_processor(getattr(bench, name), flags.repeats, ranks=ranks) for name in flags.phases}
+        if len(spent) == len(PHASES):
+            spent['step'] = wall_and_processor(bench.step, flags.repeats, warm_up=0, ranks=ranks)
+        else:
+            spent['step'] = tuple(map(sum, zip(*spent.values())))
         memory = peak_gigabytes()
     batch, rows = bench.batch, len(bench.batch.queries)
     tokens = int(batch.query_lengths.sum()) + rows * flags.response
@@ -173,10 +175,10 @@ def measure(flags, ranks: Ranks) -> Dict[str, object]:
         tensorflow=tf.__version__,
         batch_checksum=batch.checksum(),
         real=batch.shares(),
-        phases=phases,
-        step=step,
+        seconds={name: wall for name, (wall, _) in spent.items()},
+        processor={name: processor for name, (_, processor) in spent.items()},
         gflops=rate / 1e9,
-        limits={name: flops / rate for name, flops in phase_flops(flags, batch).items() if name in phases},
+        limits={name: flops / rate for name, flops in phase_flops(flags, batch).items() if name in spent},
         build=bench.build_seconds,
         initialize=bench.initialize_seconds,
         peak_gigabytes=memory,
@@ -189,7 +191,7 @@ def report(figures: Dict[str, object]) -> None:
     limits, real = dict(figures['limits'], step=sum(figures['limits'].values())), figures['real']
     rows = [
         [name, real[name], spent, limits[name], spent / limits[name], tokens / spent]
-        for name, spent in list(figures['phases'].items()) + [('step', figures['step'])]
+        for name, spent in figures['seconds'].items()
     ]
     table(['phase', 'real', 'seconds', 'limit', 'of the limit', 'response tokens/s'], rows)
     per_rank = f', each of {figures["ranks"]} ranks' if figures['ranks'] > 1 else ''
@@ -208,7 +210,7 @@ def growth(arguments) -> None:
         measured = []
         for setting in settings:
             figures = figures_of('ppo_step.py', *arguments, f'--{flag}={setting}', '--repeats=1', '--json')
-            limit, step, peak = sum(figures['limits'].values()), figures['step'], figures['peak_gigabytes']
+            limit, step, peak = sum(figures['limits'].values()), figures['seconds']['step'], figures['peak_gigabytes']
             arithmetic = limit * figures['gflops'] / 1000
             rows.append([f'{flag} {setting}', arithmetic, limit, step, step / limit, peak])
             measured.append((arithmetic, step))

@@ -32,6 +32,7 @@ from measuring import (
     seconds,
     start_ranks,
     table,
+    wall_and_processor,
 )
 
 from lm_human_preferences.graph.tf_versions import new_session, tf
@@ -124,15 +125,16 @@ def one_graph(flags, ranks: Ranks) -> None:
     """Print the time and the peak memory of one graph alone."""
     with naive() if flags.only == 'naive' else contextlib.nullcontext():
         bench = Bench(flags, ranks)
+    wall, processor = wall_and_processor(bench.step, flags.repeats, ranks=ranks)
     figures = dict(
-        step=seconds(bench.step, flags.repeats, ranks=ranks),
-        phases={},
+        seconds={'step': wall},
+        processor={'step': processor},
         peak_gigabytes=peak_gigabytes(),
         real={'step': bench.labels.share()},
         batch_checksum=bench.labels.checksum(),
     )
     columns = ['graph', 'real', 'seconds', 'peak GB']
-    table(columns, [[flags.only, figures['real']['step'], figures['step'], figures['peak_gigabytes']]])
+    table(columns, [[flags.only, figures['real']['step'], wall, figures['peak_gigabytes']]])
     if flags.json:
         json_line(figures)
 

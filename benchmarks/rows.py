@@ -1,8 +1,8 @@
 """What the row scripts of `peers.py` share: model sizes, flags, and the timing of phases.
 
-This module needs neither TensorFlow nor PyTorch. The scripts print one line of JSON: `phases` (median seconds of each
-phase), `step` (median seconds of all phases together), `peak_gigabytes` (largest resident memory, in 2³⁰ bytes), and
-`batch_checksum` (the checksum of the batch).
+This module needs neither TensorFlow nor PyTorch. The scripts print one line of JSON: `seconds` (the median of each
+phase, and of all of them together: `step`), `processor` (the same in processor seconds), `peak_gigabytes` (largest
+resident memory, in 2³⁰ bytes), and `batch_checksum` (the checksum of the batch).
 """
 
 import argparse
@@ -10,7 +10,7 @@ import json
 import resource
 import statistics
 import time
-from typing import Callable, Dict
+from typing import Callable, Dict, Tuple
 
 import ragged
 
@@ -41,6 +41,13 @@ def row_parser(description: str) -> Parser:
     return flags
 
 
+def time_call(run: Callable[[], object]) -> Tuple[float, float]:
+    """Return the seconds that a call took, and those that this process spent on the cores meanwhile."""
+    start = time.perf_counter(), time.process_time()
+    run()
+    return time.perf_counter() - start[0], time.process_time() - start[1]
+
+
 def time_phases(phases: Dict[str, Callable[[], None]], flags: argparse.Namespace, checksum: int) -> None:
     """Run the phases of a step in order, once to warm up, then `flags.repeats` times; print the medians as JSON."""
     timed = flags.phases or list(phases)
@@ -49,12 +56,13 @@ def time_phases(phases: Dict[str, Callable[[], None]], flags: argparse.Namespace
     times = {name: [] for name in phases}
     for repeat in range(1 + flags.repeats):
         for name, phase in phases.items():
-            start = time.perf_counter()
-            phase()
+            spent = time_call(phase)
             if repeat:
-                times[name].append(time.perf_counter() - start)
-    times = {name: times[name] for name in timed}
-    step = statistics.median(sum(parts) for parts in zip(*times.values()))
+                times[name].append(spent)
+    figures = [{}, {}]
+    for clock, medians in enumerate(figures):
+        measured = [[spent[clock] for spent in times[name]] for name in timed]
+        medians.update(zip(timed, map(statistics.median, measured)))
+        medians['step'] = statistics.median(map(sum, zip(*measured)))
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    medians = {name: statistics.median(measured) for name, measured in times.items()}
-    print(json.dumps(dict(phases=medians, step=step, peak_gigabytes=memory, batch_checksum=checksum)))
+    print(json.dumps(dict(seconds=figures[0], processor=figures[1], peak_gigabytes=memory, batch_checksum=checksum)))
