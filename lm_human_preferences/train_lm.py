@@ -12,13 +12,14 @@ import numpy as np
 
 from lm_human_preferences.datasets.missing_texts import readable_texts
 from lm_human_preferences.datasets.registry import get_lm_texts
+from lm_human_preferences.datasets.token_files import tokens_of
 from lm_human_preferences.graph.tf_versions import tf
 from lm_human_preferences.hyperparameters import ModelHParams
 from lm_human_preferences.hyperparameters import TrainLmHParams as HParams
 from lm_human_preferences.language.bpe import train_bpe
 from lm_human_preferences.language.encodings import Encoding
 from lm_human_preferences.language.trained_models import TrainedModel, find_model
-from lm_human_preferences.method.lm_trainer import LmTrainer, TokenStream
+from lm_human_preferences.method.lm_trainer import Epoch, LmTrainer, TokenStream
 from lm_human_preferences.runs.checkpoint_files import resume_at
 from lm_human_preferences.runs.checkpoints import CheckpointWriter
 from lm_human_preferences.runs.divergence import check_finite
@@ -65,16 +66,10 @@ def train(hparams: HParams) -> Trained:
     """
     stage = Stage(hparams, LM_TRAINING, events='lm')
     texts = get_lm_texts(hparams.dataset, 'train')
-    initial_model = find_model(hparams.initial_model) if hparams.initial_model else None
-    encoding, model_hparams = vocabulary_and_size(hparams, initial_model, texts)
+    initial_model = find_model(hparams.initial_model) if hparams.initial_model and stage.is_new else None
+    encoding, model_hparams = vocabulary_and_size(stage, initial_model, texts)
     stage.count_texts(hparams.dataset, len(texts))
-    train_tokens = TokenStream(readable_texts(texts, hparams.dataset), encoding, hparams)
-    held_out = readable_texts(get_lm_texts(hparams.dataset, 'valid'), hparams.dataset)
-    held_out_tokens = TokenStream(held_out, encoding, hparams, 'valid')
-    stage.say(
-        f'{train_tokens.num_tokens} tokens to train on, {held_out_tokens.num_tokens} held out, '
-        f'vocabulary of {encoding.n_vocab}'
-    )
+    train_tokens, held_out_tokens = token_streams(stage, texts, encoding)
     num_steps = hparams.epochs * train_tokens.num_batches
     so_far = LossSoFar.of(stage.checkpoints.state)
     if stage.step >= num_steps or so_far.is_patience_out(hparams):
@@ -91,14 +86,13 @@ def train(hparams: HParams) -> Trained:
         trainer, _ = built
         if best_folder:
             resume_at(best_folder, stage.step)
-        return initial_model.load(tf.get_default_session(), trainer.model) if initial_model and stage.is_new else []
+        return initial_model.load(tf.get_default_session(), trainer.model) if initial_model else []
 
     opened = stage.session(
         build, load, model_hparams, encoding, keep=TRAINING_CHECKPOINTS_KEPT, model_folder=best_folder
     )
     with opened as (trainer, best_model):
         held_out = held_out_tokens.epoch(np.random.RandomState(stage.seed))
-        share = slice(stage.ranks.rank, None, stage.ranks.size)  # of each batch, for this rank
         batches = None
         for step in stage.steps(num_steps, 'language model'):
             epoch, place = divmod(step, train_tokens.num_batches)
@@ -106,12 +100,12 @@ def train(hparams: HParams) -> Trained:
                 batches = train_tokens.epoch(np.random.RandomState([stage.seed, epoch]))
             dropout_seed = (stage.seed + 100003 * stage.ranks.rank, step)
             lr = learning_rate(hparams, step, num_steps)
-            stats = trainer.step(batches[place][share], lr, dropout_seed)
+            stats = trainer.step(batches.batch(place, stage.ranks), lr, dropout_seed)
             check_finite(stats, step + 1)
             so_far.loss_sum += stats['loss']
             report_step(stage, step, num_steps, stats, lr)
             if place == train_tokens.num_batches - 1:
-                held_out_loss = measure(stage, trainer, held_out[:, share], step)
+                held_out_loss = measure(stage, trainer, held_out, step)
                 report_epoch(stage, step, epoch, so_far.loss_sum / train_tokens.num_batches, held_out_loss)
                 if so_far.end_epoch(held_out_loss):
                     best_model.save(tf.get_default_session(), step + 1)
@@ -122,19 +116,42 @@ def train(hparams: HParams) -> Trained:
     return stage.outcome(step + 1)
 
 
+def token_streams(stage: Stage, texts: Sequence[str], encoding: Encoding) -> Tuple[TokenStream, TokenStream]:
+    """Tokenize the texts to train on, and those held out. ValueError if they are too few."""
+    hparams = stage.hparams
+    held_out_texts = get_lm_texts(hparams.dataset, 'valid')
+    training = TokenStream(tokens_of(texts, encoding, hparams.dataset, 'train', stage.ranks), hparams)
+    held_out = TokenStream(tokens_of(held_out_texts, encoding, hparams.dataset, 'valid', stage.ranks), hparams, 'valid')
+    stage.say(
+        f'{training.num_tokens} tokens to train on, {held_out.num_tokens} held out, vocabulary of {encoding.n_vocab}'
+    )
+    return training, held_out
+
+
 def vocabulary_and_size(
-    hparams: HParams, initial_model: Optional[TrainedModel], texts: Sequence[str]
+    stage: Stage, initial_model: Optional[TrainedModel], texts: Sequence[str]
 ) -> Tuple[Encoding, ModelHParams]:
-    """Return the vocabulary and the size of the model: the initial model's, or those of a new one.
+    """Return the vocabulary and the size of the model: the initial model's, those of a new one, or those of the run.
+
+    A new vocabulary is learned from the texts. The first rank does this, or reads what the run has saved, for all.
 
     ValueError if the model is too small, or if `model` asks for another size than the initial model has.
     """
+    hparams = stage.hparams
+
+    def learned_or_saved():
+        if stage.is_new:
+            learned = Encoding('own', *train_bpe(readable_texts(texts, hparams.dataset), hparams.model.n_vocab))
+            return learned.content(), dataclasses.replace(hparams.model, n_vocab=learned.n_vocab).to_nested_dict()
+        saved = TrainedModel(os.path.join(stage.run_folder, LM))
+        return saved.encoding().content(), saved.hparams.to_nested_dict()
+
     if initial_model:
         encoding, model_hparams = initial_model.encoding(), initial_model.hparams
         check_size(hparams, model_hparams)
     else:
-        encoding = Encoding('own', *train_bpe(readable_texts(texts, hparams.dataset), hparams.model.n_vocab))
-        model_hparams = dataclasses.replace(hparams.model, n_vocab=encoding.n_vocab)
+        vocabulary, size = stage.ranks.from_first(learned_or_saved)
+        encoding, model_hparams = Encoding(**vocabulary), ModelHParams(**size)
     if hparams.sequence_length > model_hparams.n_ctx:
         raise ValueError(
             f'sequence_length {hparams.sequence_length} exceeds what the model reads: {model_hparams.n_ctx}'
@@ -159,9 +176,10 @@ def learning_rate(hparams: HParams, step: int, num_steps: int) -> float:
     return hparams.lr * warm * (1 - step / num_steps)
 
 
-def measure(stage: Stage, trainer: LmTrainer, batches: np.ndarray, step: int) -> float:
-    """Return the mean loss over all ranks' batches [n, batch, sequence_length + 1]. UserError if it is not finite."""
-    loss = float(stage.ranks.mean(np.mean([trainer.loss(batch) for batch in batches])))
+def measure(stage: Stage, trainer: LmTrainer, held_out: Epoch, step: int) -> float:
+    """Return the mean loss over all batches and ranks. UserError if it is not finite."""
+    losses = [trainer.loss(held_out.batch(number, stage.ranks)) for number in range(len(held_out))]
+    loss = float(stage.ranks.mean(np.mean(losses)))
     check_finite({'held_out_loss': loss}, step + 1)
     return loss
 

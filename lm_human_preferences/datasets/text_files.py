@@ -3,9 +3,10 @@
 PATH is a file, or a folder with one file for each split. It may be local or remote.
 """
 
+import hashlib
 import json
 import os
-from typing import Any, Callable, Optional, Sequence
+from typing import Any, Callable, Optional, Sequence, Tuple
 from urllib.parse import urlsplit
 
 from lm_human_preferences.datasets.line_index import Check, line_index, lines, read_span
@@ -78,6 +79,34 @@ def _json(line: str) -> Any:
         raise ValueError('not JSON') from None
 
 
+class SourceFile:
+    """The file that texts come from."""
+
+    def __init__(self, path: str):
+        self._path = path
+        self._version = _version(path)
+        self._checksum: Optional[str] = None
+        self.size = os.path.getsize(path)  # bytes
+
+    def checksum(self) -> str:
+        """Return the SHA-256 of the file, which is read only once. ValueError if the file was changed since then."""
+        if self._checksum is None:
+            digest = hashlib.sha256()
+            with open(self._path, 'rb') as file:
+                for data in iter(lambda: file.read(1 << 20), b''):
+                    digest.update(data)
+            self._checksum = digest.hexdigest()
+        if _version(self._path) != self._version:
+            raise ValueError(f'{self._path}: the file was changed while it was read: give the same command again')
+        return self._checksum
+
+
+def _version(path: str) -> Tuple[int, ...]:
+    """What changes with each change of a file, as long as the clock goes on."""
+    status = os.stat(path)
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
 class LineFile(Sequence):
     """The lines of a file that are not blank. Each is read when it is indexed."""
 
@@ -88,6 +117,7 @@ class LineFile(Sequence):
           parse: turns a line without its line end into an item, or raises ValueError.
         """
         self.path = path
+        self.source = SourceFile(path)
         self._parse = parse
         self._index = line_index(path, lines, check)
 
@@ -110,9 +140,10 @@ class Split(Sequence):
     So even a short file has items in each split.
     """
 
-    def __init__(self, items: Sequence[str], split: str):
+    def __init__(self, items: LineFile, split: str):
         first = {'valid': HELD_OUT_EVERY - 1, 'test': HELD_OUT_EVERY // 2 - 1}
         held_out = {name: range(start, len(items), HELD_OUT_EVERY) for name, start in first.items()}
+        self.source = items.source
         self._items = items
         self._held_out = held_out.get(split)
         self._size = len(items) - sum(map(len, held_out.values())) if split == 'train' else len(held_out[split])

@@ -11,7 +11,9 @@ vocabulary, joins the surrogate pairs of broken JSON (tokenizers does not), and 
 """
 
 import functools
+import hashlib
 import heapq
+import json
 import os
 import string
 from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
@@ -64,7 +66,7 @@ class Encoding:
         self.eot_token = encoder.get(END_OF_TEXT)
         self._encoder = encoder
         self._decoder = {token: symbol for symbol, token in encoder.items()}
-        self._merges = list(merges)
+        self._merges = list(map(tuple, merges))
         self._ranks = {pair: rank for rank, pair in enumerate(self._merges)}
         self._symbols = byte_symbols()
         self._bytes = {symbol: byte for byte, symbol in self._symbols.items()}
@@ -117,6 +119,14 @@ class Encoding:
     def same_tokens(self, other: 'Encoding') -> bool:
         """Return whether every token id means the same text in both encodings."""
         return (self._encoder, self.padding_token) == (other._encoder, other.padding_token)
+
+    def content(self) -> Dict[str, Any]:
+        """Return the arguments of `Encoding` that give this encoding, as content of JSON."""
+        return dict(name=self.name, encoder=self._encoder, merges=self._merges, padding_token=self.padding_token)
+
+    def checksum(self) -> str:
+        """Return a checksum of the vocabulary: with the same one, a text has the same tokens."""
+        return hashlib.sha256(json.dumps(self.content(), sort_keys=True).encode()).hexdigest()
 
     def save(self, folder: str) -> None:
         """Write the files from which `load_encoding` restores this encoding."""

@@ -3,15 +3,15 @@
 All methods of the trainer run in the default session.
 """
 
-from typing import Dict, Iterable, Sequence
+from typing import Dict, Sequence
 
 import numpy as np
 
+from lm_human_preferences.datasets.token_files import Tokens
 from lm_human_preferences.graph.optimizer import minimize, run_with_stats
 from lm_human_preferences.graph.tf_versions import tf
 from lm_human_preferences.hyperparameters import ModelHParams, TrainLmHParams
 from lm_human_preferences.language.distributions import token_logprobs
-from lm_human_preferences.language.encodings import Encoding
 from lm_human_preferences.language.model import Model
 from lm_human_preferences.mpi.collectives import gradient_average
 from lm_human_preferences.mpi.ranks import Ranks
@@ -73,14 +73,10 @@ class LmTrainer:
 class TokenStream:
     """Tokenized texts, cut anew for each epoch into batches of sequences that overlap by one token."""
 
-    def __init__(self, texts: Iterable[str], encoding: Encoding, hparams: TrainLmHParams, split: str = 'train'):
-        """Tokenize the `texts` of a split. ValueError if they are too few for one batch."""
-        separator = [] if encoding.eot_token is None else [encoding.eot_token]
-        # A text that ends with a newline continues in the next text; other texts end with the end-of-text token.
-        self._texts = [
-            np.array(encoding.encode(text) + ([] if text.endswith('\n') else separator), np.int32) for text in texts
-        ]
-        self.num_tokens = sum(map(len, self._texts))
+    def __init__(self, tokens: Tokens, hparams: TrainLmHParams, split: str = 'train'):
+        """ValueError if the tokens of the split are too few for one batch."""
+        self._tokens = tokens
+        self.num_tokens = tokens.num_tokens
         self._length = hparams.sequence_length
         self._batch = hparams.batch_size
         self.num_batches = (self.num_tokens - 1) // self._length // self._batch
@@ -90,13 +86,48 @@ class TokenStream:
                 f'{self._batch} sequences of {self._length}; give more text, or lower batch_size or sequence_length'
             )
 
-    def epoch(self, random: np.random.RandomState) -> np.ndarray:
-        """Return all batches of one pass over the texts, in random order.
+    def epoch(self, random: np.random.RandomState) -> 'Epoch':
+        """Return all batches of one pass over the texts, in random order."""
+        # Shuffling an array takes the same random numbers whatever its type, and these are the smallest ones.
+        order = random.permutation(np.arange(self._tokens.num_texts, dtype=np.int32))
+        sequences = random.permutation(np.arange((self.num_tokens - 1) // self._length, dtype=np.int32))
+        batches = sequences[: self.num_batches * self._batch].reshape(self.num_batches, self._batch)
+        return Epoch(self._tokens, order, batches, self._length)
 
-        Their shape is [num_batches, batch_size, sequence_length + 1].
+
+class Epoch:
+    """The batches of one pass over texts. Each is gathered when it is asked for.
+
+    All texts are put one after the other in an order, and cut into sequences.
+    """
+
+    def __init__(self, tokens: Tokens, order: np.ndarray, batches: np.ndarray, length: int):
         """
-        tokens = np.concatenate([self._texts[i] for i in random.permutation(len(self._texts))])
-        starts = np.arange((self.num_tokens - 1) // self._length) * self._length
-        starts = random.permutation(starts)[: self.num_batches * self._batch]
-        sequences = tokens[starts[:, np.newaxis] + np.arange(self._length + 1)]
-        return sequences.reshape(self.num_batches, self._batch, -1)
+        Args:
+          order: [num_texts], the texts.
+          batches: [num_batches, batch], the numbers of the sequences in each batch.
+          length: the tokens of a sequence, without the one that it shares with the next.
+        """
+        self._tokens = tokens
+        self._order = order
+        self._ends = np.cumsum(tokens.lengths()[order], dtype=np.int64)  # of the texts in their order
+        self._batches = batches
+        self._length = length
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def batch(self, number: int, ranks: Ranks) -> np.ndarray:
+        """Return this rank's share of a batch, int32 [batch / ranks, length + 1]."""
+        return np.stack([self._sequence(int(i)) for i in self._batches[number, ranks.rank :: ranks.size]])
+
+    def _sequence(self, number: int) -> np.ndarray:
+        start, filled = number * self._length, 0
+        place = int(np.searchsorted(self._ends, start, side='right'))  # of the text that has the first token
+        skipped = start - (int(self._ends[place - 1]) if place else 0)
+        sequence = np.empty(self._length + 1, np.int32)
+        while filled < len(sequence):
+            tokens = self._tokens.text(int(self._order[place]))[skipped : skipped + len(sequence) - filled]
+            sequence[filled : filled + len(tokens)] = tokens
+            place, skipped, filled = place + 1, 0, filled + len(tokens)
+        return sequence

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import tempfile
-from typing import Callable, Dict, Iterator, List, Sequence
+from typing import Any, Callable, Dict, Iterator, List, Sequence
 
 import numpy as np
 
@@ -107,28 +107,40 @@ class Ranks:
         data = self.broadcast(data if self.is_first else np.empty(size, np.uint8))
         return data.tobytes().decode('utf-8', 'surrogateescape')
 
-    def arrays_of_first(self, read: Callable[[], Dict[str, np.ndarray]]) -> Dict[str, np.ndarray]:
-        """Return on all ranks what `read` gives on the first one. The others do not call it.
+    def from_first(self, find: Callable[[], Any]) -> Any:
+        """Return on all ranks what `find` returns on the first one, which alone calls it: content of JSON.
 
         If it raises there what the user can fix, all ranks raise: the others UserError with the same line.
         """
         if self.size == 1:
-            return read()
+            return find()
         if not self.is_first:
             told = json.loads(self.broadcast_text(''))
             if 'error' in told:
                 raise UserError(told['error'])
-            return {name: self.broadcast(np.empty(shape, dtype)) for name, shape, dtype in told['arrays']}
+            return told['content']
         try:
-            arrays = read()
+            content = find()
         except Exception as error:
             message = user_message(error)
             if message is not None:  # a bug ends this rank, and with it the others
                 self.broadcast_text(json.dumps({'error': message}))
             raise
-        kinds = [(name, array.shape, array.dtype.str) for name, array in arrays.items()]
-        self.broadcast_text(json.dumps({'arrays': kinds}))
-        return {name: self.broadcast(array) for name, array in arrays.items()}
+        self.broadcast_text(json.dumps({'content': content}))
+        return content
+
+    def arrays_of_first(self, read: Callable[[], Dict[str, np.ndarray]]) -> Dict[str, np.ndarray]:
+        """Return on all ranks the named arrays that `read` returns on the first one, with errors as `from_first`."""
+        arrays = {}
+
+        def kinds():
+            arrays.update(read())
+            return [(name, array.shape, array.dtype.str) for name, array in arrays.items()]
+
+        return {
+            name: self.broadcast(arrays[name] if self.is_first else np.empty(shape, dtype))
+            for name, shape, dtype in self.from_first(kinds)
+        }
 
     def wait_for_all(self) -> None:
         """Wait until every rank has called this."""

@@ -1,6 +1,5 @@
 """Checkpoints of a run. A run that resumes from one ends as if it had not been interrupted."""
 
-import json
 import re
 import time
 from typing import Any, Dict, List, Optional, Sequence
@@ -117,7 +116,7 @@ class Checkpoints:
         self._folder = folder
         self._hparams = hparams
         self._ranks = ranks
-        self.state = _from_first_rank(recover(folder) if folder else None, ranks) or {}
+        self.state = ranks.from_first(lambda: recover(folder) if folder else None) or {}
         if self.state:
             check_same_run(self.state['hparams'], hparams)
             check_same_ranks(self.state['ranks'], ranks.size, hparams.run.save_dir)
@@ -193,13 +192,6 @@ class Checkpoints:
             hparams=self._hparams.to_shared_dict(),
         )
         self._writer.save(session, step, state)
-
-
-def _from_first_rank(content: Any, ranks: Ranks) -> Any:
-    """Return the first rank's content (JSON) on all ranks."""
-    text = np.frombuffer(json.dumps(content).encode(), np.uint8)
-    length = int(ranks.broadcast(np.array(len(text), np.int64)))
-    return json.loads(ranks.broadcast(np.resize(text, length)).tobytes().decode())
 
 
 def _from_all_ranks(number: int, ranks: Ranks) -> List[int]:

@@ -62,3 +62,37 @@ def test_another_number_of_texts_is_said_once(stage, values, name, added, tmp_pa
         printed = capsys.readouterr().out
         assert 'resuming after step' in printed
         assert [line for line in printed.splitlines() if line.startswith('the data set')] == expected
+
+
+def test_a_resumed_language_model_keeps_its_vocabulary(tmp_path, train_until, capsys):
+    """Other texts would give another one. It is that of the run, even if its initial model is gone."""
+    texts, run = tmp_path / 'texts.txt', tmp_path / 'run'
+    texts.write_text('ab.cd.ef\n' * 100)
+    hparams = train_lm.HParams()
+    hparams.override_from_dict({**LANGUAGE_MODEL, 'dataset': f'text:{texts}', 'run.save_dir': str(run)})
+    train_until(train_lm, hparams, ends=False)
+    saved = {name: (run / 'model' / name).read_text() for name in ('encoder.json', 'vocab.bpe', 'hparams.json')}
+    texts.write_text('xy?zz?xy\n' * 100)
+    capsys.readouterr()
+    train_until(train_lm, hparams, ends=True)
+    assert 'resuming after step 1' in capsys.readouterr().out
+    assert saved == {name: (run / 'model' / name).read_text() for name in saved}
+    from_it = train_lm.HParams()
+    values = {'dataset': f'text:{texts}', 'run.seed': 1, 'initial_model': str(run), 'sequence_length': 4}
+    from_it.override_from_dict({**values, 'batch_size': 2, 'run.save_dir': str(tmp_path / 'second')})
+    train_until(train_lm, from_it, ends=False)
+    run.rename(tmp_path / 'moved')
+    train_until(train_lm, from_it, ends=True)
+    assert 'resuming after step 1' in capsys.readouterr().out
+    assert saved['encoder.json'] == (tmp_path / 'second' / 'model' / 'encoder.json').read_text()
+
+
+def test_a_run_without_its_vocabulary_learns_no_other(tmp_path, train_until):
+    texts, run = tmp_path / 'texts.txt', tmp_path / 'run'
+    texts.write_text('ab.cd.ef\n' * 100)
+    hparams = train_lm.HParams()
+    hparams.override_from_dict({**LANGUAGE_MODEL, 'dataset': f'text:{texts}', 'run.save_dir': str(run)})
+    train_until(train_lm, hparams, ends=False)
+    (run / 'model' / 'vocab.bpe').unlink()
+    with pytest.raises(FileNotFoundError, match='vocab.bpe is missing'):
+        train_lm.train(hparams)
