@@ -1,6 +1,7 @@
 # `make demo` and `make test` set up what they need in $(VENV) first, the exact versions of Pipfile.lock.
 # They need a C compiler and one Python (3.7, 3.9 to 3.13): make test PYTHON=python3.12 VENV=.venv-3.12
-# On a machine with a GPU: make demo SECTIONS=cuda (Python 3.9 to 3.11) or SECTIONS=py37-gpu (Python 3.7, CUDA 10.0)
+# On a machine with a GPU: make demo SECTIONS=cuda (Python 3.9 to 3.11), SECTIONS=py312-cuda (3.12, 3.13)
+# or SECTIONS=py37-gpu (Python 3.7, CUDA 10.0)
 
 PYTHON ?= python3
 VENV ?= .venv

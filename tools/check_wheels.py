@@ -40,6 +40,7 @@ ENVIRONMENTS = [
     Environment('py312', ['3.12', '3.13'], ['Linux x86_64', 'Linux aarch64', 'macOS arm64']),
     Environment('py37', ['3.7'], ['Linux x86_64', 'macOS x86_64'], SOURCES_2019),
     Environment('cuda', ['3.9', '3.10', '3.11'], ['Linux x86_64']),
+    Environment('py312-cuda', ['3.12', '3.13'], ['Linux x86_64']),
     Environment('py37-gpu', ['3.7'], ['Linux x86_64'], SOURCES_2019),
 ]
 

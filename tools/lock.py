@@ -19,7 +19,14 @@ from pipenv.vendor import tomlkit
 from pipenv.vendor.plette import Pipfile
 
 # The oldest Python that a section serves: its versions are chosen to run there and on later ones.
-OLDEST_PYTHON = {'packages': '3.9', 'cuda': '3.9', 'py312': '3.12', 'py37': '3.7', 'py37-gpu': '3.7'}
+OLDEST_PYTHON = {
+    'packages': '3.9',
+    'cuda': '3.9',
+    'py312': '3.12',
+    'py312-cuda': '3.12',
+    'py37': '3.7',
+    'py37-gpu': '3.7',
+}
 
 TENSORFLOW_BUILDS = {'tensorflow', 'tensorflow-cpu', 'tensorflow-cpu-aws', 'tensorflow-gpu'}
 
