@@ -8,13 +8,13 @@ import contextlib
 import copy
 import functools
 import math
-from typing import Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 
 from lm_human_preferences import train_reward
 from lm_human_preferences.datasets.query_batches import QueryBatches
-from lm_human_preferences.graph.tf_versions import tf
+from lm_human_preferences.graph.tf_versions import gpu_memory, tf
 from lm_human_preferences.hyperparameters import TrainPolicyHParams as HParams
 from lm_human_preferences.language.encodings import Encoding
 from lm_human_preferences.language.trained_models import TrainedModel, check_vocabulary, find_model, find_reward_model
@@ -82,7 +82,8 @@ def fine_tune(hparams: HParams, reward_model: str, online: Optional[OnlineReward
     stream.check()
 
     def build():
-        return PPOTrainer(hparams, task, initial_model.hparams, scoring_model.hparams, stage.ranks)
+        begun_with = rollout_batch_size_so_far(stage.checkpoints.state)
+        return PPOTrainer(hparams, task, initial_model.hparams, scoring_model.hparams, stage.ranks, begun_with)
 
     def load(trainer):
         return trainer.load(initial_model, scoring_model) if stage.is_new else []
@@ -90,8 +91,11 @@ def fine_tune(hparams: HParams, reward_model: str, online: Optional[OnlineReward
     with stage.session(build, load, initial_model.hparams, task.encoding) as trainer:
         queries = QueryBatches(stream, trainer.batch, num_steps - stage.step)
         kl_coef = stage.checkpoints.state.get('kl_coef', hparams.rewards.kl_coef)
+        chosen = dict(rollout_batch_size=trainer.rollout_batch_size)
+        if hparams.ppo.rollout_batch_size is None and gpu_memory() is not None:
+            stage.say(f'{trainer.rollout_batch_size} episodes are sampled at a time (ppo.rollout_batch_size)')
         for step in stage.steps(num_steps, 'ppo'):
-            save = functools.partial(stage.save, step, queries.position, kl_coef=kl_coef)
+            save = functools.partial(stage.save, step, queries.position, kl_coef=kl_coef, **chosen)
             if online and online.refresh(step, trainer.respond, trainer.batch, save):
                 reload_reward_model(stage, trainer, reward_model)
             random = step_generator(stage.seed, stage.ranks, step)
@@ -102,10 +106,20 @@ def fine_tune(hparams: HParams, reward_model: str, online: Optional[OnlineReward
             stats.update(elapsed_stats(step + 1, hparams, stage.checkpoints.seconds()), **{'ppo/lr': lr})
             report(stage, step, num_steps, rollout, stats, task.encoding)
             if step + 1 < num_steps:
-                stage.after_step(step + 1, queries.position, kl_coef=kl_coef)
+                stage.after_step(step + 1, queries.position, kl_coef=kl_coef, **chosen)
         keep_final_samples(stage, trainer, task)
-        stage.finish(num_steps, queries.position, kl_coef=kl_coef)
+        stage.finish(num_steps, queries.position, kl_coef=kl_coef, **chosen)
     return stage.outcome(num_steps)
+
+
+def rollout_batch_size_so_far(state: Dict[str, Any]) -> Optional[int]:
+    """Return how many episodes a run that saved `state` samples at a time; None for a new run.
+
+    A resumed run keeps this number, as rounding in batches of another size can tip a sampled token.
+    """
+    if not state:
+        return None
+    return state.get('rollout_batch_size') or state['hparams']['ppo'].get('rollout_batch_size')
 
 
 def ppo_step(

@@ -8,7 +8,7 @@ import contextlib
 import errno
 import os
 import warnings
-from typing import Iterator, Sequence, Tuple, Union
+from typing import Iterator, Optional, Sequence, Tuple, Union
 
 from lm_human_preferences.graph.gpus import visible_device_list
 from lm_human_preferences.utils.gc_pause import gc_paused
@@ -117,6 +117,13 @@ def session_config(threads: int = 0) -> tf.ConfigProto:
 def new_session(graph: tf.Graph, threads: int = 0) -> tf.Session:
     """Open a session on `graph` with the settings of `session_config`."""
     return tf.Session(graph=graph, config=session_config(threads))
+
+
+def gpu_memory() -> Optional[int]:
+    """Return the bytes of GPU memory that the default session may use; None without a session or a GPU."""
+    session = tf.get_default_session()
+    devices = session.list_devices() if session else []
+    return next((device.memory_limit_bytes for device in devices if device.device_type == 'GPU'), None)
 
 
 @contextlib.contextmanager

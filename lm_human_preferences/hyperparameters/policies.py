@@ -76,7 +76,11 @@ class PpoHParams(HParams):
     gamma: float = hparam(1.0, 'Discount of later rewards, per token (section 2.2).')
     lam: float = hparam(0.95, 'λ of generalized advantage estimation.')
     whiten_rewards: bool = hparam(True, "Divide a minibatch's rewards by their standard deviation; keep their mean.")
-    rollout_batch_size: int = hparam(64, 'Episodes that a rank samples and scores at a time, at most.')
+    rollout_batch_size: Optional[int] = hparam(
+        None,
+        'Episodes that a rank samples and scores at a time, at most. None: 64 on a CPU; on a GPU, as many as fit a '
+        'quarter of its memory.',
+    )
     microbatch_size: int = hparam(
         0, 'Episodes whose gradient a rank computes at a time, to save memory. 0: its whole minibatch.'
     )

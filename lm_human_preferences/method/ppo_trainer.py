@@ -4,12 +4,12 @@ The algorithm itself is in ppo.py, as plain functions. This module feeds it: pla
 methods run in the default session.
 """
 
-from typing import Dict, List
+from typing import Dict, List, Optional
 
 import numpy as np
 
 from lm_human_preferences.graph.optimizer import GradientSum, minimize, run_with_stats
-from lm_human_preferences.graph.tf_versions import tf
+from lm_human_preferences.graph.tf_versions import gpu_memory, tf
 from lm_human_preferences.hyperparameters import ModelHParams, TrainPolicyHParams
 from lm_human_preferences.language.trained_models import TrainedModel
 from lm_human_preferences.method.inference import in_batches
@@ -21,6 +21,9 @@ from lm_human_preferences.mpi.collectives import gradient_average, mean_over_bat
 from lm_human_preferences.mpi.ranks import Ranks
 from lm_human_preferences.runs.divergence import GRADIENT_NORM
 from lm_human_preferences.utils.gc_pause import gc_paused
+
+CPU_EPISODES = 64  # sampled and scored at a time
+GPU_SHARE = 0.25  # of a GPU's memory, for sampling and scoring: the models, Adam and a minibatch take the rest
 
 
 class PPOTrainer:
@@ -34,7 +37,14 @@ class PPOTrainer:
         model_hparams: ModelHParams,
         reward_model_hparams: ModelHParams,
         ranks: Ranks,
+        rollout_batch_size: Optional[int] = None,
     ):
+        """Build the graph.
+
+        Args:
+          rollout_batch_size: `ppo.rollout_batch_size` of the run so far, where the hyperparameters give none. None: it
+            is chosen, on all ranks as on the first one.
+        """
         self.hparams = hparams
         self.task = task
         dtype = hparams.run.dtype
@@ -42,12 +52,17 @@ class PPOTrainer:
         self.ref_policy = Policy(model_hparams, task, scope='ref_policy', dtype=dtype)
         self.reward_model = RewardModel(reward_model_hparams, task, dtype=dtype)
         self.batch = ranks.share(hparams.ppo.batch_size)  # episodes of this rank
+        self.rollout_batch_size = hparams.ppo.rollout_batch_size or rollout_batch_size
+        if self.rollout_batch_size is None:
+            tokens = [task.context_length + task.hparams.response_length, task.hparams.response_length]
+            fitting = episodes_that_fit(model_hparams, *tokens, gpu_memory(), dtype)
+            self.rollout_batch_size = int(ranks.broadcast(np.array(min(fitting, self.batch), np.int64)))
         self._build_rollout()
         self._build_update(ranks)
 
     def _build_rollout(self):
         task = self.hparams.task
-        self._chunk = min(self.batch, self.hparams.ppo.rollout_batch_size)
+        self._chunk = min(self.batch, self.rollout_batch_size)
         self._queries = tf.placeholder(tf.int32, [self._chunk, task.query_length], name='queries')
         self._uniforms = tf.placeholder(tf.float32, [self._chunk, task.response_length], name='uniforms')
         rollout = self.policy.respond(self._queries, self._uniforms)
@@ -158,6 +173,25 @@ class PPOTrainer:
             for i, part in enumerate(feeds)
         ]
         return dict(_mean_of(stats), **run_with_stats(session, self._train_op, self._minibatch_stats, feed))
+
+
+def episodes_that_fit(model: ModelHParams, tokens: int, response: int, memory: Optional[int], dtype: str) -> int:
+    """Return how many episodes a GPU samples and scores at a time: those that fit GPU_SHARE of its memory, at least 1.
+
+    A GPU samples 64 or 512 responses in about the same time. On a CPU, CPU_EPISODES measured best.
+
+    Args:
+      tokens: of an episode, context and response.
+      response: tokens of the response.
+      memory: bytes that TensorFlow may use on the GPU; None on a CPU.
+    """
+    if memory is None:
+        return CPU_EPISODES
+    # Keys and values of all tokens, twice: those of the context are copied into an array with room for the response.
+    cache = 2 * 2 * model.n_layer * tokens * model.n_embd * (2 if dtype == 'bfloat16' else 4)
+    # The reference's logits at all tokens of the response, their softmax, and the products of the two.
+    logits = 3 * response * model.n_vocab * 4
+    return max(1, int(memory * GPU_SHARE / (cache + logits)))
 
 
 def _mean_of(stats):

@@ -167,6 +167,7 @@ _OPTIONAL: Dict[str, Callable[[Any], bool]] = {
     'seconds': lambda value: _is_number(value) and value >= 0,
     'finished': lambda value: isinstance(value, bool),
     'kl_coef': _is_number,
+    'rollout_batch_size': _is_count,
     'best_loss': lambda value: value is None or _is_number(value),
     'epochs_since_best': _is_whole_number,
     'loss_sum': _is_number,

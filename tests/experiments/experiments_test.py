@@ -133,7 +133,7 @@ def test_the_papers_experiments(name):
         'gamma': 1.0,
         'lam': 0.95,
         'whiten_rewards': whiten,
-        'rollout_batch_size': 64,
+        'rollout_batch_size': None,
         'microbatch_size': 0,
     }
     only(experiment.trials('train_lm', {}))
