@@ -43,7 +43,7 @@ HOROVOD_3.10 = $(HOROVOD_3.9)
 HOROVOD_3.11 = $(HOROVOD_3.9)
 HOROVOD = $(HOROVOD_$(PYTHON_VERSION))
 
-.PHONY: demo test test-all lint format docs audit install environment horovod lock wheels clean
+.PHONY: demo test test-all lint format docs audit install environment horovod lock wheels dist clean
 
 demo: install
 	$(BIN)/python launch.py train_policy demo demo-run --save_dir=$(SAVE_DIR)
@@ -127,5 +127,11 @@ wheels: .venv-lock/installed
 	.venv-lock/bin/pip --disable-pip-version-check install --quiet $(LOCK_TOOLS)
 	touch $@
 
+# A wheel in dist/, which pip installs without a clone of the repository.
+dist: environment
+	rm -rf build/lib build/bdist.* dist
+	$(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	rm -rf build/lib build/bdist.* lm_human_preferences.egg-info
+
 clean:
-	rm -rf .venv .venv-* build
+	rm -rf .venv .venv-* build dist

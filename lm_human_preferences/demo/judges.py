@@ -10,6 +10,7 @@ import re
 from typing import Callable, Dict, List, NamedTuple, Sequence
 
 import numpy as np
+from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 from lm_human_preferences.demo.snippets import snippets
 
@@ -23,8 +24,6 @@ def vader_score(text: str) -> float:
 
 @functools.lru_cache(maxsize=1)
 def _vader():
-    from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
-
     return SentimentIntensityAnalyzer()
 
 

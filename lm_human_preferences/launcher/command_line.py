@@ -226,7 +226,7 @@ def _write_report(folder: str) -> None:
 
 
 def _note(failure: str, error: Exception) -> None:
-    reason = without_secrets(' '.join(str(error).split())) or type(error).__name__
+    reason = user_message(error) or without_secrets(' '.join(str(error).split())) or type(error).__name__
     print(f'note: the run is complete, but {failure}: {reason}', file=sys.stderr)
 
 

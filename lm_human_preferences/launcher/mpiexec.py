@@ -24,7 +24,7 @@ from typing import Dict, Iterator, List, NoReturn, Optional, Sequence
 from lm_human_preferences.launcher import rank
 from lm_human_preferences.launcher.hosts import Host
 from lm_human_preferences.runs import preemption
-from lm_human_preferences.utils.errors import UserError
+from lm_human_preferences.utils.errors import UserError, how_to_install
 from lm_human_preferences.utils.hyperparams import HParams
 
 GRACE_SECONDS = 600  # for ranks to stop when asked: enough for a step and a checkpoint of a large model
@@ -282,7 +282,7 @@ def _die_with_parent() -> None:
 
 def _find_mpiexec(num_ranks: int) -> str:
     if importlib.util.find_spec('mpi4py') is None:
-        raise UserError(f'--mpi={num_ranks} needs the Python package mpi4py: install it, or give --mpi=1')
+        raise UserError(f'{how_to_install("mpi4py")}; or give --mpi=1 in place of --mpi={num_ranks}')
     beside_python = os.path.join(os.path.dirname(sys.executable), 'mpiexec')
     # The mpiexec installed with mpi4py comes first: under another MPI's mpiexec, each rank would be alone.
     mpiexec = shutil.which(beside_python) or shutil.which('mpiexec')

@@ -216,16 +216,9 @@ def _commit_of(local: str, path: str) -> str:
 
 @functools.lru_cache(maxsize=1)
 def load_library():
-    """Return the module huggingface_hub. UserError that says how to install it."""
-    try:
-        import huggingface_hub
-    except ModuleNotFoundError as error:
-        if error.name != 'huggingface_hub':
-            raise
-        version = '==0.16.4' if sys.version_info < (3, 8) else ''
-        raise UserError(
-            f'hf:// needs the Python package huggingface_hub: pip install huggingface_hub{version}'
-        ) from None
+    """Return the module huggingface_hub, silenced."""
+    import huggingface_hub
+
     if 'HF_HUB_VERBOSITY' not in os.environ:
         huggingface_hub.logging.set_verbosity_error()  # its warnings repeat what our errors say
     if not sys.stderr.isatty():

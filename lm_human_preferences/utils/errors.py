@@ -12,6 +12,23 @@ from lm_human_preferences.utils.text import without_secrets
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
+_IS_CHECKOUT = os.path.exists(os.path.join(os.path.dirname(_PACKAGE), 'Pipfile.lock'))
+
+# Packages that not everybody needs: what needs them, and the extra of our package that installs them.
+EXTRAS = {
+    'flask': ('the label page', 'label'),
+    'werkzeug': ('the label page', 'label'),
+    'jinja2': ('the report', 'report'),
+    'rouge_score': ('ROUGE', 'report'),
+    'google.api_core': ('gs://', 'gcs'),
+    'google.auth': ('gs://', 'gcs'),
+    'google.cloud': ('gs://', 'gcs'),
+    'huggingface_hub': ('hf://', 'hub'),
+    'pyarrow': ('a parquet file', 'parquet'),
+    'vaderSentiment': ('the demo', 'demo'),
+    'mpi4py': ('a run of several ranks', 'mpi'),
+}
+
 _PYTHON = sys.version_info[:2]
 _MISSPELLED = 0.8  # how similar a misspelled name is to the right one, at least
 
@@ -71,7 +88,7 @@ def user_message(error: BaseException) -> Optional[str]:
     elif isinstance(error, MemoryError):
         message = f'out of memory: {error}: lower batch sizes, lengths or numbers of samples'
     elif isinstance(error, ModuleNotFoundError) and _is_missing_package(error):
-        message = _how_to_install(error.name)
+        message = how_to_install(error.name)
     elif isinstance(error, UserError) or (type(error) is ValueError and _raised_here(error)):
         message = str(error)
     else:
@@ -80,20 +97,34 @@ def user_message(error: BaseException) -> Optional[str]:
 
 
 def _is_missing_package(error: ModuleNotFoundError) -> bool:
-    package = (error.name or '').partition('.')[0]
+    package = _package_of(error.name or '')
     try:
         return bool(package) and package not in sys.modules and importlib.util.find_spec(package) is None
-    except ImportError:  # by a hook
+    except ImportError:  # by a hook, or because a parent is missing
         return True
 
 
-def _how_to_install(package: str) -> str:
-    """Return one line that says how to install what the project needs, for this version of Python."""
-    category = ' --categories py37' if _PYTHON < (3, 8) else ' --categories py312' if _PYTHON >= (3, 12) else ''
-    return (
-        f'the Python package {package} is missing: run "make environment" and then .venv/bin/python launch.py, '
-        f'or "pipenv sync{category}" and then pipenv run ./launch.py'
-    )
+def _package_of(module: str) -> str:
+    """Return the package that holds a module: one of EXTRAS, or that of the first name."""
+    dotted = [package for package in EXTRAS if f'{module}.'.startswith(f'{package}.')]
+    return dotted[0] if dotted else module.partition('.')[0]
+
+
+def how_to_install(module: str) -> str:
+    """Return one line that says what needs a missing module, and how to install it.
+
+    In a checkout, the lock has it, for this version of Python. Elsewhere, it is in an extra of our package.
+    """
+    what, extra = EXTRAS.get(_package_of(module), (None, None))
+    if _IS_CHECKOUT:
+        category = ' --categories py37' if _PYTHON < (3, 8) else ' --categories py312' if _PYTHON >= (3, 12) else ''
+        how = (
+            'run "make environment" and then .venv/bin/python launch.py, '
+            f'or "pipenv sync{category}" and then pipenv run ./launch.py'
+        )
+    else:
+        how = f"pip install 'lm-human-preferences[{extra}]'" if extra else 'pip install lm-human-preferences'
+    return f'{what} needs {module}: {how}' if what else f'the Python package {module} is missing: {how}'
 
 
 def _raised_here(error: BaseException) -> bool:

@@ -203,7 +203,7 @@ def test_a_rank_for_each_visible_gpu(devices, ranks, monkeypatch):
 
 @pytest.mark.skipif(importlib.util.find_spec('mpi4py') is not None, reason='mpi4py is installed')
 def test_ranks_without_mpi4py(tmp_path):
-    assert 'needs the Python package mpi4py' in refused(
+    assert 'a run of several ranks needs mpi4py' in refused(
         *('train_reward', 'demo', 'x', '--mpi', '2', '--save_dir', str(tmp_path))
     )
 

@@ -241,18 +241,6 @@ def test_a_whole_repository_is_no_file(hub):
         storage.local_file('hf://a/b')
 
 
-def test_the_library_is_optional(hub):
-    code = 'import sys; sys.modules["huggingface_hub"] = None; ' + FETCH
-    done = subprocess.run(
-        [sys.executable, '-c', code, 'hf://a/b/x'], env=dict(os.environ, PYTHONPATH=ROOT), stderr=subprocess.PIPE
-    )
-    line = done.stderr.decode().strip().splitlines()[-1]
-    assert line.startswith(
-        'lm_human_preferences.utils.errors.UserError: hf:// needs the Python package huggingface_hub'
-    )
-    assert 'pip install huggingface_hub' in line
-
-
 # Listings.
 
 
