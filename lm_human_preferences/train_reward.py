@@ -9,6 +9,7 @@ from typing import Dict
 import numpy as np
 
 from lm_human_preferences.datasets.labels import check_teaches, load_labels
+from lm_human_preferences.graph.memory import memory_given_back
 from lm_human_preferences.hyperparameters import TrainRewardHParams as HParams
 from lm_human_preferences.language.trained_models import find_model
 from lm_human_preferences.method.label_types import get_label_type, label_schema
@@ -21,6 +22,7 @@ from lm_human_preferences.training_stage import Stage, Trained
 FIGURES_SHOWN = ('loss', 'accuracy', 'corr')
 
 
+@memory_given_back()
 def train(hparams: HParams) -> Trained:
     """Train a reward model as `hparams` say and save it under `run.save_dir`/reward_model.
 

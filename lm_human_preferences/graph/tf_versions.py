@@ -11,8 +11,10 @@ import warnings
 from typing import Iterator, Optional, Sequence, Tuple, Union
 
 from lm_human_preferences.graph.gpus import visible_device_list
+from lm_human_preferences.graph.memory import use_one_heap
 from lm_human_preferences.utils.gc_pause import gc_paused
 
+use_one_heap()
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')  # we get its errors as exceptions
 # TensorFlow 2 does not use oneDNN on a CPU without AVX-512. With it, a training step takes 4/5 of the time there, too.
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')

@@ -8,6 +8,7 @@ from typing import Any, Callable, Dict, Optional, Sequence
 
 import numpy as np
 
+from lm_human_preferences.graph.memory import trim_heap
 from lm_human_preferences.graph.tf_versions import new_session, tf
 from lm_human_preferences.language.trained_models import TrainedModel, check_vocabulary
 from lm_human_preferences.method.lm_tasks import Task
@@ -51,6 +52,7 @@ class _ModelInUse(abc.ABC):
         """Free the memory of the model. It cannot be used any more."""
         self._session.close()
         self._parts.clear()
+        trim_heap()
 
     @abc.abstractmethod
     def _build(self, trained: TrainedModel) -> Callable[[], Sequence[tf.Variable]]:

@@ -156,3 +156,16 @@ def test_the_plain_row_goes_through_a_step_on_the_same_episodes_as_ours():
         assert list(figures[clock]) == ['sample', 'reference', 'score', 'train', 'step']
         assert step == pytest.approx(sum(phases), rel=1e-6)
     assert figures['batch_checksum'] == checksum_of_episodes(0.6)
+
+
+@pytest.mark.slow
+def test_the_stages_of_a_run_and_their_saves():
+    figures = json.loads(printed('stages.py', '--steps=4', '--labels=8', '--json').splitlines()[-1])
+    assert list(figures) == ['policy', 'reward model']
+    for stage, models in (('reward model', 3), ('policy', 5)):
+        row = figures[stage]
+        assert (row['steps'], row['saves']) == (4, 4) and row['s a step'] > 0 and row['s a save'] > 0
+        bytes_of_a_model = 4 * (512 * 64 + 128 * 64 + 2 * (12 * 64**2 + 13 * 64) + 2 * 64)
+        # The parameters in training and Adam's two moments; the policy's reference and the reward model.
+        assert row['last GB'] * 2**30 == pytest.approx(models * bytes_of_a_model, rel=0.03)
+        assert row['peak GB'] >= row['GB at its end'] > 0.1
