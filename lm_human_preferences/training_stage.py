@@ -21,6 +21,7 @@ from lm_human_preferences.runs.checkpoints import CHECKPOINTS_KEPT, Checkpoints
 from lm_human_preferences.runs.run_folder import EVENTS, save_hparams
 from lm_human_preferences.runs.statistics import last_statistics
 from lm_human_preferences.runs.summaries import SummaryWriter, brief
+from lm_human_preferences.runs.trackers import tracked
 from lm_human_preferences.utils.errors import UserError
 from lm_human_preferences.utils.hyperparams import HParams
 from lm_human_preferences.utils.progress import progress, say
@@ -120,7 +121,8 @@ class Stage:
             if self.run_folder:
                 save_model_folder(model_folder or self.folder, model_hparams, encoding)
                 save_hparams(self.run_folder, self.hparams)
-            self.summaries = SummaryWriter(self._events, self.step)
+            on_step = opened.enter_context(tracked(self._events, self.hparams, self.step))
+            self.summaries = SummaryWriter(self._events, self.step, on_step)
             variables = [variable for variable in tf.global_variables() if saved(variable)]
             loaded = self.checkpoints.restore(session, variables, keep)
             if self.ranks.is_first:

@@ -34,6 +34,7 @@ from lm_human_preferences.remote.cache import expanded_home
 from lm_human_preferences.remote.mirror import mirrored
 from lm_human_preferences.runs import ownership, resuming
 from lm_human_preferences.runs.run_folder import REPORT_FILE, RESULTS_FILE, save_hparams
+from lm_human_preferences.runs.trackers import TRACK_VARIABLE
 from lm_human_preferences.utils.errors import UserError, user_message
 from lm_human_preferences.utils.files import read_stream
 from lm_human_preferences.utils.hyperparams import HParams
@@ -170,6 +171,8 @@ def _start(
         check_run_folder(folder, save_dir)
         if launch.threads:
             os.environ[THREADS_VARIABLE] = str(launch.threads)
+        if launch.track:
+            os.environ[TRACK_VARIABLE] = launch.track
         ownership.check_owner(command, folder)
         with ownership.claimed(folder):
             check_run_folder(folder, save_dir)  # again: now nobody can put another folder there

@@ -12,6 +12,7 @@ from lm_human_preferences.hyperparameters import TREES
 from lm_human_preferences.launcher.hosts import Host, num_ranks, parse_hosts, read_hostfile
 from lm_human_preferences.launcher.save_dirs import DEFAULT_SAVE_DIR
 from lm_human_preferences.runs.resuming import RESUME
+from lm_human_preferences.runs.trackers import check_tracker
 from lm_human_preferences.utils.errors import UserError, did_you_mean
 from lm_human_preferences.utils.hyperparams import LIST_SEPARATOR, HParams, hparam
 
@@ -73,6 +74,7 @@ class TrainFlags(RankFlags):
     threads: Optional[int] = hparam(
         None, 'CPU threads of each rank. With 1, two equal runs have bit-identical parameters. None: all cores.'
     )
+    track: Optional[str] = hparam(None, 'Send the statistics of every step to a tracker, too: wandb or trackio.')
 
     def validate(self, prefix: str = '') -> None:
         super().validate(prefix)
@@ -82,6 +84,7 @@ class TrainFlags(RankFlags):
             raise ValueError(f'{prefix}resume must be on, off or overwrite, not {self.resume!r}')
         if self.threads is not None and self.threads < 1:
             raise ValueError(f'{prefix}threads must be 1 or more, not {self.threads}')
+        check_tracker(self.track)
         if not self.save_dir or ('://' in self.save_dir and not re.match(r'gs://[^/]+', self.save_dir)):
             raise ValueError(f'{prefix}save_dir must be a local folder or gs://BUCKET/PATH, not {self.save_dir!r}')
 

@@ -36,6 +36,7 @@ CHECKPOINTS = 'checkpoints'  # in the folder of a model
 EVENTS = 'tb'
 EVENT_FOLDERS = ('ppo', 'reward_model', 'lm')  # in EVENTS, one for each kind of training
 STATISTICS_FILE = 'statistics.jsonl'  # in each of these
+TRACKERS_FILE = 'trackers.json'  # beside it: what the trackers know the training by
 
 SAMPLES_FILE = 'samples.jsonl'  # of training: responses to the queries of the first batch
 HELD_OUT_SAMPLES_FILE = 'evaluation_samples.jsonl'  # of an evaluation: responses to held-out queries

@@ -1,8 +1,9 @@
 """The statistics of a training as a file of JSON: one object on each line, one line for each step."""
 
+import itertools
 import json
 import os
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Iterator, Optional, Tuple
 
 from lm_human_preferences.runs.run_folder import STATISTICS_FILE
 
@@ -53,16 +54,37 @@ def _length_before(path: str, first_step: int) -> int:
     return length
 
 
+class StatisticsReader:
+    """Reads the statistics in a folder's file while a training writes them."""
+
+    def __init__(self, folder: str):
+        self._path = os.path.join(folder, STATISTICS_FILE)
+        self._end = 0  # of what was read
+
+    def new(self, with_last: bool = False) -> Iterator[Tuple[Dict[str, float], int]]:
+        """Yield the new statistics of each step, with the step.
+
+        The last step is left for later, unless `with_last` is set: more may be added to its line.
+        """
+        if not os.path.exists(self._path):
+            return
+        with open(self._path, 'rb') as file:
+            file.seek(self._end)
+            before = b''
+            for line in itertools.chain(file, [b''] * with_last):
+                self._end += len(before)
+                entry = _entry(before)
+                if entry:
+                    yield entry, entry.pop('step')
+                before = line
+
+
 def last_statistics(folder: str) -> Dict[str, float]:
-    """Return the statistics of the last step in a folder's file, without its number; {} if there is no such file."""
-    path = os.path.join(folder, STATISTICS_FILE)
-    if not os.path.exists(path):
-        return {}
-    last: Dict[str, Any] = {}
-    with open(path, 'rb') as file:
-        for line in file:
-            last = _entry(line) or last
-    return {tag: value for tag, value in last.items() if tag != 'step'}
+    """Return the statistics of the last step in a folder's file; {} if there is no such file."""
+    last: Dict[str, float] = {}
+    for last, _ in StatisticsReader(folder).new(with_last=True):  # noqa: B007  (it is what is returned)
+        pass
+    return last
 
 
 def _entry(line: bytes) -> Dict[str, Any]:

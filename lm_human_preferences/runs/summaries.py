@@ -4,7 +4,7 @@ import contextlib
 import os
 import re
 import time
-from typing import Dict, Iterator, Optional, Sequence
+from typing import Callable, Dict, Iterator, Optional, Sequence
 
 import numpy as np
 
@@ -31,9 +31,10 @@ class SummaryWriter:
       last: the statistics of the last step, by their tags.
     """
 
-    def __init__(self, folder: Optional[str], first_step: int = 0):
-        """UserError if the folder cannot be written."""
+    def __init__(self, folder: Optional[str], first_step: int = 0, on_step: Optional[Callable[[], None]] = None):
+        """UserError if the folder cannot be written. `on_step` is called when statistics are there."""
         self._folder = folder
+        self._on_step = on_step
         self._writer = None
         self.last: Dict[str, float] = {}
         self._last_step: Optional[int] = None
@@ -58,6 +59,8 @@ class SummaryWriter:
             self._statistics.write(stats, step)
         values = [tf.Summary.Value(tag=tag, simple_value=value) for tag, value in sorted(stats.items())]
         self._add(step, summary=tf.Summary(value=values))
+        if self._on_step:
+            self._on_step()
 
     def write_texts(self, tag: str, texts: Sequence[str], step: int) -> None:
         """Write texts, which TensorBoard shows as Markdown, one below the other. UserError if the disk is full."""

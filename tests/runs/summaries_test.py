@@ -1,5 +1,6 @@
 """Event files: a run that is killed and resumed has each step once, in TensorBoard and in our report."""
 
+import json
 import os
 import signal
 import subprocess
@@ -174,3 +175,6 @@ def test_a_full_disk_is_one_error_and_keeps_what_was_written(small_disk, capfd):
     writer.close()
     curve = read_curves(folder)['tag 99']
     assert curve.steps.tolist() == list(range(steps + 1)) and curve.values[-1] == 2
+    with open(os.path.join(folder, 'statistics.jsonl')) as file:
+        lines = [json.loads(line) for line in file]
+    assert [line['step'] for line in lines] == list(range(steps + 1)) and lines[-1]['tag 99'] == 2
