@@ -42,7 +42,7 @@ def sample_sequence(
 
     def next_token(hidden, step):
         if temperature == 0:
-            tokens = tf.argmax(decoder.logits(hidden), axis=-1, output_type=tf.int32)
+            tokens = tf.argmax(decoder.logits(hidden), axis=-1)
             return tokens, tf.zeros_like(tokens, tf.float32)
         logits = decoder.logits(hidden) / temperature
         probabilities = tf.nn.softmax(keep_top_p(keep_top_k(logits, top_k), top_p))
@@ -52,15 +52,16 @@ def sample_sequence(
     states = model(context, padding_token, read=[context.shape.as_list()[1] - 1])
     hidden = states.hidden[:, 0]
     first = next_token(hidden, 0) + (hidden,)
-    arrays = [tf.TensorArray(value.dtype, size=length, element_shape=value.shape).write(0, value) for value in first]
+    # Tokens are stored as floats, too: TensorFlow has no arrays of integers on GPUs.
+    arrays = [tf.TensorArray(tf.float32, size=length, element_shape=value.shape) for value in first]
+    arrays = _written(arrays, 0, first)
     past = states.past.with_room(length - 1)
 
     def body(step, tokens, position, keys_values, arrays):
         states = decoder(tokens[:, tf.newaxis], past=past._replace(keys_values=keys_values, length=position))
         hidden = states.hidden[:, 0]
         new = next_token(hidden, step) + (hidden,)
-        arrays = [array.write(step, value) for array, value in zip(arrays, new)]
-        return step + 1, new[0], states.past.length, states.past.keys_values, arrays
+        return step + 1, new[0], states.past.length, states.past.keys_values, _written(arrays, step, new)
 
     *_, arrays = tf.while_loop(
         cond=lambda step, *_: step < length,
@@ -74,4 +75,8 @@ def sample_sequence(
         steps = array.stack()
         steps.set_shape([length] + value.shape.as_list())  # TensorFlow 1.13 does not know the number of steps
         stacked.append(tf.transpose(steps, [1, 0] + list(range(2, steps.shape.ndims))))
-    return Samples(*stacked)
+    return Samples(tf.cast(stacked[0], tf.int32), *stacked[1:])
+
+
+def _written(arrays, step, values):
+    return [array.write(step, tf.cast(value, tf.float32)) for array, value in zip(arrays, values)]

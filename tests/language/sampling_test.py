@@ -121,6 +121,36 @@ def test_reading_in_two_calls_equals_reading_in_one(session, random):
     np.testing.assert_allclose(parts, whole, rtol=1e-4, atol=1e-5)
 
 
+def test_two_continuations_of_the_same_contexts_do_not_share_memory(session, random):
+    # TensorFlow computes equal operations once: both read the contexts once, but each fills a cache of its own.
+    model = Model(HPARAMS)
+    context = tf.constant(padded_queries(random, 8, 5))
+    numbers = random.random_sample((2, 8, 9))
+    fed = tf.placeholder(tf.float32, [8, 9])
+    alone = sample_sequence(model, context, fed, PADDING)
+    both = [sample_sequence(model, context, tf.constant(uniforms, tf.float32), PADDING) for uniforms in numbers]
+    sharpen(session)
+    for _ in range(3):
+        for uniforms, together in zip(numbers, session.run(both)):
+            expected = session.run(alone, {fed: uniforms})
+            np.testing.assert_array_equal(together.tokens, expected.tokens)
+            np.testing.assert_allclose(together.hidden, expected.hidden, rtol=1e-4, atol=1e-5)
+
+
+ARITHMETIC = ('Add', 'AddV2', 'Sub', 'Mul', 'FloorDiv', 'Minimum', 'Sum', 'Max', 'Cumsum', 'Less', 'LessEqual', 'Equal')
+
+
+def test_no_arithmetic_on_int32_for_each_token_of_a_batch():
+    # On a GPU, that is done by the host, for which the GPU waits.
+    with tf.Graph().as_default() as graph:
+        uniforms = tf.placeholder(tf.float32, [7, 3])
+        sample_sequence(Model(HPARAMS), tf.placeholder(tf.int32, [7, 5]), uniforms, PADDING, top_k=5, top_p=0.9)
+        in_loop = [op for op in graph.get_operations() if op._get_control_flow_context()]
+        arithmetic = [op for op in in_loop if op.type in ARITHMETIC]
+        found = [op for op in arithmetic if any(x.dtype == tf.int32 and x.shape != [] for x in op.inputs)]
+    assert len(arithmetic) > 50 and not found
+
+
 def test_padding_in_the_middle_changes_nothing_for_real_tokens(session, random):
     model = Model(HPARAMS)
     tokens = random.randint(0, 27, (1, 8)).astype(np.int32)
