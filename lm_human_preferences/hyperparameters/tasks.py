@@ -39,7 +39,9 @@ class PolicyHParams(HParams):
 
     temperature: float = hparam(1.0, 'Sampling temperature of the policy.')
     initial_model: str = hparam(
-        None, 'Language model to start from: a name such as 124M, demo or test, a model folder, or a run.'
+        None,
+        'Language model to start from: a name such as 124M, demo or test, a run, or a model folder, '
+        'also one of Hugging Face.',
     )
 
     def validate(self, prefix: str = '') -> None:

@@ -14,6 +14,7 @@ The library is optional, and slow to load, so it is imported where it is used.
 import errno
 import functools
 import inspect
+import logging
 import os
 import re
 import sys
@@ -220,7 +221,7 @@ def load_library():
     import huggingface_hub
 
     if 'HF_HUB_VERBOSITY' not in os.environ:
-        huggingface_hub.logging.set_verbosity_error()  # its warnings repeat what our errors say
+        huggingface_hub.logging.set_verbosity(logging.CRITICAL)  # its lines repeat what our errors say
     if not sys.stderr.isatty():
         huggingface_hub.utils.disable_progress_bars()
     return huggingface_hub
@@ -275,8 +276,9 @@ def _problem(place: Place, error: Exception, writes: bool) -> Optional[Exception
             with network_errors():
                 raise cause
         except Temporary as problem:
-            broken = 'ended early' in str(problem) or 'no data' in str(problem)
-            return _Broken(str(problem)) if broken else Temporary(_no_answer(str(problem)))
+            reason = re.sub(' for [0-9]+ seconds', '', str(problem))  # these are limits of our own requests
+            broken = reason in ('no data', 'the connection ended early')
+            return _Broken(reason) if broken else Temporary(_no_answer(reason if reason != 'no answer' else ''))
         except RemoteError as problem:
             return problem
         except Exception:
@@ -290,8 +292,14 @@ def _problem(place: Place, error: Exception, writes: bool) -> Optional[Exception
 
 def _by_text(cause: Exception) -> Optional[Exception]:
     """Return the error that stands for one that the library tells apart only by its text."""
+    if isinstance(cause, OSError) and cause.filename:
+        full = cause.errno in (errno.ENOSPC, errno.EDQUOT)
+        return RemoteError(
+            f'{"no space left for" if full else "cannot write"} {cause.filename} ({cause.strerror}): '
+            f'{"free some space" if full else "make the folder writable"}, or set HF_HUB_CACHE to another folder'
+        )
     if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
-        return OSError(f'no space left for the cache of the hub ({cause.strerror}): set HF_HUB_CACHE to another folder')
+        return RemoteError(f'{cause.strerror}: free some space, or set HF_HUB_CACHE to another folder')
     text = str(cause)
     if 'Consistency check failed' in text:
         return _Broken('the connection ended before the end of the file')

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 from small_models import save_small, write_gpt2
 from tiny_run import TINY_EXPERIMENT
 
+from lm_human_preferences import load_policy
 from lm_human_preferences.graph.tf_versions import new_session, tf
 from lm_human_preferences.language.bpe import train_bpe
 from lm_human_preferences.language.encodings import Encoding
@@ -71,6 +72,13 @@ def test_a_model_of_transformers_is_used_as_it_is(hub, tmp_path, place):
     assert trained.encoding().decode(trained.encoding().encode('naïve\n')) == 'naïve\n'
     with tf.Graph().as_default(), pytest.raises(ValueError, match='has no variable model/heads/reward/w'):
         find_reward_model(name).load(None, Model(trained.hparams, scope='x', heads=['reward']), ['reward'])
+
+
+def test_a_model_on_the_hub_from_python(hub):
+    hub.put('someone/gpt2', saved_files())
+    with load_policy('hf://someone/gpt2', response_length=3) as policy, load_policy(SAVED, response_length=3) as local:
+        one, other = (p.respond(['ab', 'c'], seed=1) for p in (policy, local))
+    assert one.texts == other.texts and len(one.texts) == 2
 
 
 def test_a_model_of_a_branch(hub):

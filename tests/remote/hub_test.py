@@ -212,6 +212,24 @@ def test_a_body_that_is_always_cut_off(hub, quick_hub_retries):
     assert isinstance(error, ConnectionError) and 'connection ended' in line
 
 
+@pytest.mark.skipif(sys.version_info < (3, 8), reason='the limit of its library cannot be set')
+def test_a_body_that_stalls_is_asked_for_again(hub):
+    hub.put('a/b', {'model.safetensors': BODY})
+    hub.faults = [('GET /cdn', 'stall')]
+    status, line, path = fetched_elsewhere('hf://a/b/model.safetensors', HF_HUB_DOWNLOAD_TIMEOUT='1')
+    assert status == 0, line
+    with open(path, 'rb') as file:
+        assert file.read() == BODY
+
+
+def test_a_cache_that_cannot_be_written(hub, tmp_path):
+    hub.put('a/b', {'x': 'text'})
+    (tmp_path / 'file').write_text('')
+    status, line, _ = fetched_elsewhere('hf://a/b/x', HF_HOME=str(tmp_path / 'file'))
+    assert status == 1 and 'RemoteError: cannot fetch hf://a/b/x: cannot write ' in line, line
+    assert line.endswith('(Not a directory): make the folder writable, or set HF_HUB_CACHE to another folder')
+
+
 def test_a_server_that_is_no_hub(hub, quick_hub_retries):
     hub.faults = [('HEAD', (200, {'ETag': '"x"'}))] * 20
     assert f'{hub.url} does not answer as the hub does: check HF_ENDPOINT and the proxy' in failure('hf://a/b/x')[1]

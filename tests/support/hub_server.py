@@ -5,6 +5,7 @@ import hashlib
 import http.server
 import json
 import re
+import threading
 from typing import Dict, List, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -55,15 +56,20 @@ class HubServer(Running, http.server.ThreadingHTTPServer):
     """The hub. `repos` holds models by OWNER/NAME, and data sets by datasets/OWNER/NAME.
 
     `faults` is a list of (pattern, fault): the next request whose 'METHOD path' matches the pattern takes the fault. A
-    fault is a status, a status with headers, or 'cut' (half of the body). `tokens` are the valid ones; `readers` are
-    those that may read what is gated. Files whose names end like LARGE are kept apart, on the `cdn`, as on the hub.
+    fault is a status, a status with headers, 'cut' (half of the body), or 'stall' (half of the body, then silence).
+    `tokens` are the valid ones; `readers` are those that may read what is gated. Files whose names end like LARGE are
+    kept apart, on the `cdn`, as on the hub.
     """
 
     daemon_threads = True
 
     def __init__(self):
         super().__init__(('127.0.0.1', 0), _Handler)
+        self.release = threading.Event()
         self.clear()
+
+    def stopping(self):
+        self.release.set()
 
     def clear(self):
         """Forget all repositories and requests."""
@@ -319,7 +325,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 raise _Refusal(416, message='no such range')
             headers['Content-Range'] = f'bytes {start}-{len(data) - 1}/{len(data)}'
         part = data[start:]
-        self._answer(status, headers, part, sent=len(part) // 2 if self.fault == 'cut' else len(part))
+        self._answer(status, headers, part, sent=len(part) // 2 if self.fault in ('cut', 'stall') else len(part))
+        if self.fault == 'stall':
+            self.wfile.flush()
+            self.server.release.wait(30)
 
     def _answer(self, status, headers, body, sent=None):
         self.send_response(status)
