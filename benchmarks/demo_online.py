@@ -9,6 +9,7 @@ Neither uses VADER, which serves as an independent judge. The benchmark makes on
 (default: 1, 2 and 3) that SAVE_DIR does not hold yet, and prints the mean and range of each figure.
 """
 
+import argparse
 import json
 import os
 import subprocess
@@ -16,21 +17,19 @@ import sys
 from typing import Dict, List
 
 import numpy as np
+from measuring import ROOT
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path.insert(0, ROOT)
-
-from lm_human_preferences import experiments  # noqa: E402
-from lm_human_preferences.demo.judges import ridge_choice  # noqa: E402
-from lm_human_preferences.evaluation.reward_models import label_rewards  # noqa: E402
-from lm_human_preferences.hyperparameters import EvaluateHParams  # noqa: E402
-from lm_human_preferences.language.run_models import run_policy, run_reward_model  # noqa: E402
-from lm_human_preferences.method.inference import Responder  # noqa: E402
-from lm_human_preferences.method.lm_tasks import Task  # noqa: E402
-from lm_human_preferences.mpi.ranks import Ranks  # noqa: E402
-from lm_human_preferences.mpi.seeds import uniforms_of_samples  # noqa: E402
-from lm_human_preferences.online import Schedule  # noqa: E402
-from lm_human_preferences.runs.run_folder import RESULTS_FILE, RunFolder  # noqa: E402
+from lm_human_preferences import experiments
+from lm_human_preferences.demo.judges import ridge_choice
+from lm_human_preferences.evaluation.reward_models import label_rewards
+from lm_human_preferences.hyperparameters import EvaluateHParams
+from lm_human_preferences.language.run_models import run_policy, run_reward_model
+from lm_human_preferences.method.inference import Responder
+from lm_human_preferences.method.lm_tasks import Task
+from lm_human_preferences.mpi.ranks import Ranks
+from lm_human_preferences.mpi.seeds import uniforms_of_samples
+from lm_human_preferences.online import Schedule
+from lm_human_preferences.runs.run_folder import RESULTS_FILE, RunFolder
 
 NEW_MODEL = '--rewards.train_new_model'
 QUESTIONS = 512
@@ -102,8 +101,11 @@ def cell(values: List[float], form: str) -> str:
 
 
 def main() -> None:
-    save_dir, seeds = sys.argv[1], [int(seed) for seed in sys.argv[2:]] or [1, 2, 3]
-    labels = budget()
+    flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    flags.add_argument('save_dir', help='folder of the runs; runs that are there are not made again')
+    flags.add_argument('seeds', type=int, nargs='*', default=[1, 2, 3])
+    flags = flags.parse_args()
+    save_dir, seeds, labels = flags.save_dir, flags.seeds, budget()
     found = {
         kind: [figures(run(save_dir, kind, seed, labels), labels) for seed in seeds] for kind in ('offline', 'online')
     }

@@ -9,6 +9,7 @@ initial" is how often a judge scores the fine-tuned policy higher than the initi
 same labels" is the accuracy of a logistic choice model on words and word pairs, trained on the same labels.
 """
 
+import argparse
 import json
 import os
 import subprocess
@@ -85,9 +86,14 @@ def words_accuracy() -> float:
 
 
 def main() -> None:
-    flags = [argument for argument in sys.argv[2:] if argument.startswith('--')]
-    seeds = [int(argument) for argument in sys.argv[2:] if argument not in flags] or [1, 2, 3]
-    runs = [run(sys.argv[1], seed, flags) for seed in seeds]
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], epilog='Other flags are those of train_policy.'
+    )
+    parser.add_argument('save_dir', help='folder of the runs; runs that are there are not made again')
+    parser.add_argument('seeds', type=int, nargs='*', default=[1, 2, 3])
+    given, others = parser.parse_known_intermixed_args()
+    seeds = given.seeds
+    runs = [run(given.save_dir, seed, others) for seed in seeds]
     words = words_accuracy()
     print(f'{"the demo, seeds " + ", ".join(map(str, seeds)):40}{"mean":>8}{"min":>8}{"max":>8}')
     for title, key, form in ROWS:

@@ -15,12 +15,11 @@ import re
 import sys
 import time
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path.insert(0, ROOT)
+from measuring import ROOT
 
-from lm_human_preferences.datasets import cnndm, tldr  # noqa: E402
-from lm_human_preferences.demo import data_set  # noqa: E402
-from lm_human_preferences.language.encodings import Encoding  # noqa: E402
+from lm_human_preferences.datasets import cnndm, tldr
+from lm_human_preferences.demo import data_set
+from lm_human_preferences.language.encodings import Encoding
 
 # Parameters of the published models. Per task, the tokens of an episode, and (assumed) of the text of its query.
 PARAMETERS = {'124M': 124e6, '774M': 774e6}

@@ -9,10 +9,16 @@ many of these the same rank also computed.
 """
 
 import os
-import time
 
 import numpy as np
-from measuring import json_line, model_size, parser, start_ranks, table  # first: it makes the package importable
+from measuring import (
+    json_line,
+    model_size,
+    parser,
+    start_ranks,
+    table,
+    time_call,
+)  # first: it makes the package importable
 
 from lm_human_preferences.graph.new_variables import VariableSpec, create_variables
 from lm_human_preferences.graph.tf_versions import new_session, tf
@@ -34,9 +40,7 @@ def exchange_alone(flags, ranks):
         times = []
         for _ in range(1 + flags.repeats):
             ranks.wait_for_all()
-            start = time.perf_counter(), time.process_time()
-            session.run(averaged)
-            times.append((time.perf_counter() - start[0], time.process_time() - start[1]))
+            times.append(time_call(lambda: session.run(averaged)))
     size = sum(4 * int(np.prod(shape)) for shape in shapes.values())
     return [*np.median(times[1:], axis=0).tolist(), size]
 

@@ -15,15 +15,13 @@ import tempfile
 import time
 from typing import List
 
+import measuring  # noqa: F401  puts this checkout on the path
 import numpy as np
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path.insert(0, ROOT)
-
-from lm_human_preferences import train_policy  # noqa: E402
-from lm_human_preferences.graph.tf_versions import tf  # noqa: E402
-from lm_human_preferences.launcher import mpiexec  # noqa: E402
-from lm_human_preferences.mpi.ranks import Ranks  # noqa: E402
+from lm_human_preferences import train_policy
+from lm_human_preferences.graph.tf_versions import tf
+from lm_human_preferences.launcher import mpiexec
+from lm_human_preferences.mpi.ranks import Ranks
 
 SETTLED = 200  # steps; after them nothing may grow
 MEMORY_GROWTH = 0.02  # from step SETTLED to the last steps
