@@ -181,6 +181,8 @@ def run_case(case: Case, flags) -> Optional[list]:
 
 def measure(flags) -> None:
     """Time one rank on one core, and each number of ranks with each backend on all cores, in turn; print a table."""
+    if not hasattr(os, 'sched_setaffinity'):
+        sys.exit('error: this benchmark keeps processes on cores, which only Linux does')
     all_cores = len(os.sched_getaffinity(0))
     cases = [Case(1, 'mpi4py', 1)]
     for ranks in flags.ranks:

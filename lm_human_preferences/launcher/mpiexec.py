@@ -29,6 +29,8 @@ from lm_human_preferences.utils.hyperparams import HParams
 
 GRACE_SECONDS = 600  # for ranks to stop when asked: enough for a step and a checkpoint of a large model
 _PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
+# Linux only. Elsewhere the end of the launcher is still noticed, by the first rank, see `rank._listen_to_launcher`.
+_prctl = getattr(ctypes.CDLL(None), 'prctl', None)
 _ABORT_DELAY_SECONDS = 3
 _PATIENCE_SECONDS = 10  # for mpiexec to end the ranks; then it is killed
 # The variables that ranks on other hosts get from our environment; ranks on this host inherit all of them.
@@ -65,7 +67,7 @@ def start(
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,  # so that Ctrl-C reaches only this process
-            preexec_fn=_die_with_parent,
+            preexec_fn=_die_with_parent if _prctl else None,
         )
         output, relay = _OutputRelay(process), _Relay(process.stderr)
         output.start()
@@ -215,7 +217,7 @@ def _fail(relay: _Relay, num_ranks: int, account: str) -> NoReturn:
     death = _DEATH.search(relay.other)
     if death:  # the other ranks' reports are consequences of it
         number, host, signal_number = death.groups()
-        name = signal.Signals(int(signal_number)).name
+        name = _signal_name(int(signal_number))
         print(f'error: rank {number} of {num_ranks} on {host} was killed by {name}', file=sys.stderr)
     elif relay.report:
         *lines, last = relay.report
@@ -226,6 +228,13 @@ def _fail(relay: _Relay, num_ranks: int, account: str) -> NoReturn:
     else:
         print(f'error: a rank failed: {account}', file=sys.stderr)
     sys.exit(1)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal, or one of another system
+        return f'signal {number}'
 
 
 def _end(process: subprocess.Popen, number: Optional[int]) -> None:
@@ -275,9 +284,8 @@ def _signals_raised() -> Iterator[None]:
 
 
 def _die_with_parent() -> None:
-    """On Linux, have the system kill this process when its parent ends."""
-    if sys.platform.startswith('linux'):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    """Have the system kill this process when its parent ends."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _find_mpiexec(num_ranks: int) -> str:

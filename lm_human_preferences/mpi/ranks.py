@@ -167,7 +167,15 @@ class Ranks:
             return int(os.environ[THREADS_VARIABLE])
         if self.size == 1:
             return 0
-        return max(1, len(os.sched_getaffinity(0)) // self.local_size)
+        return max(1, usable_cores() // self.local_size)
+
+
+def usable_cores() -> int:
+    """Return how many cores of this host the process may use: all of them where the system keeps no such list."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS
+        return os.cpu_count() or 1
 
 
 def _aligned(like: np.ndarray) -> np.ndarray:

@@ -41,7 +41,7 @@ from lm_human_preferences.remote.cache import cache_dir, expanded_home, unwritab
 from lm_human_preferences.remote.failures import RemoteError, Temporary, Unreachable
 from lm_human_preferences.remote.transports import gs_parts
 from lm_human_preferences.utils.errors import UserError
-from lm_human_preferences.utils.files import check_regular
+from lm_human_preferences.utils.files import check_regular, sync_content
 from lm_human_preferences.utils.locks import locked
 from lm_human_preferences.utils.progress import note, transfer_bar
 from lm_human_preferences.utils.text import parameters, shared
@@ -307,7 +307,7 @@ def _fetch_once(place: str, path: str) -> None:
                 file.write(chunk)
                 bar.update(len(chunk))
             file.flush()
-            os.fsync(file.fileno())
+            sync_content(file.fileno())
     _verify(path, answer)
     records.finish(path, answer.version)
 

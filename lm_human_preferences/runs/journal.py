@@ -9,7 +9,7 @@ import stat
 from typing import Any, Dict, List, Optional
 
 from lm_human_preferences.utils.errors import UserError
-from lm_human_preferences.utils.files import sync
+from lm_human_preferences.utils.files import sync, sync_content
 
 Entry = Dict[str, Any]
 
@@ -70,7 +70,7 @@ class Journal:
             written = 0
             while written < len(lines):
                 written += self._file.write(lines[written:])
-            os.fsync(self._file.fileno())
+            sync_content(self._file.fileno())
         except BaseException:
             with contextlib.suppress(OSError):
                 self._file.truncate(self._end)

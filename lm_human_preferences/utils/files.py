@@ -9,6 +9,7 @@ Nobody ever reads half of a file that is written here, even after a kill.
 
 import contextlib
 import errno
+import fcntl
 import functools
 import json
 import os
@@ -42,7 +43,7 @@ def written_whole(path: str, mode: str = 'w', private: bool = False) -> Iterator
         with open(handle, mode, encoding=None if 'b' in mode else 'utf-8') as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            sync_content(file.fileno())
         if not private:
             os.chmod(partial, 0o666 & ~_umask())  # the permissions that open() would have given
         with _error_of(path):
@@ -183,9 +184,21 @@ def sync(path: str) -> None:
     """Sync a file's content, or a folder's names, to disk, where the file system can. OSError if that fails."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        sync_content(descriptor)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):  # some network file systems cannot sync
             raise
     finally:
         os.close(descriptor)
+
+
+def sync_content(descriptor: int) -> None:
+    """Sync what was written to an open file to disk. OSError if that fails.
+
+    On macOS, fsync leaves it in the drive's own cache, which F_FULLFSYNC empties, where the file system knows it.
+    """
+    if hasattr(fcntl, 'F_FULLFSYNC'):
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+            return
+    os.fsync(descriptor)

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import socket
+import subprocess
 import time
 from typing import Iterator, Optional
 
@@ -54,9 +55,18 @@ def _lock_file(path: str) -> str:
 def _is_stopped(number: str) -> bool:
     try:
         with open(f'/proc/{number}/stat', encoding='utf-8', errors='replace') as file:
-            return file.read().rpartition(')')[2].split()[0] in ('T', 't')
+            state = file.read().rpartition(')')[2].split()[0]
     except (OSError, IndexError):  # not Linux, or it has just ended
-        return False
+        state = _state_by_ps(number)
+    return state[:1].upper() == 'T'
+
+
+def _state_by_ps(number: str) -> str:
+    try:
+        done = subprocess.run(['ps', '-o', 'state=', '-p', number], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    except OSError:  # no such command
+        return ''
+    return done.stdout.decode('utf-8', 'replace').strip()
 
 
 def _acquire(path: str, lock: str, at_most: Optional[float]) -> int:
