@@ -7,11 +7,13 @@ with tools/cuda_stand_ins.py. No GPU is needed, because TensorFlow itself is ask
 variable CHECKOUT names another checkout to audit. The graphs are those of training and sampling in float32, and in
 bfloat16 with TensorFlow 2.
 
-The table has three kinds of operations:
+The table has these kinds of operations:
   a  no kernel for GPUs exists for their types: they run on the CPU;
   b  their GPU kernel keeps a tensor with a batch dimension in the memory of the host, as all arithmetic on int32 does;
-  c  a or b inside the loop over sampled tokens: each of them costs a wait for the GPU per token.
-Not counted is what TensorFlow computes once, before the graph runs: operations on constants and on known shapes.
+  c  a, b or d inside the loop over sampled tokens: each of them costs a wait for the GPU per token;
+  d  the size of their result depends on the data: the host waits for it, once in a pass of a model.
+Not counted are arguments that are shapes, axes or numbers of a loop, which are in the memory of the host anyway. Nor is
+what TensorFlow computes once, before the graph runs: operations on constants and on known shapes.
 """
 
 import collections
@@ -52,7 +54,7 @@ SIZES = dict(query_length=QUERY, response_length=RESPONSE, query_dataset='test',
 class Finding(NamedTuple):
     """One line of the table."""
 
-    kind: str  # a or b
+    kind: str  # a, b or d
     in_loop: bool
     operation: str
     dtype: str
@@ -100,6 +102,8 @@ def findings(graph: tf.Graph) -> Iterator[Tuple[Finding, str]]:
             tensors = [*op.outputs, *op.inputs]
             yield _finding('a', op, max(tensors, key=_entries) if tensors else None), op.name
             continue
+        if op.type in _SIZE_BY_DATA:
+            yield _finding('d', op, op.outputs[0]), op.name
         hosted = [tensor for name, tensor in _arguments(op) if name in kernel.host_memory_arg and _has_batch(tensor)]
         if hosted:
             yield _finding('b', op, max(hosted, key=_entries)), op.name
@@ -157,8 +161,14 @@ def _fits(kernel, op: tf.Operation) -> bool:
     return not kernel.label
 
 
+_SIZE_BY_DATA = ('Where', 'Unique', 'DynamicPartition')
+# Arguments and results that say where and how, not what.
+_ABOUT_SHAPES = {'axis', 'begin', 'dim', 'dims', 'end', 'handle', 'index', 'k', 'multiples', 'paddings', 'perm'}
+_ABOUT_SHAPES |= {'r0', 'r1', 'reduction_indices', 's0', 's1', 'shape', 'size', 'strides'}
+
+
 def _arguments(op: tf.Operation) -> Iterator[Tuple[str, tf.Tensor]]:
-    """Give the name of the argument or result that each tensor of an operation is."""
+    """Give the name of the argument or result that each tensor of an operation is, without those about shapes."""
     for arguments, tensors in ((op.op_def.input_arg, list(op.inputs)), (op.op_def.output_arg, list(op.outputs))):
         for argument in arguments:
             attributes = op.node_def.attr
@@ -166,8 +176,10 @@ def _arguments(op: tf.Operation) -> Iterator[Tuple[str, tf.Tensor]]:
                 number = len(attributes[argument.type_list_attr].list.type)
             else:
                 number = attributes[argument.number_attr].i if argument.number_attr else 1
-            for tensor in tensors[:number]:
-                yield argument.name, tensor
+            is_place = argument.name == 'indices' and op.type.startswith('TensorArray')
+            if argument.name not in _ABOUT_SHAPES and not is_place:
+                for tensor in tensors[:number]:
+                    yield argument.name, tensor
             tensors = tensors[number:]
 
 
@@ -178,10 +190,10 @@ def _has_batch(tensor: tf.Tensor) -> bool:
 
 
 def _entries(tensor: tf.Tensor) -> int:
-    """Return the number of entries of a tensor; unknown sizes count as the batch."""
+    """Return the number of entries of a tensor. Unknown sizes count as the largest number of rows, batch · sequence."""
     entries = 1
     for size in tensor.shape.as_list() if tensor.shape.ndims is not None else []:
-        entries *= BATCH if size is None else size
+        entries *= BATCH * SEQUENCE if size is None else size
     return entries
 
 
@@ -207,14 +219,13 @@ def audit() -> List[str]:
                 example = f'`{examples[0]}`'
                 cells = [f'{name}, {dtype}', kind, finding.operation, finding.dtype, finding.shape]
                 lines.append(f'| {" | ".join(cells)} | {len(examples)} | {example} |')
-                totals['a'] += len(examples) * (finding.kind == 'a')
-                totals['b'] += len(examples) * (finding.kind == 'b')
+                totals[finding.kind] += len(examples)
                 totals['large'] += len(examples) * (finding.kind == 'b' and finding.entries > BATCH * SEQUENCE)
                 totals['c'] += len(examples) * finding.in_loop
     lines += [
         '',
         f'a: {totals["a"]}; b: {totals["b"]}, of these larger than [batch, sequence]: {totals["large"]}; '
-        f'c: {totals["c"]}',
+        f'c: {totals["c"]}; d: {totals["d"]}',
     ]
     return lines
 
