@@ -53,7 +53,7 @@ def draw(probabilities: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
     than one running total over all tokens, and has less rounding error. A token of probability zero is never drawn.
 
     Returns:
-      tokens [batch] int32.
+      tokens [batch] int64.
     """
     tokens = probabilities.shape.as_list()[1]
     size = math.ceil(math.sqrt(tokens))
@@ -63,7 +63,7 @@ def draw(probabilities: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
     block, rest = _exceeding(sums, uniforms * tf.reduce_sum(sums, axis=-1))
     chosen = tf.batch_gather(blocks, tf.cast(block, tf.int64)[:, tf.newaxis])
     index, _ = _exceeding(tf.squeeze(chosen, axis=1), rest)
-    return tf.cast(block * size + index, tf.int32)  # float32 is exact: a vocabulary has far fewer than 2²⁴ tokens
+    return tf.cast(block * size + index, tf.int64)  # float32 is exact: a vocabulary has far fewer than 2²⁴ tokens
 
 
 def _exceeding(masses, threshold):

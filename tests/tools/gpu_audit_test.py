@@ -60,6 +60,25 @@ def test_what_is_found(gpu_audit):
     assert {finding.entries for finding in found.values()} == {33}
 
 
+@pytest.mark.parametrize('graph', ['train_policy', 'train_reward', 'sample, top_k and top_p'])
+def test_int32_stays_out_of_the_sampling_loop(gpu_audit, graph):
+    """TensorFlow keeps int32 in the memory of the host: a GPU would wait at each token. Elsewhere, there is little."""
+    with tf.Graph().as_default() as built:
+        gpu_audit.GRAPHS[graph]('float32')
+        in_loop, large = [], []
+        for op in built.get_operations():
+            if op.type in ('Const', 'TopKV2'):  # the int32 of top_k are on the GPU
+                continue
+            whole = [t for t in op.outputs if t.dtype.base_dtype == tf.int32]
+            context = op._get_control_flow_context()
+            if context is not None and context.IsWhileContext():
+                in_loop.append(op.name)
+                assert not [t for t in whole if t.shape.ndims is None or 11 in t.shape.as_list()], op.name
+            large += [op.name for t in whole if gpu_audit._entries(t) > gpu_audit.BATCH * gpu_audit.SEQUENCE]
+    assert len(in_loop) > 100
+    assert large == []
+
+
 def test_the_graphs_of_all_commands_are_audited(gpu_audit):
     lines = gpu_audit.audit()
     graphs = {line.split('|')[1].split(',')[0].strip() for line in lines if line.startswith('|')}
