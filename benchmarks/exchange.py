@@ -4,11 +4,14 @@
     python benchmarks/exchange.py --backward       # … and a trace of training steps: does the exchange overlap?
 
 The first table is of the exchange alone. Its processor seconds are those of one rank, with all its threads, waits for
-the other rank included. The second one is of whole steps of `train_lm`: seconds in which collectives ran, and in how
-many of these the same rank also computed.
+the other rank included. The second one is of a whole step of `train_lm`, from a trace: seconds of the backward pass,
+how many of these were still to come when the first collective began, seconds in which collectives ran, and in how many
+of these the same rank also computed.
 """
 
 import os
+import re
+from typing import Dict
 
 import numpy as np
 from measuring import (
@@ -46,7 +49,7 @@ def exchange_alone(flags, ranks):
 
 
 def traced_step(flags, ranks):
-    """Return seconds of a training step, of its collectives, and of its collectives while this rank also computed."""
+    """Return the figures of `overlap` of a training step."""
     hparams = TrainLmHParams(batch_size=flags.batch * ranks.size, sequence_length=flags.query)
     with tf.Graph().as_default() as graph, new_session(graph, flags.threads) as session:
         trainer = LmTrainer(hparams, model_size(flags.model), ranks)
@@ -61,18 +64,28 @@ def traced_step(flags, ranks):
     return overlap(trace)
 
 
-def overlap(trace: tf.RunMetadata):
-    """Return seconds of a traced step, of its collectives, and of its collectives while other kernels ran."""
-    collectives, others = [], []
+def overlap(trace: tf.RunMetadata) -> Dict[str, float]:
+    """Return the seconds of a traced step by the names of the table's columns."""
+    collectives, others, backward = [], [], []
     for device in trace.step_stats.dev_stats:
         for node in device.node_stats:
             start = node.all_start_micros + node.op_start_rel_micros
             end = node.all_start_micros + node.op_end_rel_micros
             (collectives if 'PyFunc' in node.node_name else others).append((start, max(start, end)))
+            if re.match(r'gradients/.*MatMul', node.node_name):
+                backward.append((start, end))
     both = sum(end - start for end, start in _common(_union(collectives), _union(others)))
     spans = collectives + others
     step = max(end for _, end in spans) - min(start for start, _ in spans)
-    return [step / 1e6, sum(end - start for start, end in _union(collectives)) / 1e6, both / 1e6]
+    begin, end = min(start for start, _ in backward), max(end for _, end in backward)
+    microseconds = {
+        'step': step,
+        'backward': end - begin,
+        'to come': max(0, end - min(start for start, _ in collectives)),
+        'collectives': sum(end - start for start, end in _union(collectives)),
+        'while computing': both,
+    }
+    return {name: value / 1e6 for name, value in microseconds.items()}
 
 
 def _union(intervals):
@@ -104,12 +117,10 @@ def main() -> None:
     print(f'{flags.model}, {ranks.size} ranks of {flags.threads} threads on {os.cpu_count()} cores')
     table(['gradients GB', 'exchange s', 'processor s of a rank'], [[size / 2**30, wall, processor]])
     if flags.backward:
-        step, collectives, both = traced_step(flags, ranks)
-        figures.update(step=step, collectives=collectives, both=both)
+        traced = traced_step(flags, ranks)
+        figures.update(traced)
         print()
-        table(
-            ['step s', 'collectives s', '… while computing', 'share'], [[step, collectives, both, both / collectives]]
-        )
+        table([f'{name} s' for name in traced], [list(traced.values())])
     if flags.json:
         json_line(figures)
 
