@@ -14,14 +14,14 @@ import re
 from typing import Dict
 
 import numpy as np
-from measuring import (
+from measuring import (  # first: it makes the package importable
     json_line,
     model_size,
     parser,
     start_ranks,
     table,
     time_call,
-)  # first: it makes the package importable
+)
 
 from lm_human_preferences.graph.new_variables import VariableSpec, create_variables
 from lm_human_preferences.graph.tf_versions import new_session, tf

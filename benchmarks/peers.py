@@ -62,8 +62,11 @@ def main() -> None:
     for row in flags.rows:
         pairs = []
         for number in range(flags.pairs):
-            pairs.append(pair_of(row, flags))
-            print(f'{row}: {number + 1} of {flags.pairs} pairs done', file=sys.stderr, flush=True)
+            ours, theirs = pair_of(row, flags)
+            pairs.append([ours, theirs])
+            step = ' and '.join(f'{theirs[clock]["step"] / ours[clock]["step"]:.2f}' for clock in CLOCKS)
+            done = f'{row}, pair {number + 1} of {flags.pairs}: theirs / ours {step} (processor)'
+            print(done, file=sys.stderr, flush=True)
         for phase in ['step'] if row == 'reward' else [*flags.phases, 'step']:
             walls, processors = ([[f[clock][phase] for f in pair] for pair in pairs] for clock in CLOCKS)
             ours, theirs = zip(*walls)
