@@ -9,7 +9,7 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 
-from lm_human_preferences.datasets.text_files import parse_json_line
+from lm_human_preferences.datasets.text_files import json_lines
 from lm_human_preferences.hyperparameters import SampleHParams
 from lm_human_preferences.language.run_models import (
     check_run_vocabulary,
@@ -116,7 +116,7 @@ def _prompts(hparams: SampleHParams) -> List[str]:
     prompts = []
     for line in text_lines(path):
         try:
-            prompts += [parse_json_line(line.text)] if line.text.strip() else []
+            prompts += [json_lines().text(line.text)] if line.text.strip() else []
         except ValueError as error:
             raise ValueError(f'{path}: line {line.number}: {error}') from None
     if not prompts:

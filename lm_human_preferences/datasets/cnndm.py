@@ -2,17 +2,22 @@
 
 import hashlib
 import re
-from typing import Sequence
+from typing import Optional, Sequence
 
 import ftfy
 
+from lm_human_preferences.datasets.hub_copies import Cleaned, published_or_copy
 from lm_human_preferences.datasets.missing_texts import MissingText
-from lm_human_preferences.datasets.text_files import LineFile
+from lm_human_preferences.datasets.text_files import LineFile, ParquetTexts
 from lm_human_preferences.remote import storage
 from lm_human_preferences.utils.errors import user_message
 from lm_human_preferences.utils.files import read_text
 
 FOLDER = storage.join(storage.LABELS_AND_TEXTS, 'datasets', 'cnndm')
+COPY_ON_HUB = ParquetTexts(
+    'hf://datasets/abisee/cnn_dailymail/3.0.0/{train,validation,test}-*.parquet#article,highlights'
+)
+TITLE = 'cnndm'
 
 # What may stand before a story: "By ." and the author's line; times of publication; the place of the news.
 _BYLINE = re.compile(r"\ABy(?:[ .]*\n+[^\n]*|(?: [A-Z][\w'’-]+){2,4}[ .]*)\n+(?:and [^\n]{1,60}\n+)?")
@@ -22,13 +27,13 @@ _DOTS = re.compile(r'\A[\s.…|]*(?:\n|\Z)')  # lines of dots and bars, which st
 
 
 def texts(split: str) -> Sequence[str]:
-    """Return the stories of a split, in datasets/cnndm of the cache folder."""
-    return Stories(split)
+    """Return the stories of a split: the files of 2019 in datasets/cnndm of the cache folder, or the hub's copy."""
+    return published_or_copy(lambda: Stories(split), lambda: Cleaned(COPY_ON_HUB.texts(split), clean), TITLE)
 
 
-def references(split: str) -> Sequence[str]:
+def references(split: str) -> Sequence[Optional[str]]:
     """Return the highlights of the stories of a split."""
-    return Highlights(split)
+    return published_or_copy(lambda: Highlights(split), lambda: COPY_ON_HUB.references(split), TITLE)
 
 
 class Stories(Sequence):

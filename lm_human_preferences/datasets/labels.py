@@ -6,6 +6,7 @@ from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 
+from lm_human_preferences.datasets import pairs, shards
 from lm_human_preferences.datasets.registry import find_label_function
 from lm_human_preferences.language.encodings import Encoding
 from lm_human_preferences.remote import storage
@@ -32,7 +33,7 @@ _OTHER_KINDS = (  # of files, by their first bytes
     (b'\xfd7zXZ', 'compressed by xz: unpack it first, with unxz'),
     (b'\x28\xb5\x2f\xfd', 'compressed by zstd: unpack it first, with unzstd'),
     (b'PK\x03\x04', 'a zip archive: unpack it first, with unzip'),
-    (b'PAR1', 'a Parquet file: write its rows as a JSON list of labels'),
+    (pairs.PARQUET, 'a Parquet file: give it alone as labels.source if it holds pairs'),
     (b'version https://git-lfs', 'a pointer of git-lfs: fetch the file itself, with git lfs pull'),
     (b'<', 'a web page: download the file itself'),
 )
@@ -46,8 +47,9 @@ def load_labels(
     Args:
       source: a label file, which is a JSON list of objects, or a local folder of label files (*.json), read in the
         order of their names. A file is a path, gs://…, https://…, or the name of a published file, such as
-        labels/tldr/online_45k.json. A path may be relative to the cache folder. `source` may also be the name of a data
-        set that has labels, such as 'demo' or 'test'.
+        labels/tldr/online_45k.json. A path may be relative to the cache folder. A path may also name pairs of a chosen
+        and a rejected response (JSON lines or Parquet), or have a * for several files, and begin with hf://. `source`
+        may also be the name of a data set that has labels, such as 'demo' or 'test'.
       seed, split: used only for the labels of a data set.
 
     Raises:
@@ -57,8 +59,12 @@ def load_labels(
     labels_of_data_set = find_label_function(source)
     if labels_of_data_set is not None:
         return labels_of_data_set(split, num, schema, encoding, seed)
-    path = find_label_file(source)
-    entries = read_entries(path)
+    paths = find_label_files(source)
+    path = paths[0] if len(paths) == 1 else source
+    if all(pairs.are_pairs(path) for path in paths):
+        entries = _entries_of_pairs(paths, schema, num, encoding)
+    else:
+        entries = [entry for path in paths for entry in read_entries(path)]
     if not entries:
         raise ValueError(f'{path}: no labels')
     num = len(entries) if num is None else num
@@ -76,6 +82,14 @@ def load_labels(
         labels[field] = column
     _check_ranges([location for location, _ in entries], labels, encoding)
     return labels
+
+
+def _entries_of_pairs(paths, schema, num, encoding):
+    """Return the entries of files of pairs, as `read_entries` does. ValueError if the schema is not of best_of_2."""
+    if set(schema) != {'query', 'sample0', 'sample1', 'best'}:
+        raise ValueError(f'{paths[0]}: pairs of chosen and rejected texts need --labels.type=best_of_2')
+    (query_length,), (response_length,) = schema['query'][1], schema['sample0'][1]
+    return pairs.labels_of(paths, encoding, query_length, response_length, num)
 
 
 def read_entries(path: str) -> List[Tuple[str, Any]]:
@@ -98,10 +112,17 @@ def read_entries(path: str) -> List[Tuple[str, Any]]:
         raise ValueError(f'{path}: {kind}') if kind else error from None
     if not isinstance(entries, list):
         raise ValueError(f'{path}: {_kind_of_line(entries) or "not a list of labels"}')
-    if entries and _is_pair(entries[0]):
+    if entries and pairs.is_pair(entries[0]):
         convert = f'write one on each line of a file PAIRS.jsonl, then {_convert("PAIRS.jsonl", entries[0])}'
         raise ValueError(f'{path}: {_PAIRS}{convert}')
     return [(f'{path}: entry {i}', entry) for i, entry in enumerate(entries)]
+
+
+def find_label_files(source: str) -> List[str]:
+    """Return the local paths of label files: those that match a pattern with *, or that of `find_label_file`."""
+    if '*' in source and not os.path.exists(source):
+        return [storage.local_file(path) for path in shards.find_all(source)]
+    return [find_label_file(source)]
 
 
 def find_label_file(source: str) -> str:
@@ -163,15 +184,11 @@ def _other_kind(path: str) -> Optional[str]:
 
 def _kind_of_line(line: Any) -> Optional[str]:
     """Return what a file of JSON Lines is, by the content of its first line; None if it is something else."""
-    if _is_pair(line):
+    if pairs.is_pair(line):
         return f'{_PAIRS}{_convert("PAIRS.jsonl", line)}'
     if isinstance(line, dict) and 'query' in line:
         return 'one label on each line (JSON Lines), but labels are one JSON list: jq -s . makes it'
     return None
-
-
-def _is_pair(entry: Any) -> bool:
-    return isinstance(entry, dict) and 'chosen' in entry and 'rejected' in entry
 
 
 def _convert(pairs: str, pair: Dict[str, Any]) -> str:

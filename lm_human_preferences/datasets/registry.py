@@ -14,7 +14,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence
 
 import numpy as np
 
-from lm_human_preferences.datasets.text_files import JsonTexts, PlainTexts
+from lm_human_preferences.datasets.text_files import JsonTexts, ParquetTexts, PlainTexts
 
 SPLITS = ('train', 'valid', 'test')
 _MODULES = {
@@ -24,8 +24,8 @@ _MODULES = {
     'demo': 'lm_human_preferences.demo.data_set',
     'test': 'lm_human_preferences.datasets.random_letters',
 }
-_FILES = {'text': PlainTexts, 'jsonl': JsonTexts}
-NAMES = (*_MODULES, 'text:PATH', 'jsonl:PATH')
+_FILES = {'text': PlainTexts, 'jsonl': JsonTexts, 'parquet': ParquetTexts}
+NAMES = (*_MODULES, 'text:PATH', 'jsonl:PATH', 'parquet:PATH#COLUMN')
 
 Judge = Callable[[List[str]], np.ndarray]  # scores [n] of n responses
 

@@ -1,19 +1,23 @@
-"""Text files of the user, one text on each line: the data sets text:PATH and jsonl:PATH.
+"""Text files of the user: the data sets text:PATH, jsonl:PATH and parquet:PATH.
 
-PATH is a file, or a folder with one file for each split. It may be local or remote.
+shards.py says what PATH may be: a file, a list of files, a pattern, or a folder with one file for each split.
 """
 
+import bisect
 import hashlib
+import itertools
 import json
 import os
-from typing import Any, Callable, Optional, Sequence, Tuple
-from urllib.parse import urlsplit
+from typing import Any, Callable, List, NamedTuple, Optional, Sequence, Tuple
 
+from lm_human_preferences.datasets import shards
 from lm_human_preferences.datasets.line_index import Check, line_index, lines, read_span
-from lm_human_preferences.remote import hub, storage
+from lm_human_preferences.datasets.parquet_files import as_json_lines
 
 # Of every 20 lines of a single file, one belongs to the split `valid` and one to `test`.
 HELD_OUT_EVERY = 20
+
+Parse = Callable[[str], Optional[str]]  # a line without its line end -> an item; or it raises ValueError
 
 
 class PlainTexts:
@@ -24,52 +28,94 @@ class PlainTexts:
 
     def texts(self, split: str) -> Sequence[str]:
         """Return the texts of a split."""
-        return _items_of_split(self._path, split, '.txt', str, None)
+        return _items_of_split(self._path, split, '.txt', LineFile)
 
 
 class JsonTexts:
-    """The data set jsonl:PATH: each line is a JSON string, or an object with a string `text`."""
+    """The data set jsonl:PATH#TEXT,REFERENCE: each line is a JSON string, or an object.
+
+    TEXT and REFERENCE are the names of the object's text and of a human response; without them, `text` and `reference`.
+    """
 
     def __init__(self, path: str):
-        self._path = path
+        self._path, self._columns = shards.split_columns(path)
+        self._lines = json_lines(*self._columns)
 
     def texts(self, split: str) -> Sequence[str]:
         """Return the texts of a split."""
-        return _items_of_split(self._path, split, '.jsonl', parse_json_line, check_json_line)
+        return self._items(split, self._lines.text)
 
     def references(self, split: str) -> Sequence[Optional[str]]:
-        """Return the string `reference` of each text's object, or None for a text without one."""
-        return _items_of_split(self._path, split, '.jsonl', _parse_reference, check_json_line)
+        """Return people's own responses to the texts, or None for a text without one."""
+        return self._items(split, self._lines.reference)
+
+    def _items(self, split: str, parse: Parse) -> Sequence[Optional[str]]:
+        def read(path):
+            return LineFile(path, parse, self._lines.check)
+
+        return _items_of_split(self._path, split, '.jsonl', read, self._columns)
 
 
-def parse_json_line(line: str) -> str:
-    """Return the text of a line of JSON: a string, or an object with a string `text`."""
-    return _text_of(_json(line))
+class ParquetTexts:
+    """The data set parquet:PATH#TEXT,REFERENCE: columns of Parquet files."""
+
+    def __init__(self, path: str):
+        """ValueError if the path names no column."""
+        self._path, columns = shards.split_columns(path)
+        if not columns:
+            raise ValueError(f'parquet:{path} names no column: write parquet:PATH#COLUMN')
+        self._columns = dict(zip(('text', 'reference'), columns))
+
+    def texts(self, split: str) -> Sequence[str]:
+        """Return the texts of a split."""
+        return self._items(split, json_lines().text)
+
+    def references(self, split: str) -> Sequence[Optional[str]]:
+        """Return people's own responses to the texts, or None for a text without one."""
+        return self._items(split, json_lines().reference)
+
+    def _items(self, split: str, parse: Parse) -> Sequence[Optional[str]]:
+        def read(path):
+            return LineFile(as_json_lines(path, self._columns, optional='reference'), parse)
+
+        return _items_of_split(self._path, split, '.parquet', read)
 
 
-def _parse_reference(line: str) -> Optional[str]:
-    return _reference_of(_json(line))
+class JsonLines(NamedTuple):
+    """How a line of JSON is read."""
+
+    text: Parse
+    reference: Parse
+    check: Check  # raises ValueError for a line that has no text, or whose reference is not a string
 
 
-def check_json_line(line: str) -> None:
-    """Raise ValueError for a line that has no text, or whose reference is not a string."""
-    item = _json(line)
-    _text_of(item)
-    _reference_of(item)
+def json_lines(text: Optional[str] = None, reference: Optional[str] = None) -> JsonLines:
+    """Return the functions that read a line: a JSON string, or an object whose strings have these names.
 
+    Without names, they are `text` and `reference`.
+    """
 
-def _text_of(item: Any) -> str:
-    text = item.get('text') if isinstance(item, dict) else item
-    if not isinstance(text, str):
-        raise ValueError('neither a string nor an object with a string "text"')
-    return text
+    def text_of(line: str) -> str:
+        item = _json(line)
+        found = item.get(text or 'text') if isinstance(item, dict) else item if text is None else None
+        if not isinstance(found, str):
+            either = 'neither a string nor' if text is None else 'not'
+            raise ValueError(f'{either} an object with a string "{text or "text"}"')
+        return found
 
+    def reference_of(line: str) -> Optional[str]:
+        item, name = _json(line), reference or 'reference'
+        found = item.get(name) if isinstance(item, dict) else None
+        if not isinstance(found, (str, type(None))):
+            raise ValueError(f'"{name}" is not a string')
+        return found
 
-def _reference_of(item: Any) -> Optional[str]:
-    reference = item.get('reference') if isinstance(item, dict) else None
-    if not isinstance(reference, (str, type(None))):
-        raise ValueError('"reference" is not a string')
-    return reference
+    def check(line: str) -> None:
+        text_of(line)
+        reference_of(line)
+
+    check.__qualname__ = f'check_json_line {text} {reference}'  # a part of the name of the kept line index
+    return JsonLines(text_of, reference_of, check)
 
 
 def _json(line: str) -> Any:
@@ -107,10 +153,24 @@ def _version(path: str) -> Tuple[int, ...]:
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
+class SourceFiles:
+    """The files that texts come from, and the names of the columns with the texts."""
+
+    def __init__(self, files: Sequence[SourceFile], columns: Sequence[str] = ()):
+        self._files = files
+        self._columns = columns
+        self.size = sum(file.size for file in files)  # bytes
+
+    def checksum(self) -> str:
+        """Return a checksum of files and columns. ValueError if a file was changed since it was first read."""
+        parts = (list(self._columns), [file.checksum() for file in self._files])
+        return hashlib.sha256(repr(parts).encode('utf-8')).hexdigest()
+
+
 class LineFile(Sequence):
     """The lines of a file that are not blank. Each is read when it is indexed."""
 
-    def __init__(self, path: str, parse: Callable[[str], Optional[str]] = str, check: Optional[Check] = None):
+    def __init__(self, path: str, parse: Parse = str, check: Optional[Check] = None):
         """Find the lines and check them. ValueError naming the first line that `check` refuses.
 
         Args:
@@ -133,14 +193,32 @@ class LineFile(Sequence):
             raise ValueError(f'{self.path}: line at byte {span[0]}: {error}: the file was changed') from None
 
 
+class Joined(Sequence):
+    """The items of several files, one file after the other."""
+
+    def __init__(self, files: Sequence[LineFile], columns: Sequence[str] = ()):
+        self.source = SourceFiles([file.source for file in files], columns)
+        self._files = files
+        self._ends: List[int] = list(itertools.accumulate(map(len, files)))
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, index: int) -> Optional[str]:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        number = bisect.bisect_right(self._ends, index)
+        return self._files[number][index - (self._ends[number - 1] if number else 0)]
+
+
 class Split(Sequence):
-    """One split of the items of a single file.
+    """One split of the items of files that hold all splits.
 
     Of every HELD_OUT_EVERY items, the middle one belongs to `test`, the last one to `valid`, and the others to `train`.
     So even a short file has items in each split.
     """
 
-    def __init__(self, items: LineFile, split: str):
+    def __init__(self, items: Sequence[Optional[str]], split: str):
         first = {'valid': HELD_OUT_EVERY - 1, 'test': HELD_OUT_EVERY // 2 - 1}
         held_out = {name: range(start, len(items), HELD_OUT_EVERY) for name, start in first.items()}
         self.source = items.source
@@ -161,28 +239,22 @@ class Split(Sequence):
 
 
 def _items_of_split(
-    path: str, split: str, suffix: str, parse: Callable[[str], Optional[str]], check: Optional[Check]
+    path: str, split: str, suffix: str, read: Callable[[str], LineFile], columns: Sequence[str] = ()
 ) -> Sequence[Optional[str]]:
-    """Return a split of the user's items: from the folder's file for it, or the split's share of a single file."""
-    if _is_folder(path):
-        try:
-            return LineFile(storage.local_file(storage.join(path, split + suffix)), parse, check)
-        except FileNotFoundError as error:
-            raise FileNotFoundError(f'{error}: the folder needs train, valid and test{suffix}') from None
+    """Return a split of the user's items: those of its own files, or its share of files that hold all splits."""
     try:
-        items = LineFile(storage.local_file(path), parse, check)
+        found = shards.find_files(path, split, suffix)
     except FileNotFoundError as error:
-        hint = 'give a file with one text on each line, or a folder of such files'
-        raise FileNotFoundError(f'{error}: {hint}') from None
+        if shards.is_folder(path):
+            raise FileNotFoundError(f'{error}: the folder needs train, valid and test{suffix}') from None
+        file = 'a Parquet file' if suffix == '.parquet' else 'a file with one text on each line'
+        raise FileNotFoundError(f'{error}: give {file}, or a folder of such files') from None
+    files = [read(file) for file in found.paths]
+    items = files[0] if len(files) == 1 and not columns else Joined(files, columns)
+    if found.are_split:
+        return items
     items_of_split = Split(items, split)
     if not len(items_of_split):
         few = f'{len(items)} texts, too few for the split {split!r}'
         raise ValueError(f'{path} has {few}: give {HELD_OUT_EVERY} or more')
     return items_of_split
-
-
-def _is_folder(path: str) -> bool:
-    """Return whether `path` names a folder. A remote path is taken for a folder if its name has no extension."""
-    if storage.is_remote(path):
-        return not os.path.splitext(hub.parse(path).path if hub.is_hub(path) else urlsplit(path).path)[1]
-    return os.path.isdir(os.path.expanduser(path))

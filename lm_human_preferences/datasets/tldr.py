@@ -6,18 +6,27 @@ from typing import Any, Dict, Optional, Sequence
 
 import ftfy
 
+from lm_human_preferences.datasets.hub_copies import Cleaned, published_or_copy
 from lm_human_preferences.datasets.line_index import json_list, line_index, read_span
+from lm_human_preferences.datasets.text_files import ParquetTexts
 from lm_human_preferences.remote import storage
+
+# The hub's copy has all posts in one split, so our splits are shares of it.
+COPY_ON_HUB = ParquetTexts('hf://datasets/webis/tldr-17@refs/convert/parquet/default/*train/*.parquet#content,summary')
+TITLE = 'tldr'
 
 
 def texts(split: str) -> Sequence[str]:
-    """Return the posts of a split, in tldr/ of the cache folder. The splits `valid` and `test` are the same posts."""
-    return Posts(split)
+    """Return the posts of a split: the files of 2019 in tldr/ of the cache folder, or the hub's copy.
+
+    In the files of 2019, the splits `valid` and `test` are the same posts.
+    """
+    return published_or_copy(lambda: Posts(split), lambda: Cleaned(COPY_ON_HUB.texts(split), clean), TITLE)
 
 
 def references(split: str) -> Sequence[Optional[str]]:
     """Return the authors' own summaries of the posts of a split."""
-    return Summaries(split)
+    return published_or_copy(lambda: Summaries(split), lambda: COPY_ON_HUB.references(split), TITLE)
 
 
 class Posts(Sequence):

@@ -1,12 +1,11 @@
 """Convert labels from and to pairs: JSON lines with the texts `prompt`, `chosen` and `rejected`."""
 
-import json
 from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
 
 from lm_human_preferences.datasets.labels import load_labels
+from lm_human_preferences.datasets.pairs import label_of, read_pairs
 from lm_human_preferences.language.encodings import Encoding
 from lm_human_preferences.method.label_types import get_label_type, label_schema
-from lm_human_preferences.utils.files import text_lines
 from lm_human_preferences.utils.json_files import read_json
 
 
@@ -18,23 +17,6 @@ class Imported(NamedTuple):
     num_cut_responses: int
 
 
-def read_pairs(path: str) -> Iterator[Tuple[str, str, str]]:
-    """Yield (prompt, chosen, rejected) of each line that is not blank. ValueError naming a bad line and its file."""
-    for number, _, _, line in text_lines(path):
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError):
-            raise ValueError(f'{path}: line {number}: not JSON') from None
-        texts = [entry.get(name) if isinstance(entry, dict) else None for name in ('prompt', 'chosen', 'rejected')]
-        if not all(isinstance(text, str) for text in texts):
-            raise ValueError(f'{path}: line {number}: prompt, chosen and rejected should be texts')
-        if not texts[1] or not texts[2]:
-            raise ValueError(f'{path}: line {number}: chosen and rejected should not be empty')
-        yield tuple(texts)
-
-
 def labels_of_pairs(path: str, encoding: Encoding, query_length: int, response_length: int) -> Imported:
     """Make labels of type best_of_2 from a file of pairs. The chosen response is sample 0 and sample 1 in turn.
 
@@ -42,20 +24,13 @@ def labels_of_pairs(path: str, encoding: Encoding, query_length: int, response_l
     Shorter texts are padded on the right.
     """
     labels, num_cut_prompts, num_cut_responses = [], 0, 0
-    for i, (prompt, *responses) in enumerate(read_pairs(path)):
-        query, samples = encoding.encode(prompt), [encoding.encode(text) for text in responses]
+    for number, pair in enumerate(read_pairs(path)):
+        query = encoding.encode(pair.prompt)
+        responses = [encoding.encode(text) for text in (pair.chosen, pair.rejected)]
         num_cut_prompts += len(query) > query_length
-        num_cut_responses += sum(len(sample) > response_length for sample in samples)
-        padded = [encoding.pad(sample[:response_length], response_length) for sample in samples]
-        best = i % 2
-        labels.append(
-            dict(
-                query=encoding.pad(query[-query_length:], query_length),
-                sample0=padded[best],
-                sample1=padded[1 - best],
-                best=best,
-            )
-        )
+        num_cut_responses += sum(len(response) > response_length for response in responses)
+        chosen, rejected = (encoding.pad(response[:response_length], response_length) for response in responses)
+        labels.append(label_of(number, encoding.pad(query[-query_length:], query_length), chosen, rejected))
     if not labels:
         raise ValueError(f'{path}: no pairs there')
     return Imported(labels, num_cut_prompts, num_cut_responses)

@@ -45,7 +45,9 @@ class TrainLmHParams(HParams):
     """Supervised training of a language model with the next-token loss."""
 
     run: RunHParams = hparam(RunHParams, 'How the run is seeded, logged and saved.')
-    dataset: str = hparam(None, 'Data set of the texts: a name such as books, or text:FILE or jsonl:FILE.')
+    dataset: str = hparam(
+        None, 'Data set of the texts: a name such as books, text:PATH, jsonl:PATH or parquet:PATH#COLUMN.'
+    )
     initial_model: Optional[str] = hparam(None, 'Model to start from. None: a new model of the size under `model`.')
     model: ModelHParams = hparam(ModelHParams, 'Size of a new model.')
     sequence_length: int = hparam(128, 'Length of a training sequence, in tokens.')

@@ -55,7 +55,9 @@ class TaskHParams(HParams):
     """The task: queries from a data set, and responses of a fixed length (both in tokens)."""
 
     query_length: int = hparam(None, 'Length of a query, in tokens. Longer queries are cut, shorter ones padded.')
-    query_dataset: str = hparam(None, 'Data set of the queries: a name such as books, or text:FILE or jsonl:FILE.')
+    query_dataset: str = hparam(
+        None, 'Data set of the queries: a name such as books, text:PATH, jsonl:PATH or parquet:PATH#COLUMN.'
+    )
     query_prefix: str = hparam('', 'Text before each query in the context.')
     query_suffix: str = hparam('', 'Text after each query in the context.')
     start_text: Optional[str] = hparam(

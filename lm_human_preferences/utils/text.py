@@ -11,6 +11,8 @@ from urllib.parse import parse_qsl
 _URL = re.compile(r'\b[a-z][a-z0-9+.-]{0,20}://[^\s"<>]*', re.IGNORECASE)
 # A value that is a URL, perhaps behind a word as in text:https://…
 _WHOLE_URL = re.compile(r'((?:[a-z]+:)?)[a-z][a-z0-9+.-]{0,20}://', re.IGNORECASE)
+# What may follow the URL of a data set: the names of its columns.
+_COLUMNS = re.compile(r'(?:jsonl|parquet):[^#]*(#[\w ,.-]+)')
 _HOST = re.compile(r'(\[[^\]]*\]|[^:]*)(:[0-9]*)?[:;,.)\]\']*\Z')
 # Parameters of a query that say who asks and until when, not what for: those of Azure, Amazon, Google and others.
 _SIGNATURE = re.compile(
@@ -42,7 +44,10 @@ def shared(content: Any) -> Any:
     if not isinstance(content, str):
         return content
     start = _WHOLE_URL.match(content)
-    return start.group(1) + _shared_part(content[start.end(1) :]) if start else without_secrets(content)
+    if not start:
+        return without_secrets(content)
+    columns = _COLUMNS.fullmatch(content)
+    return start.group(1) + _shared_part(content[start.end(1) :]) + (columns.group(1) if columns else '')
 
 
 def same_source(one: Any, other: Any) -> bool:

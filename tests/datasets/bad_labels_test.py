@@ -29,6 +29,8 @@ HALF = {'chosen': 'b', 'rejected': 'c'}
 NO_LABELS = 'pairs of chosen and rejected texts are no labels: '
 CONVERT = './launch.py convert PAIRS.jsonl labels.json makes labels of them'
 JSON_LINES = f'{LABELS}: one label on each line (JSON Lines), but labels are one JSON list: jq -s . makes it'
+PAIR = ['--labels.type=best_of_2']
+BEST_OF_2 = 'pairs of chosen and rejected texts need --labels.type=best_of_2'
 RATING = ['--labels.type=scalar_rating']
 COMPARE = ['--labels.type=scalar_compare']
 
@@ -76,17 +78,42 @@ def twice(name):
     label_case('bzip2', bz2.compress(b'[]'), f'{LABELS}: compressed by bzip2: …bunzip2'),
     label_case('xz', lzma.compress(b'[]'), f'{LABELS}: compressed by xz: …unxz'),
     label_case('zip', b'PK\x03\x04\x14', f'{LABELS}: a zip archive: …unzip'),
-    label_case('parquet', b'PAR1\x15\x04', f'{LABELS}: a Parquet file: …'),
+    label_case('parquet', b'PAR1\x15\x04', f'{LABELS}: {BEST_OF_2}'),
     label_case(
         'git_lfs', 'version https://git-lfs.github.com/spec/v1\noid sha256:0\n', f'{LABELS}: a pointer of git-lfs: …'
     ),
     label_case('web_page', '\n<!doctype html><title>404</title>', f'{LABELS}: a web page: download the file itself'),
     label_case('pairs', PAIRS, f'{LABELS}: {NO_LABELS}write one on each line of a file PAIRS.jsonl, then {CONVERT}'),
-    label_case('lines_of_pairs', lines(PAIRS), f'{LABELS}: {NO_LABELS}{CONVERT}'),
-    label_case('one_pair', lines(PAIRS[:1]), f'{LABELS}: {NO_LABELS}{CONVERT}'),
+    label_case('lines_of_pairs', lines(PAIRS), f'{LABELS}: {BEST_OF_2}'),
+    label_case('one_pair', lines(PAIRS[:1]), f'{LABELS}: {BEST_OF_2}'),
+    label_case('too_few_pairs', lines(PAIRS[:7]), f'{LABELS}: 7 labels are fewer than labels.num_train, 8', PAIR),
     label_case(
-        'pairs_without_prompt', lines([HALF]), f'{LABELS}: {NO_LABELS}{CONVERT} (each pair needs a prompt, too)'
+        'pairs_without_prompt',
+        lines([HALF]),
+        f'{LABELS}: line 1: prompt, chosen and rejected should be texts',
+        PAIR,
     ),
+    label_case(
+        'pairs_of_messages',
+        lines([dict(PAIRS[0], chosen=[{'role': 'assistant', 'content': 'b'}])]),
+        f'{LABELS}: line 1: prompt, chosen and rejected should be texts',
+        PAIR,
+    ),
+    label_case(
+        'a_long_prompt',
+        lines([*PAIRS[:4], dict(PAIRS[0], prompt='abc')]),
+        f'{LABELS}: line 5: its prompt has 3 tokens, but task.query_length is 2: raise it, or cut the texts with …',
+        PAIR,
+    ),
+    label_case(
+        'a_long_response',
+        lines([dict(PAIRS[0], rejected='abcd'), *PAIRS]),
+        f'{LABELS}: line 1: its rejected has 4 tokens, but task.response_length is 3: raise it, or …',
+        PAIR,
+    ),
+    label_case('an_empty_response', lines([dict(PAIRS[0], chosen='')]), f'{LABELS}: line 1: chosen and …', PAIR),
+    label_case('parquet_that_ends_early', b'PAR1\x15\x04', f'{LABELS}: not a Parquet file that can be read: …', PAIR),
+    Case('no_such_pattern', 'DIR/no*.jsonl: no file matches this', {}, [*PAIR, '--labels.source=DIR/no*.jsonl']),
     label_case('empty_file', '', f'{LABELS}: not JSON: the file is empty'),
     label_case('blank_file', ' \n', f'{LABELS}: not JSON: the file is empty'),
     label_case('not_utf8', b'[{"query": "\xff"}]', f'{LABELS}: not UTF-8 text: byte 12 of the file'),

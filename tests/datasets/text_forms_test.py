@@ -11,8 +11,8 @@ from refusals import EXPERIMENT, assert_line, good_labels, refusal, write_files
 
 from lm_human_preferences import experiments, sample
 from lm_human_preferences.datasets.labels import load_labels
+from lm_human_preferences.datasets.pairs import read_pairs
 from lm_human_preferences.datasets.registry import get_lm_texts, get_references, get_texts
-from lm_human_preferences.formats.preferences import read_pairs
 from lm_human_preferences.hyperparameters import ModelHParams, SampleHParams
 from lm_human_preferences.labeling.forms import read_instructions
 from lm_human_preferences.language.encodings import Encoding
