@@ -88,7 +88,12 @@ def fine_tune(hparams: HParams, reward_model: str, online: Optional[OnlineReward
     def load(trainer):
         return trainer.load(initial_model, scoring_model) if stage.is_new else []
 
-    with stage.session(build, load, initial_model.hparams, task.encoding) as trainer:
+    unchanging = ('ref_policy/',) if online else ('ref_policy/', 'reward_model/')
+
+    def never_changes(variable):
+        return variable.name.startswith(unchanging)
+
+    with stage.session(build, load, initial_model.hparams, task.encoding, unchanging=never_changes) as trainer:
         queries = QueryBatches(stream, trainer.batch, num_steps - stage.step)
         kl_coef = stage.checkpoints.state.get('kl_coef', hparams.rewards.kl_coef)
         chosen = dict(rollout_batch_size=trainer.rollout_batch_size)

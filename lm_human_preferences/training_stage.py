@@ -100,6 +100,7 @@ class Stage:
         saved: Callable[[tf.Variable], bool] = lambda variable: True,
         keep: int = CHECKPOINTS_KEPT,
         model_folder: Optional[str] = None,
+        unchanging: Callable[[tf.Variable], bool] = lambda variable: False,
     ) -> Iterator[Trainer]:
         """Open the stage's session: build the graph, set all variables, and give the trainer.
 
@@ -111,6 +112,7 @@ class Stage:
           saved: whether a checkpoint holds a variable.
           keep: how many checkpoints are kept.
           model_folder: the folder of the finished model, where that is not the folder of the checkpoints.
+          unchanging: whether training never changes a variable, so that checkpoints can share a file with it.
         """
         with contextlib.ExitStack() as opened:
             opened.enter_context(tensor_float_32(self.hparams.run.tf32))
@@ -124,7 +126,7 @@ class Stage:
             on_step = opened.enter_context(tracked(self._events, self.hparams, self.step))
             self.summaries = SummaryWriter(self._events, self.step, on_step)
             variables = [variable for variable in tf.global_variables() if saved(variable)]
-            loaded = self.checkpoints.restore(session, variables, keep)
+            loaded = self.checkpoints.restore(session, variables, keep, unchanging)
             if self.ranks.is_first:
                 loaded += load(trainer)
             initialize_variables(session, loaded, self.ranks)

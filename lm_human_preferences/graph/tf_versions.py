@@ -48,7 +48,7 @@ if not IS_TF1:
 from tensorflow.core.framework.variable_pb2 import VariableDef  # noqa: E402, F401  there is no public name
 
 if IS_TF1:
-    from tensorflow.python.ops import inplace_ops
+    from tensorflow.python.ops import gen_io_ops, inplace_ops
     from tensorflow.python.training import training_ops
 else:
     from tensorflow.python.util import _pywrap_util_port
@@ -114,6 +114,21 @@ def session_config(threads: int = 0) -> tf.ConfigProto:
     rewriting.meta_optimizer_iterations = rewriting.ONE
     rewriting.memory_optimization = rewriting.NO_MEM_OPT
     return config
+
+
+def write_checkpoint(prefix: tf.Tensor, variables: Sequence[tf.Variable]) -> tf.Operation:
+    """Write a checkpoint of variables. `prefix` (string, scalar) is what the names of its files begin with."""
+    graph = tf.get_default_graph()
+    names = [variable.op.name for variable in variables]
+    arguments = dict(prefix=prefix, tensor_names=names, shape_and_slices=[''] * len(names))
+    save = gen_io_ops.save_v2 if IS_TF1 else tf.raw_ops.SaveV2
+    return save(tensors=[graph.as_graph_element(variable) for variable in variables], **arguments)
+
+
+def merge_checkpoints(prefixes: tf.Tensor, merged: tf.Tensor) -> tf.Operation:
+    """Make checkpoints (string [n], their prefixes) one checkpoint, by one index. Their data files are only renamed."""
+    merge = gen_io_ops.merge_v2_checkpoints if IS_TF1 else tf.raw_ops.MergeV2Checkpoints
+    return merge(checkpoint_prefixes=prefixes, destination_prefix=merged, delete_old_dirs=False)
 
 
 def new_session(graph: tf.Graph, threads: int = 0) -> tf.Session:

@@ -142,9 +142,19 @@ def local_checkpoint(folder: str) -> str:
     if not state or not state.model_checkpoint_path:
         raise ValueError(f'{path}: names no checkpoint')
     name = os.path.basename(state.model_checkpoint_path)
-    for suffix in ('.index', '.data-00000-of-00001'):
-        storage.local_file(storage.join(remote, name + suffix))
+    storage.local_file(storage.join(remote, f'{name}.index'))
+    _fetch_data(remote, name)
     return os.path.join(os.path.dirname(path), name)
+
+
+def _fetch_data(remote: str, prefix: str) -> None:
+    """Fetch the one data file of a checkpoint, or both of one that a run in progress has saved."""
+    try:
+        storage.local_file(storage.join(remote, f'{prefix}.data-00000-of-00001'))
+    except storage.NOT_THERE:
+        if not _fetch_if_there(remote, f'{prefix}.data-00000-of-00002'):
+            raise
+        storage.local_file(storage.join(remote, f'{prefix}.data-00001-of-00002'))
 
 
 def _fetch_if_there(folder: str, name: str) -> Optional[str]:

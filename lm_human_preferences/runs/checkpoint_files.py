@@ -195,11 +195,23 @@ def _finish_save(place: str) -> None:
     saving = os.path.join(place, _SAVING)
     step = _step_to_finish(place)
     if step is not None:
+        _remove_other_shards(place, saving, step)
         files = sorted(name for name in os.listdir(saving) if not name.startswith('.'))
         for name in sorted(files, key=lambda name: (name == _POINTER, name == manifest_name(step))):
             os.replace(os.path.join(saving, name), os.path.join(place, name))
         sync(place)
     shutil.rmtree(saving, ignore_errors=True)
+
+
+def _remove_other_shards(place: str, saving: str, step: int) -> None:
+    """Remove data files of an earlier checkpoint of this step that the saved one does not replace."""
+    try:
+        files = read_manifest(saving, step)['files']
+    except Damaged:
+        return
+    for name in _visible(place):
+        if name.startswith(f'{PREFIX}-{step}.') and name not in files:
+            os.unlink(os.path.join(place, name))
 
 
 def _named_checkpoints(place: str) -> List[str]:

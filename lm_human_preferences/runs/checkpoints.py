@@ -2,7 +2,7 @@
 
 import re
 import time
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from lm_human_preferences.runs.checkpoint_files import (
 from lm_human_preferences.runs.divergence import refuse_variable
 from lm_human_preferences.runs.ownership import FolderWatch
 from lm_human_preferences.runs.resuming import check_same_ranks, check_same_run
+from lm_human_preferences.runs.unchanging import TwoPartSaver
 from lm_human_preferences.utils.errors import UserError
 from lm_human_preferences.utils.hyperparams import HParams
 from lm_human_preferences.utils.progress import say
@@ -32,9 +33,18 @@ CHECKPOINTS_KEPT = 20
 
 
 class CheckpointWriter:
-    """Save `variables` in FOLDER/checkpoints and keep the last `keep` checkpoints. Do nothing if `folder` is None."""
+    """Save `variables` in FOLDER/checkpoints and keep the last `keep` checkpoints. Do nothing if `folder` is None.
 
-    def __init__(self, folder: Optional[str], variables: Sequence[tf.Variable], keep: int = CHECKPOINTS_KEPT):
+    Those of the `variables` that are `unchanging` are written once for several checkpoints.
+    """
+
+    def __init__(
+        self,
+        folder: Optional[str],
+        variables: Sequence[tf.Variable],
+        keep: int = CHECKPOINTS_KEPT,
+        unchanging: Callable[[tf.Variable], bool] = lambda variable: False,
+    ):
         self._folder = folder
         self._keep = keep
         if folder:
@@ -43,6 +53,9 @@ class CheckpointWriter:
             floating = [variable for variable in variables if variable.dtype.base_dtype.is_floating]
             self._checks = [tf.check_numerics(graph.as_graph_element(v), v.name).op for v in floating]
             self._saver = tf.train.Saver(list(variables), max_to_keep=None)
+            fixed = [variable for variable in variables if unchanging(variable)]
+            changing = [variable for variable in variables if not unchanging(variable)]
+            self._two_part_saver = TwoPartSaver(changing, fixed) if fixed else None
             self._watch = FolderWatch(create(folder))
 
     def restore(self, session: tf.Session, step: int) -> None:
@@ -61,8 +74,8 @@ class CheckpointWriter:
         if self._folder:
             self._watch.check()
 
-    def save(self, session: tf.Session, step: int, state: Optional[Dict[str, Any]] = None) -> None:
-        """Write a checkpoint, with `state` as JSON beside it.
+    def save(self, session: tf.Session, step: int, state: Optional[Dict[str, Any]] = None, alone: bool = False) -> None:
+        """Write a checkpoint, with `state` as JSON beside it; with `alone`, it shares no file with another checkpoint.
 
         UserError if a variable is not finite, if the folder was moved, or if the checkpoint cannot be written. The last
         checkpoint is then unchanged.
@@ -76,7 +89,10 @@ class CheckpointWriter:
             refuse_variable(re.search(r'(\S+) : Tensor had', error.message).group(1), step)
         try:
             with new_checkpoint(self._folder, step, state or {}, self._keep) as path:
-                self._saver.save(session, path, write_meta_graph=False, write_state=False)
+                if self._two_part_saver and not alone:
+                    self._two_part_saver.save(session, path, checkpoint_path(self._folder, step))
+                else:
+                    self._saver.save(session, path, write_meta_graph=False, write_state=False)
         except (tf.errors.OpError, OSError) as error:
             reason = error.strerror if isinstance(error, OSError) else what_failed(error)
             raise UserError(
@@ -128,16 +144,21 @@ class Checkpoints:
         self._seconds_before = self.state.get('seconds', 0.0)
 
     def restore(
-        self, session: tf.Session, variables: Sequence[tf.Variable], keep: int = CHECKPOINTS_KEPT
+        self,
+        session: tf.Session,
+        variables: Sequence[tf.Variable],
+        keep: int = CHECKPOINTS_KEPT,
+        unchanging: Callable[[tf.Variable], bool] = lambda variable: False,
     ) -> List[tf.Variable]:
         """Set the variables to their values in the last checkpoint, and save these variables from now on.
 
-        The first rank sets them. Call this before the graph is finalized.
+        The first rank sets them. Call this before the graph is finalized. `keep` and `unchanging` are those of
+        `CheckpointWriter`.
 
         Returns:
           the variables that have their values from the checkpoint: none in a new run.
         """
-        self._writer = CheckpointWriter(self._folder, variables, keep)
+        self._writer = CheckpointWriter(self._folder, variables, keep, unchanging)
         self._start = time.time()
         if self._folder:
             resume_at(self._folder, self.step)
@@ -191,7 +212,7 @@ class Checkpoints:
             ranks=self._ranks.size,
             hparams=self._hparams.to_shared_dict(),
         )
-        self._writer.save(session, step, state)
+        self._writer.save(session, step, state, alone=finished)  # others may copy or fetch the finished model
 
 
 def _from_all_ranks(number: int, ranks: Ranks) -> List[int]:

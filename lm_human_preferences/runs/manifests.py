@@ -105,10 +105,13 @@ def check_files(place: str, manifest: Dict[str, Any], content: bool) -> None:
 
 
 def shards_are_complete(names: Sequence[str], prefix: str) -> bool:
-    """Return whether `names` has the index and all shards of TensorFlow's checkpoint with a prefix."""
+    """Return whether `names` has the index and all data files of TensorFlow's checkpoint with a prefix.
+
+    There may be others, of an earlier checkpoint with this prefix.
+    """
     pattern = re.compile(re.escape(prefix) + r'\.data-([0-9]{5})-of-([0-9]{5})')
-    shards = [match.groups() for match in map(pattern.fullmatch, names) if match]
-    return f'{prefix}.index' in names and bool(shards) and len(shards) == int(shards[0][1])
+    totals = [match.group(2) for match in map(pattern.fullmatch, names) if match]
+    return f'{prefix}.index' in names and any(totals.count(total) == int(total) for total in totals)
 
 
 @functools.lru_cache(maxsize=64)

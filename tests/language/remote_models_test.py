@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from launching import launch
 from loopback import folder_files
-from small_models import save_small, write_gpt2
+from small_models import SMALL, save_small, write_gpt2
 from tiny_run import TINY_EXPERIMENT
 
 from lm_human_preferences.graph.tf_versions import new_session, tf
@@ -16,6 +16,7 @@ from lm_human_preferences.language.bpe import train_bpe
 from lm_human_preferences.language.encodings import Encoding
 from lm_human_preferences.language.model import Model
 from lm_human_preferences.language.trained_models import find_model, find_reward_model
+from lm_human_preferences.runs.checkpoints import CheckpointWriter
 
 
 def serve_folder(web, prefix, folder):
@@ -50,6 +51,26 @@ def test_the_model_in_a_remote_run(cache, web, cloud, tmp_path, place):
         FileNotFoundError, match=f'no model in {re.escape(url)}, nor in reward_model there: .*not found'
     ):
         find_reward_model(url)
+
+
+def test_a_remote_run_that_is_going_on(cache, web, tmp_path):
+    """Its checkpoints have two data files: the second one is shared with other checkpoints."""
+    folder = str(tmp_path / 'run' / 'policy')
+    save_small(folder)
+    with tf.Graph().as_default() as graph, new_session(graph) as session:
+        models = [Model(SMALL, scope=f'{scope}/model', heads=['value']) for scope in ('policy', 'ref_policy')]
+        session.run(tf.global_variables_initializer())
+        for number, model in enumerate(models):
+            model.variables['heads/value/w'].load(np.full(6, number), session)
+        writer = CheckpointWriter(folder, tf.global_variables(), unchanging=lambda v: v.name.startswith('ref_policy/'))
+        for step in (8, 9):
+            writer.save(session, step)
+    serve_folder(web, '/run', tmp_path / 'run')
+    for savescope, number in (('policy', 0), ('ref_policy', 1)):
+        assert head(find_model(f'{web.url}/run/policy', savescope)) == [number] * 6
+    assert {name for name in web.bodies if 'data' in name} == {
+        f'/run/policy/checkpoints/model.ckpt-9.data-0000{number}-of-00002' for number in (0, 1)
+    }
 
 
 def test_a_remote_model_with_a_vocabulary_of_its_own(cache, web, tmp_path):

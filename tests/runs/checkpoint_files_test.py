@@ -67,6 +67,18 @@ def test_a_save_killed_at_any_system_call_leaves_the_last_or_the_new_checkpoint(
     assert left.count(3) > 20  # it was interrupted at many points
 
 
+def test_saving_a_step_again_in_more_files_is_killed_too(tmp_path):
+    data_files = []
+    for folder in killed_everywhere(tmp_path, 'save_again'):
+        assert last_state(folder)['step'] in (2, 3)  # before the save is finished, the one before it counts
+        state = recover(folder)
+        resume_at(folder, 3)
+        assert state['step'] == 3 and latest_checkpoint(folder).endswith('model.ckpt-3')
+        data_files.append(len(state['files']) - 1)
+        assert [name for name in files(folder) if name.startswith('model.ckpt-3.')] == sorted(state['files'])
+    assert data_files == sorted(data_files) and set(data_files) == {1, 2}
+
+
 def test_resuming_killed_at_any_system_call_loses_nothing(tmp_path):
     folders = killed_everywhere(tmp_path, 'resume')
     assert all(last_state(folder)['step'] == 3 for folder in folders)

@@ -1,10 +1,10 @@
 """Save a checkpoint, or resume from one, and be killed before each system call in turn.
 
-    python tests/support/killed_saves.py FOLDER save|resume
+    python tests/support/killed_saves.py FOLDER save|save_again|resume
 
-FOLDER/0 has the checkpoints of steps 1 to 3. Each FOLDER/N becomes a copy of it in which a save of step 4, or resuming
-after step 2, was killed before its system call N. In the last copy it was not killed. This is a script because it forks
-for each N, which takes long in a process that has loaded TensorFlow.
+FOLDER/0 has the checkpoints of steps 1 to 3. Each FOLDER/N becomes a copy of it in which one of these was killed before
+its system call N: a save of step 4, a save of step 3 in two data files, or resuming after step 2. The last copy was not
+killed. This is a script because it forks for each N, which takes long in a process that has loaded TensorFlow.
 """
 
 import os
@@ -22,11 +22,11 @@ from lm_human_preferences.runs.checkpoint_files import create, new_checkpoint, r
 STATE = {'seed': 7, 'positions': [3], 'ranks': 1, 'hparams': {'run': {'seed': 7}}}
 
 
-def save(folder, step, keep=3):
+def save(folder, step, keep=3, data_files=1):
     """Save a checkpoint whose files hold the number of the step."""
     create(folder)
     with new_checkpoint(folder, step, STATE, keep) as path:
-        for suffix in ('.data-00000-of-00001', '.index'):
+        for suffix in [f'.data-{number:05}-of-{data_files:05}' for number in range(data_files)] + ['.index']:
             with open(path + suffix, 'w') as file:
                 file.write(f'{step}' * 10)
 
@@ -62,7 +62,11 @@ def main():
     while killed:
         number += 1
         copy = shutil.copytree(os.path.join(folder, '0'), os.path.join(folder, str(number)))
-        act = {'save': lambda copy=copy: save(copy, 4), 'resume': lambda copy=copy: resume_at(copy, 2)}[action]
+        act = {
+            'save': lambda copy=copy: save(copy, 4),
+            'save_again': lambda copy=copy: save(copy, 3, data_files=2),
+            'resume': lambda copy=copy: resume_at(copy, 2),
+        }[action]
         killed = kill_at_system_call(number, act)
 
 
