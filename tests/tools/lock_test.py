@@ -4,10 +4,10 @@ import copy
 import json
 import os
 import re
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+import index_tools
 import pytest
 from packaging.markers import Marker
 from repository import ROOT
@@ -41,12 +41,7 @@ def uv(tmp_path_factory):
         pytest.skip('uv needs Python 3.8 or later')
     with open(os.path.join(ROOT, 'Makefile')) as file:
         version = re.search(r'^LOCK_TOOLS = .*(uv==\S+)', file.read(), re.M).group(1)
-    folder = str(tmp_path_factory.mktemp('uv'))
-    subprocess.run([sys.executable, '-m', 'venv', folder], check=True)
-    python = os.path.join(folder, 'bin', 'python')
-    install = [python, '-m', 'pip', 'install', '--quiet', version]
-    if subprocess.run(install, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode:
-        pytest.skip('no index of packages answers pip here')
+    python = index_tools.installed(str(tmp_path_factory.mktemp('uv')), version)
     if not check_wheels.index_answers(python):
         pytest.skip('no index of packages answers uv here')
     return python
