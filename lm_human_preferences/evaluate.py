@@ -28,6 +28,7 @@ from lm_human_preferences.language.trained_models import TrainedModel, check_voc
 from lm_human_preferences.method.label_types import get_label_type, label_schema
 from lm_human_preferences.method.lm_tasks import Task
 from lm_human_preferences.method.sample_rows import sample_rows
+from lm_human_preferences.mpi.ranks import Ranks
 from lm_human_preferences.remote import storage
 from lm_human_preferences.remote.cache import expanded_home
 from lm_human_preferences.runs.results import save_results
@@ -37,29 +38,33 @@ from lm_human_preferences.utils.progress import say
 from lm_human_preferences.utils.text import shared
 
 
-def evaluate(hparams: EvaluateHParams) -> None:
+def evaluate(hparams: EvaluateHParams, ranks: Optional[Ranks] = None) -> None:
     """Measure what `hparams` ask for, print the tables, and save the results.
 
     The reward model is measured if there are labels. The policies are measured if they are named, or if there are no
-    labels.
+    labels. The ranks share the work, and the first one prints and saves. With `Ranks(alone=True)`, it works alone.
     """
+    ranks = ranks or Ranks()
     given = [hparams.run] if hparams.run else [*hparams.policies, hparams.reward_model]
     run = run_with_task([name for name in given if name], 'RUN')
-    out = _output_folder(run, hparams)
+    out = _output_folder(run, hparams) if ranks.is_first else None
     reward_model = find_reward_model(hparams.reward_model) if hparams.reward_model else run_reward_model(run)
     if hparams.labels is None and not run.has_policy:
         raise ValueError(f'{run.path} has a reward model but no policy: give the --labels to measure it on')
     if hparams.labels is not None:
-        result = measure_reward_model(run, reward_model, hparams)
-        say(f'\nReward model on {result["source"]}\n{tables.aligned(tables.reward_rows(result))}')
+        result = measure_reward_model(run, reward_model, hparams, ranks)
+        say(f'\nReward model on {result["source"]}\n{tables.aligned(tables.reward_rows(result))}', ranks.is_first)
         save_results(out, reward_model=result)
     if hparams.policies or hparams.labels is None:
-        result = measure_policies(run, reward_model, hparams, out)
-        say(f'\nPolicies on {result["queries"]} held-out queries\n{tables.aligned(tables.policy_rows(result))}')
+        result = measure_policies(run, reward_model, hparams, out, ranks)
+        table = tables.aligned(tables.policy_rows(result))
+        say(f'\nPolicies on {result["queries"]} held-out queries\n{table}', ranks.is_first)
         save_results(out, policies=result)
 
 
-def measure_reward_model(run: RunFolder, reward_model: TrainedModel, hparams: EvaluateHParams) -> Dict[str, Any]:
+def measure_reward_model(
+    run: RunFolder, reward_model: TrainedModel, hparams: EvaluateHParams, ranks: Optional[Ranks] = None
+) -> Dict[str, Any]:
     """Return the metrics of a reward model on the labels that `hparams` name.
 
     For the run's own reward model they include the metrics of its kept checkpoints (`by_labels`).
@@ -72,7 +77,7 @@ def measure_reward_model(run: RunFolder, reward_model: TrainedModel, hparams: Ev
 
     def rewards_of(model: TrainedModel) -> np.ndarray:
         return reward_models.label_rewards(
-            model, task, label_type.sample_names, labels.arrays, hparams.batch_size
+            model, task, label_type.sample_names, labels.arrays, hparams.batch_size, ranks
         )  # [labels, samples]
 
     rewards = rewards_of(reward_model)
@@ -95,6 +100,7 @@ def measure_policies(
     reward_model: TrainedModel,
     hparams: EvaluateHParams,
     out: Optional[str],
+    ranks: Optional[Ranks] = None,
 ) -> Dict[str, Any]:
     """Return the metrics of the policies of `hparams` on held-out queries.
 
@@ -116,6 +122,7 @@ def measure_policies(
         hparams.batch_size,
         hparams.seed,
         get_judges(task.hparams.query_dataset),
+        ranks,
     )
     if out is not None:
         _write_responses(out, responses, held_out, task)

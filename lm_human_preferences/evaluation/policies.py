@@ -40,7 +40,7 @@ class PolicyResponses(NamedTuple):
 
 def held_out_queries(task: Task, split: str, num_queries: int, seed: int) -> HeldOut:
     """Draw queries from a split of the task's data set, with references where the data set has them."""
-    stream = task.query_stream(split, seed, Ranks())
+    stream = task.query_stream(split, seed, Ranks(alone=True))
     drawn = [stream.next_query() for _ in range(num_queries)]
     known = get_references(task.hparams.query_dataset, split)
     references = [known[index] if known is not None else None for index, _ in drawn]
@@ -57,6 +57,7 @@ def respond_and_score(
     batch: int,
     seed: int,
     judges: Dict[str, Judge],
+    ranks: Optional[Ranks] = None,
 ) -> Dict[str, PolicyResponses]:
     """Sample each policy's responses to the held-out queries and score them; return them by the policy's name.
 
@@ -64,16 +65,18 @@ def respond_and_score(
       reference: the initial policy, from which the KL is measured.
       batch: queries per session call.
       judges: additional judges of the responses, by name.
+      ranks: share the work. All ranks call this, and get the same. None: this process alone.
     """
+    shared = dict(ranks=ranks or Ranks(alone=True), share_rows=True)
     queries = held_out.queries
     uniforms = uniforms_of_samples(seed, range(len(queries)), task.hparams.response_length)
     sampled = {}
     for policy in policies:
-        with Responder(policy.trained, task, batch) as responder:
+        with Responder(policy.trained, task, batch, **shared) as responder:
             sampled[policy.name] = responder.respond(queries, uniforms, f'{policy.name} responds')
-    with Responder(reference, task, batch) as model:
+    with Responder(reference, task, batch, **shared) as model:
         ref_logprobs = {name: model.logprobs(queries, s['responses'], f'KL of {name}') for name, s in sampled.items()}
-    with Scorer(reward_model, task, batch) as scorer:
+    with Scorer(reward_model, task, batch, **shared) as scorer:
         scores = {name: scorer.scores(queries, s['truncated'], f'scores of {name}') for name, s in sampled.items()}
     found = {}
     for name, sample in sampled.items():

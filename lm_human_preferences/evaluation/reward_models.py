@@ -14,6 +14,7 @@ from lm_human_preferences.language.encodings import Encoding
 from lm_human_preferences.language.trained_models import TrainedModel
 from lm_human_preferences.method.inference import Scorer
 from lm_human_preferences.method.lm_tasks import Task
+from lm_human_preferences.mpi.ranks import Ranks
 from lm_human_preferences.runs.run_folder import CHECKPOINTS
 
 CALIBRATION_BINS = 10
@@ -37,10 +38,15 @@ def kept_checkpoints(trained: TrainedModel, limit: int) -> List[Checkpoint]:
 
 
 def label_rewards(
-    trained: TrainedModel, task: Task, sample_names: Sequence[str], labels: Dict[str, np.ndarray], batch: int
+    trained: TrainedModel,
+    task: Task,
+    sample_names: Sequence[str],
+    labels: Dict[str, np.ndarray],
+    batch: int,
+    ranks: Optional[Ranks] = None,
 ) -> np.ndarray:
-    """Return the rewards [n, samples] of all samples of n labels."""
-    with Scorer(trained, task, batch) as scorer:
+    """Return the rewards [n, samples] of all samples of n labels. `ranks` share the work; None: this process alone."""
+    with Scorer(trained, task, batch, ranks or Ranks(alone=True), share_rows=True) as scorer:
         columns = [scorer.scores(labels['query'], labels[name], f'rewards of {name}') for name in sample_names]
     return np.stack(columns, axis=1)
 

@@ -11,7 +11,7 @@ from fire.decorators import SetParseFn
 
 from lm_human_preferences import __version__, experiments
 from lm_human_preferences.hyperparameters import TREES, EvaluateHParams
-from lm_human_preferences.launcher import mpiexec, rank
+from lm_human_preferences.launcher import given_ranks, mpiexec, rank
 from lm_human_preferences.launcher.flags import (
     COMMANDS,
     Placement,
@@ -29,7 +29,7 @@ from lm_human_preferences.launcher.flags import (
 from lm_human_preferences.launcher.help import help_text
 from lm_human_preferences.launcher.hosts import take_gpu
 from lm_human_preferences.launcher.save_dirs import check_run_folder, forbid_world_writable_files
-from lm_human_preferences.mpi.ranks import THREADS_VARIABLE
+from lm_human_preferences.mpi.ranks import THREADS_VARIABLE, Ranks
 from lm_human_preferences.remote.cache import expanded_home
 from lm_human_preferences.remote.mirror import mirrored
 from lm_human_preferences.runs import ownership, resuming
@@ -59,8 +59,13 @@ def main(argv: Optional[List[str]] = None) -> None:
     open_streams(steady=argv[:1] == ['label'] or is_training(argv))
     forbid_world_writable_files()
     sys.excepthook = _print_traceback
+    with given_ranks.joined():
+        _obey(argv)
+
+
+def _obey(argv: List[str]) -> None:
+    """Do what a command line asks for. Bad input ends the process with status 2 and one line on standard error."""
     try:
-        mpiexec.refuse_outer_mpiexec()
         if argv[:1] == ['help'] or '--help' in argv or '-h' in argv:
             print(help_text(argv))
         elif argv in (['--version'], ['version']):
@@ -213,7 +218,7 @@ def _evaluate(hparams: EvaluateHParams) -> None:
         take_gpu()  # if several ranks trained, this process has none yet
         from lm_human_preferences.evaluate import evaluate  # loads TensorFlow
 
-        evaluate(hparams)
+        evaluate(hparams, Ranks(alone=True))  # the ranks of the training have ended, or wait
     except Exception as error:
         _note('it could not be evaluated', error)
 
@@ -255,8 +260,10 @@ def _standard_input() -> str:
 
 
 def _execute(command: str, hparams: HParams, placement: Placement, show_traceback: bool) -> None:
-    """Do the work of a command in this process, or in several ranks."""
-    if placement.num_ranks == 1 and not placement.hosts:
+    """Do the work of a command in this process, in several ranks, or in those that a launcher has started."""
+    if placement.are_given:
+        given_ranks.start(command, hparams, show_traceback)
+    elif placement.num_ranks == 1 and not placement.hosts:
         take_gpu()
         rank.run(command, hparams, ctrl_c=True)
     else:

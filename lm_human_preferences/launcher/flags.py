@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Type
 
 from lm_human_preferences.hyperparameters import TREES
+from lm_human_preferences.launcher import given_ranks
 from lm_human_preferences.launcher.hosts import Host, num_ranks, parse_hosts, read_hostfile
 from lm_human_preferences.launcher.save_dirs import DEFAULT_SAVE_DIR
 from lm_human_preferences.runs.resuming import RESUME
@@ -20,10 +21,11 @@ _NO_VALUE = '\0'  # the value of a flag that was given without one; no argument 
 
 
 class Placement(NamedTuple):
-    """The number of ranks and their hosts; without hosts, all ranks are on this one."""
+    """The number of ranks and their hosts; without hosts, all ranks are on this one, or where they are given."""
 
     num_ranks: int
     hosts: List[Host]
+    are_given: bool = False  # whether another launcher has started the ranks
 
 
 @dataclass
@@ -49,7 +51,10 @@ class RankFlags(Flags):
             raise ValueError(f'{prefix}hosts and {prefix}hostfile are both given: give one')
 
     def placement(self) -> Placement:
-        """Return the ranks that the flags ask for."""
+        """Return the ranks that the flags ask for, or those that another launcher has started."""
+        started = given_ranks.num_ranks(self.mpi, self.hosts is not None or self.hostfile is not None)
+        if started is not None:
+            return Placement(started, [], are_given=True)
         if self.hostfile is not None:
             hosts = read_hostfile(self.hostfile)
         else:
@@ -122,8 +127,8 @@ COMMANDS = {
     ),
     'evaluate': Command(
         'Measure policies on held-out queries, and a reward model on labels.',
-        'evaluate [RUN] [--labels=FILE] [--policies RUN MODEL initial]',
-        Flags,
+        'evaluate [RUN] [--labels=FILE] [--policies RUN MODEL initial] [--mpi=N]',
+        RankFlags,
         words=['run'],
     ),
     'report': Command(

@@ -18,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from typing import Dict, Iterator, List, NoReturn, Optional, Sequence
 
 from lm_human_preferences.launcher import rank
@@ -96,17 +95,6 @@ def start(
         raise preemption.Preempted()
     if status:
         _fail(relay, num_ranks, f'mpiexec ended with status {status}')
-
-
-def refuse_outer_mpiexec() -> None:
-    """Raise UserError if mpiexec or srun started this process as one of several; only the first process says so."""
-    for size, rank_number in (('OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_RANK'), ('PMI_SIZE', 'PMI_RANK')):
-        num_ranks, number = os.environ.get(size, ''), os.environ.get(rank_number, '0')
-        if num_ranks.isdigit() and int(num_ranks) > 1:
-            if number != '0':
-                time.sleep(_ABORT_DELAY_SECONDS)  # the first process that ends ends the others
-                sys.exit(2)
-            raise UserError(f'mpiexec started {num_ranks} processes of launch.py: start one, with --mpi={num_ranks}')
 
 
 def ranks_of(num_ranks: int, hosts: Sequence[Host] = ()) -> List[str]:

@@ -68,19 +68,7 @@ def main() -> None:
         if ranks.is_first:
             _listen_to_launcher()
         _check_size(ranks, job.num_ranks)
-        take_gpu(ranks.local_rank, ranks.local_size)
-        hparams = TREES[job.command]()
-        hparams.override_from_nested_dict(job.hparams, exact=True)
-        if job.command != 'sample' and ranks.size > 1:
-            collectives = importlib.import_module('lm_human_preferences.mpi.collectives')  # loads TensorFlow
-            description = collectives.describe(ranks)
-            if ranks.is_first:
-                print(description, flush=True)
-        with contextlib.ExitStack() as stack:
-            if ranks.is_first and job.command.startswith('train_'):
-                # The launcher owns the folder. If a launcher was killed, its ranks may still be ending.
-                stack.enter_context(_only_writer(hparams.run.save_dir))
-            run(job.command, hparams)
+        do(job, ranks)
     except preemption.Preempted:
         ranks.wait_for_all()  # mpiexec ends the others as soon as one ends with this status
         sys.exit(preemption.EXIT_STATUS)
@@ -92,7 +80,25 @@ def main() -> None:
         sys.stdout.flush()
         sys.stderr.write(''.join(f'rank {number}| {without_secrets(line)}\n' for line in lines))
         sys.stderr.flush()
-        _abort(1)
+        abort(1)
+
+
+def do(job: Job, ranks: Ranks) -> None:
+    """Do this rank's share of a job. All ranks call this."""
+    take_gpu(ranks.local_rank, ranks.local_size)
+    hparams = TREES[job.command]()
+    hparams.override_from_nested_dict(job.hparams, exact=True)
+    trains = job.command.startswith('train_')
+    if trains and ranks.size > 1:
+        collectives = importlib.import_module('lm_human_preferences.mpi.collectives')  # loads TensorFlow
+        description = collectives.describe(ranks)
+        if ranks.is_first:
+            print(description, flush=True)
+    with contextlib.ExitStack() as stack:
+        if ranks.is_first and trains:
+            # The launcher owns the folder. If a launcher was killed, its ranks may still be ending.
+            stack.enter_context(_only_writer(hparams.run.save_dir))
+        run(job.command, hparams)
 
 
 @contextlib.contextmanager
@@ -147,7 +153,7 @@ def _listen_to_launcher() -> None:
     threading.Thread(target=listen, daemon=True).start()
 
 
-def _abort(status: int) -> None:
+def abort(status: int) -> None:
     """End this rank and the others, which may be waiting for it."""
     if 'mpi4py.MPI' in sys.modules:
         time.sleep(0.5)  # so that our report reaches the launcher before mpiexec's description of the failure

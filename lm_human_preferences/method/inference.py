@@ -24,8 +24,13 @@ class _ModelInUse(abc.ABC):
     """A session with one trained model, run on batches of `batch` rows. Leaving it as a context frees its memory."""
 
     @gc_paused()
-    def __init__(self, trained: TrainedModel, task: Task, batch: int, ranks: Optional[Ranks] = None):
+    def __init__(
+        self, trained: TrainedModel, task: Task, batch: int, ranks: Optional[Ranks] = None, share_rows: bool = False
+    ):
         """Load the model on all ranks together; with `Ranks(alone=True)`, in this process only.
+
+        With `share_rows`, every rank gives the same rows to each method and gets all results, and does a share of the
+        batches. Otherwise each rank works on rows of its own.
 
         UserError if the model reads another vocabulary than the task.
         """
@@ -33,6 +38,7 @@ class _ModelInUse(abc.ABC):
         self.task = task
         self.batch = batch
         ranks = ranks or Ranks()
+        self._sharing = ranks if share_rows else Ranks(alone=True)
         self._parts: Dict[Any, Any] = {}
         with tf.Graph().as_default() as self._graph:
             tf.set_random_seed(0)  # for the built-in model `test`, whose weights are random
@@ -79,9 +85,10 @@ class Responder(_ModelInUse):
         ranks: Optional[Ranks] = None,
         top_k: int = 0,
         top_p: float = 1.0,
+        share_rows: bool = False,
     ):
         self._limits = dict(top_k=top_k, top_p=top_p)
-        super().__init__(trained, task, batch, ranks)
+        super().__init__(trained, task, batch, ranks, share_rows)
 
     def _build(self, trained):
         self._policy = Policy(trained.hparams, self.task, scope='policy')
@@ -115,7 +122,7 @@ class Responder(_ModelInUse):
         def run(queries, uniforms):
             return self._session.run(outputs, {self._queries: queries, uniforms_fed: uniforms})
 
-        return in_batches(run, [queries, uniforms], self.batch, description)
+        return in_batches(run, [queries, uniforms], self.batch, description, self._sharing)
 
     def _sampling(self, temperature, top_k, top_p):
         uniforms = tf.placeholder(tf.float32, [self.batch, self.task.hparams.response_length])
@@ -145,7 +152,7 @@ class Responder(_ModelInUse):
         def run(queries, responses):
             return dict(logprobs=self._session.run(outputs, {self._queries: queries, self._responses: responses}))
 
-        return in_batches(run, [queries, responses], self.batch, description)['logprobs']
+        return in_batches(run, [queries, responses], self.batch, description, self._sharing)['logprobs']
 
     def _analysis(self, temperature):
         return self._policy.analyze_responses(self._queries, self._responses, temperature)['logprobs']
@@ -165,7 +172,7 @@ class Scorer(_ModelInUse):
         def run(queries, responses):
             return dict(rewards=self._session.run(self._rewards, {self._queries: queries, self._responses: responses}))
 
-        return in_batches(run, [queries, responses], self.batch, description)['rewards']
+        return in_batches(run, [queries, responses], self.batch, description, self._sharing)['rewards']
 
     def truncated(self, responses: np.ndarray) -> np.ndarray:
         """Return responses [n, response_length] as training scores them: padded after their end."""
@@ -174,7 +181,7 @@ class Scorer(_ModelInUse):
         def run(responses):
             return dict(truncated=self._session.run(truncated, {self._responses: responses}))
 
-        return in_batches(run, [responses], self.batch)['truncated']
+        return in_batches(run, [responses], self.batch, ranks=self._sharing)['truncated']
 
     def _truncation(self):
         return self.task.truncate(self._responses)[0]
@@ -185,6 +192,7 @@ def in_batches(
     arrays: Sequence[np.ndarray],
     batch: int,
     description: Optional[str] = None,
+    ranks: Optional[Ranks] = None,
 ) -> Dict[str, np.ndarray]:
     """Run a function on all rows of arrays of equal length, `batch` rows at a time.
 
@@ -193,13 +201,22 @@ def in_batches(
     Args:
       run: takes a batch of each array and returns named arrays, with one row for each row of the batch.
       description: of a progress bar; None shows no bar.
+      ranks: share the batches: all pass the same arrays, and get the results of one rank. None: this process alone.
 
     Returns:
       The named arrays of `run`, with one row for each row of `arrays`.
     """
+    ranks = ranks or Ranks(alone=True)
     count = len(arrays[0])
-    parts = []
-    for start in progress(range(0, count, batch), description or '', show=description is not None):
+    starts = range(0, count, batch)
+    found: Dict[str, np.ndarray] = {}
+    # A rank without a batch of its own runs the first one, to know the kinds of the results.
+    mine = starts[ranks.rank :: ranks.size] or starts[:1]
+    for start in progress(mine, description or '', show=description is not None and ranks.is_first):
         rows = np.arange(start, start + batch) % count
-        parts.append(run(*(array[rows] for array in arrays)))
-    return {name: np.concatenate([part[name] for part in parts])[:count] for name in parts[0]}
+        results = run(*(array[rows] for array in arrays))
+        for name, values in results.items():
+            whole = found.setdefault(name, np.zeros((count, *values.shape[1:]), values.dtype))
+            if start // batch % ranks.size == ranks.rank:
+                whole[start : start + batch] = values[: count - start]
+    return {name: ranks.join(found[name]) for name in sorted(found)}

@@ -15,8 +15,8 @@ import numpy as np
 from lm_human_preferences.graph.variables import set_variables, variable_values
 from lm_human_preferences.utils.errors import UserError, user_message
 
-# Set by the launchers of Open MPI, MPICH and its relatives, and SLURM's PMIx.
-_SIZE_VARIABLES = ('OMPI_COMM_WORLD_SIZE', 'PMI_SIZE', 'PMIX_SIZE')
+# Set by the launchers of Open MPI, MPICH and its relatives, PMIx, and SLURM's srun.
+_SIZE_VARIABLES = ('OMPI_COMM_WORLD_SIZE', 'PMI_SIZE', 'PMIX_SIZE', 'SLURM_STEP_NUM_TASKS')
 
 THREADS_VARIABLE = 'LM_HUMAN_PREFERENCES_THREADS'
 
@@ -141,6 +141,18 @@ class Ranks:
             name: self.broadcast(arrays[name] if self.is_first else np.empty(shape, dtype))
             for name, shape, dtype in self.from_first(kinds)
         }
+
+    def join(self, array: np.ndarray) -> np.ndarray:
+        """Return the sum of arrays over ranks: each rank has set its own entries, and left the others zero.
+
+        The array has the same shape and type on every rank.
+        """
+        if self.size == 1:
+            return array
+        mine = np.asarray(array, np.uint8 if array.dtype == bool else None, order='C')
+        joined = np.empty_like(mine)
+        self._comm.Allreduce(mine, joined)
+        return joined.astype(array.dtype)
 
     def wait_for_all(self) -> None:
         """Wait until every rank has called this."""

@@ -11,7 +11,7 @@ from refusals import assert_line, refusal
 from repository import LAUNCH, ROOT
 
 import lm_human_preferences
-from lm_human_preferences.launcher import command_line, mpiexec
+from lm_human_preferences.launcher import command_line
 from lm_human_preferences.utils import errors
 
 needs_mpi = pytest.mark.skipif(importlib.util.find_spec('mpi4py') is None, reason='mpi4py is not installed')
@@ -81,23 +81,6 @@ def test_a_missing_package_names_the_category_of_this_python(version, expected, 
     line = errors.user_message(ModuleNotFoundError('x', name='no_such_package.part'))
     assert f'"pipenv sync{expected}"' in line and 'package no_such_package.part is' in line
     assert errors.user_message(ModuleNotFoundError('x', name='lm_human_preferences.none')) is None
-
-
-@pytest.mark.parametrize('prefix', ['OMPI_COMM_WORLD', 'PMI'])
-def test_mpiexec_around_launch_py(prefix, monkeypatch, capsys):
-    monkeypatch.setenv(f'{prefix}_SIZE', '2')
-    monkeypatch.setenv(f'{prefix}_RANK', '0')
-    line = refusal(capsys, ['train_reward', 'demo', 'x'])
-    assert line == 'mpiexec started 2 processes of launch.py: start one, with --mpi=2'
-
-
-@needs_mpi
-def test_mpiexec_around_launch_py_says_so_once():
-    with mpiexec.session() as environment:
-        words = [*mpiexec.ranks_of(2), sys.executable, LAUNCH, 'train_reward', 'demo', 'x']
-        done = subprocess.run(words, env=environment, capture_output=True, timeout=120)
-    assert done.returncode == 2 and done.stderr.count(b'error: mpiexec started 2 processes') == 1
-    assert b'Traceback' not in done.stderr
 
 
 @pytest.mark.parametrize('word', ['--=3', '-=3', '-', '--'])
