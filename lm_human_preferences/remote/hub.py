@@ -31,7 +31,7 @@ from lm_human_preferences.remote.failures import (
     network_errors,
     pause_of,
 )
-from lm_human_preferences.utils.errors import UserError
+from lm_human_preferences.utils.errors import UserError, short
 from lm_human_preferences.utils.files import write_json
 from lm_human_preferences.utils.json_files import read_json
 
@@ -151,6 +151,8 @@ def files(url: str) -> List[str]:
             raise _offline(place)
         api = library.HfApi(token=_token())
         commit = api.repo_info(place.repo, repo_type=place.kind, revision=place.pinned).sha
+        if not commit:
+            raise _other_server()
         return {'commit': commit, 'files': api.list_repo_files(place.repo, repo_type=place.kind, revision=commit)}
 
     try:
@@ -228,8 +230,8 @@ def load_library():
 
 
 def _token() -> Optional[str]:
-    """Return the token in HF_TOKEN, which the library of Python 3.7 does not know. None: the library finds it."""
-    return os.environ.get('HF_TOKEN') or None
+    """Return the token in HF_TOKEN where the library does not know this variable. None: the library finds a token."""
+    return re.sub(r'\s', '', os.environ.get('HF_TOKEN', '')) or None if sys.version_info < (3, 8) else None
 
 
 def _asked(place: Place, ask: Callable[[], Any], writes: bool = False) -> Any:
@@ -271,7 +273,7 @@ def _problem(place: Place, error: Exception, writes: bool) -> Optional[Exception
     if isinstance(cause, utils.LocalEntryNotFoundError):
         return Temporary(_no_answer(''))
     library = type(cause).__module__.partition('.')[0]
-    if library == 'requests':
+    if library == 'requests' and 'JSONDecode' not in type(cause).__name__:
         try:
             with network_errors():
                 raise cause
@@ -300,12 +302,21 @@ def _by_text(cause: Exception) -> Optional[Exception]:
         )
     if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
         return RemoteError(f'{cause.strerror}: free some space, or set HF_HUB_CACHE to another folder')
-    text = str(cause)
+    name, text = type(cause).__name__, str(cause)
+    if isinstance(cause, RuntimeError) or name.startswith('Xet'):  # of the library that stores large files in pieces
+        return _Broken(f'the transfer failed: {short(text)}')
+    if 'LFS batch API' in text:
+        return RemoteError(f'the hub does not take a file: {short(text)}')
     if 'Consistency check failed' in text:
         return _Broken('the connection ended before the end of the file')
-    if 'Distant resource' in text or 'X-Repo-Commit' in text:
-        return RemoteError(f'{endpoint()} does not answer as the hub does: check HF_ENDPOINT and the proxy')
+    is_other = isinstance(cause, KeyError) or 'JSONDecode' in name
+    if is_other or 'Distant resource' in text or 'X-Repo-Commit' in text:
+        return _other_server()
     return None
+
+
+def _other_server() -> RemoteError:
+    return RemoteError(f'{endpoint()} does not answer as the hub does: check HF_ENDPOINT and the proxy')
 
 
 def endpoint() -> str:

@@ -235,6 +235,19 @@ def test_a_server_that_is_no_hub(hub, quick_hub_retries):
     assert f'{hub.url} does not answer as the hub does: check HF_ENDPOINT and the proxy' in failure('hf://a/b/x')[1]
 
 
+@pytest.mark.parametrize('body', [b'<html>log in', b'{}'])
+def test_a_listing_of_a_server_that_is_no_hub(hub, body):
+    hub.faults = [('GET /api/', (200, {}, body))]
+    with pytest.raises(OSError, match='does not answer as the hub does: check HF_ENDPOINT and the proxy'):
+        storage.matching('hf://a/b/*.txt')
+
+
+def test_a_token_with_a_line_end(hub, monkeypatch):
+    hub.put('a/b', {'x': 'text'}, private=True)
+    monkeypatch.setenv('HF_TOKEN', ' hf_reader\n')
+    assert content('hf://a/b/x') == b'text'
+
+
 def test_no_hub_there(hub):
     status, line, _ = fetched_elsewhere('hf://a/b/x', HF_ENDPOINT='http://127.0.0.1:9')
     assert status == 1 and 'http://127.0.0.1:9 does not answer' in line and 'set HF_ENDPOINT' in line

@@ -56,7 +56,8 @@ class HubServer(Running, http.server.ThreadingHTTPServer):
     """The hub. `repos` holds models by OWNER/NAME, and data sets by datasets/OWNER/NAME.
 
     `faults` is a list of (pattern, fault): the next request whose 'METHOD path' matches the pattern takes the fault. A
-    fault is a status, a status with headers, 'cut' (half of the body), or 'stall' (half of the body, then silence).
+    fault is a status, a tuple of status, headers and perhaps a body, 'cut' (half of the body), or 'stall' (half of the
+    body, then silence).
     `tokens` are the valid ones; `readers` are those that may read what is gated. Files whose names end like LARGE are
     kept apart, on the `cdn`, as on the hub.
     """
@@ -138,7 +139,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.fault = self._next_fault()
         try:
             if isinstance(self.fault, (int, tuple)):
-                status, headers = self.fault if isinstance(self.fault, tuple) else (self.fault, {})
+                status, headers, *body = self.fault if isinstance(self.fault, tuple) else (self.fault, {})
+                if body:
+                    return self._answer(status, headers, *body)
                 raise _Refusal(status, message='as the test asks', headers=headers)
             for pattern, method in _ROUTES:
                 match = re.fullmatch(pattern, f'{self.command} {self.raw_path}')
