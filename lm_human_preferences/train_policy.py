@@ -14,7 +14,7 @@ import numpy as np
 
 from lm_human_preferences import train_reward
 from lm_human_preferences.datasets.query_batches import QueryBatches
-from lm_human_preferences.graph.tf_versions import gpu_memory, tf
+from lm_human_preferences.graph.tf_versions import check_available, gpu_memory, tf
 from lm_human_preferences.hyperparameters import TrainPolicyHParams as HParams
 from lm_human_preferences.language.encodings import Encoding
 from lm_human_preferences.language.trained_models import TrainedModel, check_vocabulary, find_model, find_reward_model
@@ -45,6 +45,7 @@ def train(hparams: HParams) -> Trained:
     """
     ranks = Ranks()
     hparams.validate(num_ranks=ranks.size)
+    check_available(hparams.run.dtype, hparams.run.tf32)  # before a reward model is trained
     new_model = hparams.rewards.train_new_model
     if new_model is None:
         return fine_tune(hparams, hparams.rewards.trained_model)

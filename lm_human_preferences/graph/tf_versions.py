@@ -143,15 +143,22 @@ def gpu_memory() -> Optional[int]:
     return next((device.memory_limit_bytes for device in devices if device.device_type == 'GPU'), None)
 
 
+def check_available(dtype: str = 'float32', tf32: bool = False) -> None:
+    """Raise ValueError for a type of matrix products that this TensorFlow lacks, or has only slowly."""
+    if IS_TF1 and dtype == 'bfloat16':
+        raise ValueError('run.dtype=bfloat16 needs TensorFlow 2: TensorFlow 1.13 has no fast bfloat16 products')
+    if IS_TF1 and tf32:
+        raise ValueError('run.tf32 needs TensorFlow 2: TensorFlow 1.13 is older than TensorFloat-32')
+
+
 @contextlib.contextmanager
 def tensor_float_32(on: bool) -> Iterator[None]:
     """Inside, compute float32 products with the 10 bits of precision of TensorFloat-32, if `on`; else with all 23.
 
     Only GPUs from Ampere on have TensorFloat-32. ValueError where TensorFlow is older than it.
     """
+    check_available(tf32=on)
     if IS_TF1:
-        if on:
-            raise ValueError('run.tf32 needs TensorFlow 2: TensorFlow 1.13 is older than TensorFloat-32')
         yield
         return
     before = tf.config.experimental.tensor_float_32_execution_enabled()

@@ -17,7 +17,7 @@ from typing import Callable, Dict, List, NamedTuple, Optional, Sequence
 import numpy as np
 
 from lm_human_preferences.graph.new_variables import VariableSpec, create_variables
-from lm_human_preferences.graph.tf_versions import IS_TF1, tf, uses_onednn
+from lm_human_preferences.graph.tf_versions import check_available, tf, uses_onednn
 from lm_human_preferences.hyperparameters import ModelHParams
 from lm_human_preferences.language import layers
 from lm_human_preferences.language.layouts import Packed, Whole
@@ -47,8 +47,7 @@ class Model:
           dtype: `float32` or `bfloat16`, for the matrix products of the blocks and for those in the gradient of the
             logits. Variables, hidden states, normalization, softmax and the heads are always float32.
         """
-        if dtype == 'bfloat16' and IS_TF1:
-            raise ValueError('run.dtype=bfloat16 needs TensorFlow 2: TensorFlow 1.13 has no fast bfloat16 products')
+        check_available(dtype)
         self.hparams = hparams
         self.scope = scope
         self.heads = tuple(heads)

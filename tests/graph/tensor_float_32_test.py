@@ -63,3 +63,17 @@ def test_it_is_refused_by_tensorflow_1():
         pass
     with pytest.raises(ValueError, match=r'^run.tf32 needs TensorFlow 2: TensorFlow 1.13 is older than Tensor[^\n]*$'):
         train_policy.train(hparams(True))
+
+
+@pytest.mark.skipif(not IS_TF1, reason='TensorFlow 2 has both')
+@pytest.mark.parametrize('field, value', [('tf32', True), ('dtype', 'bfloat16')])
+def test_what_tensorflow_1_lacks_is_refused_before_a_reward_model_is_trained(tmp_path, field, value):
+    values = hparams(False)
+    values.rewards.trained_model = None
+    labels = {'labels.type': 'best_of_4', 'labels.num_train': 8, 'labels.source': 'test', 'batch_size': 8}
+    task = {f'task.{name}': found for name, found in values.task.flattened(values.task.to_nested_dict()).items()}
+    new = {f'rewards.train_new_model.{name}': found for name, found in {**task, **labels}.items()}
+    values.override_from_dict({**new, 'run.save_dir': str(tmp_path / 'run'), f'run.{field}': value})
+    with pytest.raises(ValueError, match='needs TensorFlow 2: '):
+        train_policy.train(values)
+    assert not (tmp_path / 'run').exists()
