@@ -32,6 +32,8 @@ COPY_SECONDS = 60.0  # between two copies
 _UNFINISHED = re.compile(r'(\A|/)\.|\.tempstate\d|_temp_\w+/|\.tmp')
 _CHECKPOINT = re.compile(r'((?:.*/)?)(model\.ckpt-\d+)\.')
 _POINTER = 'checkpoint'  # the file in which TensorFlow lists the checkpoints of a folder
+_RECORD = '.copied.json'  # of each file that is the same in both places: local size and time, version in the bucket
+_CLEARED = '.cleared'  # says that the folder's last run was removed on purpose, with whole folders in it
 
 T = TypeVar('T')
 
@@ -75,6 +77,12 @@ def is_used(url: str) -> bool:
     return bool(_again(lambda: list(listing)))
 
 
+def note_cleared(folder: str) -> None:
+    """Note that a run was removed from its local folder on purpose, if that folder is copied to a bucket."""
+    if os.path.exists(os.path.join(folder, _RECORD)):
+        write_json(os.path.join(folder, _CLEARED), True)
+
+
 class Mirror:
     """The folder `local` on this machine and its copy at gs://BUCKET/PATH."""
 
@@ -83,8 +91,7 @@ class Mirror:
         bucket, self._path = gs_parts(self.url)
         self.local = cache_folder('runs', bucket, *self._path.split('/'))
         self._bucket = gs_client()[0].bucket(bucket)
-        # Of each file that is the same in both places: local size and time, and the version in the bucket.
-        self._record_file = os.path.join(self.local, '.copied.json')
+        self._record_file = os.path.join(self.local, _RECORD)
         self._record: Dict[str, List[int]] = {}
         if os.path.exists(self._record_file):
             self._record = _read_record(self._record_file)
@@ -107,6 +114,8 @@ class Mirror:
             blobs = {blob.name[len(self._path) + 1 :]: blob for blob in _again(self._list)}
         except OSError as error:
             raise type(error)(f'cannot save to {self.url}: {error}') from error
+        for name in [name for name in self._record if not self._may_be_removed(name)]:
+            del self._record[name]  # its folder was moved away: it is downloaded again
         for name in set(self._record) - set(blobs):  # removed from the bucket
             del self._record[name]
             with contextlib.suppress(FileNotFoundError):
@@ -128,7 +137,10 @@ class Mirror:
                 say(f'{error}; trying again')
 
     def copy(self) -> None:
-        """Copy what changed to the bucket, and remove there what was removed here; OSError if that fails."""
+        """Copy what changed to the bucket, and remove there what was removed here; OSError if that fails.
+
+        Files whose whole folder is gone stay in the bucket, as somebody may have moved it.
+        """
         try:
             os.stat(self._record_file)  # if the folder itself is gone, nothing in it was removed
             files = {name: self._facts(name) for name in self._names()}
@@ -137,13 +149,20 @@ class Mirror:
             for name, facts in sorted(files.items(), key=lambda item: _is_pointer(item[0])):
                 if facts and self._record.get(name, [])[:-1] != facts:
                     self._record[name] = [*facts, self._put(name, pointers.get(name))]
-            for name in [name for name in self._record if not self._facts(name)]:
+            removed = [name for name in self._record if not self._facts(name)]
+            for name in filter(self._may_be_removed, removed):
                 with contextlib.suppress(Missing):
                     _again(once(self._blob(name).delete))
                 del self._record[name]
             write_json(self._record_file, self._record)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._local(_CLEARED))
         except OSError as error:
             raise type(error)(f'cannot copy the run from {self.local} to {self.url}: {error}') from error
+
+    def _may_be_removed(self, name: str) -> bool:
+        """Return False for a file whose folder is gone, unless the run was removed on purpose."""
+        return os.path.isdir(os.path.dirname(self._local(name))) or os.path.exists(self._local(_CLEARED))
 
     def _put(self, name: str, content: Optional[bytes]) -> int:
         """Upload a file, or `content` in its place; return its version in the bucket."""

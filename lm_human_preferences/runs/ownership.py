@@ -87,6 +87,7 @@ def clear(folder: str) -> None:
         with open(journal, encoding='utf-8') as file:
             if '"kind": "answer"' in file.read():
                 raise UserError(f'{journal} holds labels that people gave: move it away first, or give another NAME')
+    mirror.note_cleared(folder)
     for name in os.listdir(folder):
         path = os.path.join(folder, name)
         if is_written_by_runs(name):

@@ -11,6 +11,7 @@ from tiny_run import TINY_EXPERIMENT
 
 from lm_human_preferences.remote import failures, mirror, storage, transports
 from lm_human_preferences.remote.mirror import Mirror, mirrored
+from lm_human_preferences.runs.ownership import clear
 from lm_human_preferences.utils.errors import UserError
 
 
@@ -132,6 +133,35 @@ def test_a_local_folder_that_is_gone_removes_nothing_from_the_bucket(cache, clou
     with pytest.raises(FileNotFoundError, match='cannot copy the run from .*/gone/run to gs://bucket/gone/run: '):
         copy.copy()
     assert visible(cloud.objects('gone/run'), 'gone/run') == {'a/b.json': 'one'}
+
+
+def test_a_folder_in_the_run_that_is_moved_away_stays_in_the_bucket(cache, cloud):
+    copy = Mirror('gs://bucket/part/run')
+    copy.open()
+    for name in ('policy/checkpoints/a', 'policy/b', 'c', 'd'):
+        write(copy.local, name, name)
+    copy.copy()
+    whole = visible(cloud.objects('part/run'), 'part/run')
+    assert len(whole) == 4
+    os.rename(os.path.join(copy.local, 'policy'), os.path.join(copy.local, '..', 'moved'))
+    os.unlink(os.path.join(copy.local, 'd'))
+    copy.copy()
+    del whole['d']
+    assert visible(cloud.objects('part/run'), 'part/run') == whole
+    # The next start fetches it, if it was not moved back.
+    again = Mirror('gs://bucket/part/run')
+    again.open()
+    assert read(again.local, 'policy/checkpoints/a') == 'policy/checkpoints/a'
+    again.copy()
+    assert visible(cloud.objects('part/run'), 'part/run') == whole
+    # What is removed on purpose (`--resume=overwrite`) is removed there, too, even by the process after the next.
+    clear(again.local)
+    assert not os.path.exists(os.path.join(again.local, 'policy'))
+    last = Mirror('gs://bucket/part/run')
+    last.open()
+    last.copy()
+    assert visible(cloud.objects('part/run'), 'part/run') == {'c': 'c'}
+    assert not os.path.exists(os.path.join(last.local, '.cleared'))
 
 
 @pytest.mark.parametrize('text', ['', '{', '[]', '{"a": 1}'])
