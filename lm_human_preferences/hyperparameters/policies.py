@@ -78,8 +78,7 @@ class PpoHParams(HParams):
     whiten_rewards: bool = hparam(True, "Divide a minibatch's rewards by their standard deviation; keep their mean.")
     rollout_batch_size: Optional[int] = hparam(
         None,
-        'Episodes that a rank samples and scores at a time, at most. None: 64 on a CPU; on a GPU, as many as fit a '
-        'quarter of its memory.',
+        'Episodes that a rank samples at a time. None: 64 on a CPU; on a GPU, what fits a quarter of its memory.',
     )
     microbatch_size: int = hparam(
         0, 'Episodes whose gradient a rank computes at a time, to save memory. 0: its whole minibatch.'

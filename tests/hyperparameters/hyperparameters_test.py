@@ -88,7 +88,7 @@ def test_defaults_are_the_public_ones():
         'gamma': 1.0,
         'lam': 0.95,
         'whiten_rewards': True,
-        'rollout_batch_size': 64,
+        'rollout_batch_size': None,
         'microbatch_size': 0,
     }
     assert RewardHParams().to_nested_dict() == {
