@@ -40,8 +40,7 @@ class PolicyHParams(HParams):
     temperature: float = hparam(1.0, 'Sampling temperature of the policy.')
     initial_model: str = hparam(
         None,
-        'Language model to start from: a name such as 124M, demo or test, a run, or a model folder, '
-        'also one of Hugging Face.',
+        'Language model to start from: a name such as 124M or demo, a run, or a model folder, also of Hugging Face.',
     )
 
     def validate(self, prefix: str = '') -> None:
@@ -56,7 +55,7 @@ class TaskHParams(HParams):
 
     query_length: int = hparam(None, 'Length of a query, in tokens. Longer queries are cut, shorter ones padded.')
     query_dataset: str = hparam(
-        None, 'Data set of the queries: a name such as books, text:PATH, jsonl:PATH or parquet:PATH#COLUMN.'
+        None, 'Data set of the queries: a name such as books, or text:PATH, jsonl:PATH, parquet:PATH#COLUMN.'
     )
     query_prefix: str = hparam('', 'Text before each query in the context.')
     query_suffix: str = hparam('', 'Text after each query in the context.')
