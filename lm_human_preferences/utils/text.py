@@ -46,8 +46,9 @@ def shared(content: Any) -> Any:
     start = _WHOLE_URL.match(content)
     if not start:
         return without_secrets(content)
-    columns = _COLUMNS.fullmatch(content)
-    return start.group(1) + _shared_part(content[start.end(1) :]) + (columns.group(1) if columns else '')
+    match = _COLUMNS.fullmatch(content)
+    columns = match.group(1) if match else ''
+    return start.group(1) + _shared_part(content[start.end(1) : len(content) - len(columns)]) + columns
 
 
 def same_source(one: Any, other: Any) -> bool:
