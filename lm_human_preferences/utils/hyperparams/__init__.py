@@ -13,19 +13,7 @@ import functools
 import sys
 import typing
 from dataclasses import dataclass
-from typing import (
-    Any,
-    Callable,
-    ClassVar,
-    Dict,
-    FrozenSet,
-    Iterator,
-    List,
-    Optional,
-    Sequence,
-    TextIO,
-    Tuple,
-)
+from typing import Any, Callable, ClassVar, Dict, FrozenSet, Iterator, List, Optional, Sequence, TextIO, Tuple
 
 from lm_human_preferences.utils.errors import did_you_mean, short
 from lm_human_preferences.utils.hyperparams.values import (
