@@ -114,7 +114,14 @@ def transposed_product(x: tf.Tensor, matrix: tf.Tensor, dtype: str) -> tf.Tensor
 
 def take_rows(x: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
     """Return the `rows` [batch, n] of x [rows of x, …]: [batch * n, …]."""
-    return tf.gather(x, tf.reshape(rows, [-1]))
+    rows = tf.reshape(rows, [-1])
+
+    @with_gradient
+    def take(x):
+        # The gradient of `tf.gather` is sparse. TensorFlow 1.13 warns where it is made dense.
+        return tf.gather(x, rows), lambda slope: tf.unsorted_segment_sum(slope, rows, tf.shape(x)[0])
+
+    return take(x)
 
 
 def split_heads(x: tf.Tensor, num_arrays: int, heads: int, positions: Size) -> List[tf.Tensor]:

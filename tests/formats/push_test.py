@@ -18,7 +18,7 @@ from lm_human_preferences.launcher.command_line import main
 from lm_human_preferences.method.inference import Scorer
 from lm_human_preferences.method.lm_tasks import Task
 from lm_human_preferences.remote import hub as hub_files
-from lm_human_preferences.runs.run_folder import RunFolder
+from lm_human_preferences.runs.run_folder import HELD_OUT_SAMPLES_FILE, RunFolder
 
 FILES = ['README.md', 'config.json', 'encoding', 'heads.safetensors', 'model.safetensors', 'tokenizer_config.json']
 EVALUATION = {
@@ -41,7 +41,7 @@ EVALUATION['policies']['policies']['tiny']['wins'] = {'score': dict(share=0.875,
 def evaluated_run(tiny_run, tmp_path_factory):
     """A copy of the tiny run with figures of an evaluation."""
     folder = str(tmp_path_factory.mktemp('evaluated') / 'tiny')
-    shutil.copytree(tiny_run.folder, folder)
+    shutil.copytree(tiny_run.folder, folder, ignore=shutil.ignore_patterns(HELD_OUT_SAMPLES_FILE))
     with open(os.path.join(folder, 'evaluation.json'), 'w') as file:
         json.dump(EVALUATION, file)
     return folder
