@@ -69,9 +69,13 @@ class StatisticsReader:
         if not os.path.exists(self._path):
             return
         with open(self._path, 'rb') as file:
+            # Only the last line may still change. So nothing is read that is written from now on: it may belong to a
+            # newer version of that line.
+            length = os.fstat(file.fileno()).st_size
             file.seek(self._end)
+            lines = iter(lambda: file.readline(max(length - file.tell(), 0)), b'')
             before = b''
-            for line in itertools.chain(file, [b''] * with_last):
+            for line in itertools.chain(lines, [b''] * with_last):
                 self._end += len(before)
                 entry = _entry(before)
                 if entry:

@@ -10,7 +10,7 @@ import pytest
 from repository import ROOT
 
 from lm_human_preferences.reporting.event_files import read_curves
-from lm_human_preferences.runs.statistics import StatisticsFile, last_statistics
+from lm_human_preferences.runs.statistics import StatisticsFile, StatisticsReader, last_statistics
 from lm_human_preferences.runs.summaries import SummaryWriter
 
 WRITE_AND_DIE = """
@@ -90,3 +90,21 @@ def test_a_run_has_in_lines_what_its_event_files_have(tiny_run):
         assert set(found[0]) == {'step', *curves}
         for tag, curve in curves.items():
             assert curve.values.tolist() == pytest.approx([line[tag] for line in found], rel=1e-5), tag
+
+
+@pytest.mark.parametrize('more', [{'held_out_loss': 7.0}, {'a' * 9000: 7.0}])
+@pytest.mark.parametrize('read_before', range(5))
+def test_a_line_that_grows_while_it_is_read_is_read_whole_later(tmp_path, more, read_before):
+    file = StatisticsFile(str(tmp_path))
+    for step in range(6):
+        file.write({'loss': float(step)}, step)
+    reader = StatisticsReader(str(tmp_path))
+    looking = reader.new()
+    seen = [next(looking) for _ in range(read_before)]
+    file.write(more, 5)
+    seen += looking
+    assert seen == [({'loss': float(step)}, step) for step in range(5)]
+    file.write({'loss': 6.0}, 6)
+    assert list(reader.new()) == [({'loss': 5.0, **more}, 5)]
+    assert list(reader.new(with_last=True)) == [({'loss': 6.0}, 6)]
+    file.close()
