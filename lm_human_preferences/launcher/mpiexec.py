@@ -259,16 +259,8 @@ def _signals_raised() -> Iterator[None]:
             signal.signal(signal.SIGHUP, signal.SIG_IGN)  # one closed terminal may send two
         raise _Signal(number)
 
-    numbers = (*preemption.SIGNALS, signal.SIGINT)
-    before = {number: signal.getsignal(number) for number in numbers}
-    heeded = [number for number in numbers if before[number] != signal.SIG_IGN]
-    for number in heeded:
-        signal.signal(number, leave)
-    try:
+    with preemption.handled((*preemption.SIGNALS, signal.SIGINT), leave):
         yield
-    finally:
-        for number in heeded:
-            signal.signal(number, before[number] or signal.SIG_DFL)
 
 
 def _die_with_parent() -> None:

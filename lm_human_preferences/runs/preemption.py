@@ -10,7 +10,7 @@ import contextlib
 import os
 import signal
 import threading
-from typing import Iterator, Optional
+from typing import Any, Callable, Iterator, Optional, Sequence
 
 EXIT_STATUS = 75  # EX_TEMPFAIL of sysexits.h: try again later
 INTERRUPTED = 128 + signal.SIGINT  # what a shell makes of Ctrl-C
@@ -37,15 +37,21 @@ def heeded(ctrl_c: bool = False) -> Iterator[None]:
     global _reason
     _asked.clear()
     _reason = None
-    numbers = [*SIGNALS, *[signal.SIGINT] * ctrl_c]
+    with handled([*SIGNALS, *[signal.SIGINT] * ctrl_c], _handle):
+        yield
+
+
+@contextlib.contextmanager
+def handled(numbers: Sequence[int], handler: Callable[[int, Any], None]) -> Iterator[None]:
+    """Call `handler` on these signals inside this block. A signal that is ignored, as by `nohup`, stays ignored."""
     before = {number: signal.getsignal(number) for number in numbers}
-    heeds = [number for number in numbers if before[number] != signal.SIG_IGN]
-    for number in heeds:
-        signal.signal(number, _handle)
+    changed = [number for number in numbers if before[number] != signal.SIG_IGN]
+    for number in changed:
+        signal.signal(number, handler)
     try:
         yield
     finally:
-        for number in heeds:
+        for number in changed:
             signal.signal(number, before[number] or signal.SIG_DFL)
 
 
