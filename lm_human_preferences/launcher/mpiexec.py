@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import importlib.util
 import json
+import math
 import os
 import re
 import shutil
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from typing import Dict, Iterator, List, NoReturn, Optional, Sequence
 
 from lm_human_preferences.launcher import rank
@@ -32,6 +34,8 @@ _PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
 _prctl = getattr(ctypes.CDLL(None), 'prctl', None)
 _ABORT_DELAY_SECONDS = 3
 _PATIENCE_SECONDS = 10  # for mpiexec to end the ranks; then it is killed
+_POLL_SECONDS = 0.05
+_IN_ORDER = (0, preemption.EXIT_STATUS)  # the statuses of ranks that ended as they were asked to
 # The variables that ranks on other hosts get from our environment; ranks on this host inherit all of them.
 _EXPORTED = re.compile(
     r'(LM_HUMAN_PREFERENCES_|HOROVOD_|NCCL_|TF_|CUDA_|OMP_|GOOGLE_|PYTHON|LC_).*|'
@@ -58,9 +62,12 @@ def start(
     """
     job = rank.Job(command, hparams.to_nested_dict(), num_ranks, show_traceback)
     trains = command.startswith('train_')
-    with _signals_raised(), session() as environment:
+    with _signals_received() as received, session() as environment:
+        words = [*ranks_of(num_ranks, hosts), sys.executable, '-m', rank.__name__, json.dumps(job._asdict())]
+        if received:
+            raise SystemExit(128 + received[0])
         process = subprocess.Popen(
-            [*ranks_of(num_ranks, hosts), sys.executable, '-m', rank.__name__, json.dumps(job._asdict())],
+            words,
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -71,26 +78,21 @@ def start(
         output, relay = _OutputRelay(process), _Relay(process.stderr)
         output.start()
         relay.start()
-        try:
-            status = process.wait()
-            output.join(_PATIENCE_SECONDS)
-            if output.error:
-                raise output.error
-        except BaseException as error:
+        _wait(process, received)
+        if received:
             relay.silence()
-            number = error.number if isinstance(error, _Signal) else None
-            if number == signal.SIGINT and trains:
-                sys.stderr.write(preemption.NOTICE)
-            _end(process, number if trains or number != signal.SIGINT else None)
-            relay.join(_PATIENCE_SECONDS)
-            if relay.report:  # they failed to save
-                _fail(relay, num_ranks, '')
-            if number and process.returncode in (0, preemption.EXIT_STATUS):
-                raise preemption.Preempted(number) from None
-            raise
-        finally:
-            output.join(_PATIENCE_SECONDS)
-            relay.join(_PATIENCE_SECONDS)
+            if trains and received[0] == signal.SIGINT:
+                preemption.explain_ctrl_c()
+            _end(process, received, asks=trains or received[0] != signal.SIGINT)
+        output.join(_PATIENCE_SECONDS)
+        relay.join(_PATIENCE_SECONDS)
+    status = process.returncode
+    if (received or output.error) and relay.report:  # they failed to save
+        _fail(relay, num_ranks, '')
+    if output.error:
+        raise output.error
+    if received:
+        raise preemption.Preempted(received[0]) if status in _IN_ORDER else SystemExit(128 + received[0])
     if status == preemption.EXIT_STATUS:
         raise preemption.Preempted()
     if status:
@@ -225,42 +227,45 @@ def _signal_name(number: int) -> str:
         return f'signal {number}'
 
 
-def _end(process: subprocess.Popen, number: Optional[int]) -> None:
-    """End the ranks: after a signal, ask the first rank to stop; then, or at the next signal, end all by force."""
+def _end(process: subprocess.Popen, received: List[int], asks: bool) -> None:
+    """End the ranks: ask the first rank to stop, if `asks`; after that, or at the next signal, end all by force."""
 
     def ask():
-        process.stdin.write(f'{signal.Signals(number).name}\n'.encode())
-        process.stdin.flush()
+        os.write(process.stdin.fileno(), f'{signal.Signals(received[0]).name}\n'.encode())
 
-    ways = [(ask, GRACE_SECONDS)] * (number is not None)
-    ways += [(process.terminate, _PATIENCE_SECONDS), (process.kill, None)]
-    for end, seconds in ways:
-        if process.poll() is not None:
-            return
-        with contextlib.suppress(OSError, subprocess.TimeoutExpired, _Signal):
+    ways = [(ask, GRACE_SECONDS)] * asks + [(process.terminate, _PATIENCE_SECONDS), (process.kill, math.inf)]
+    for num_signals, (end, seconds) in enumerate(ways, 2):
+        with contextlib.suppress(OSError):
             end()
-            process.wait(seconds)
+        if _wait(process, received, num_signals, seconds):
+            return
 
 
-class _Signal(SystemExit):
-    """A signal that this process received."""
-
-    def __init__(self, number: int):
-        super().__init__(128 + number)
-        self.number = number
+def _wait(process: subprocess.Popen, received: List[int], num_signals: int = 1, seconds: float = math.inf) -> bool:
+    """Wait until the process ends; return whether it did. Give up after `seconds`, or at signal `num_signals`."""
+    deadline = time.monotonic() + seconds
+    while process.poll() is None:
+        if len(received) >= num_signals or time.monotonic() > deadline:
+            return False
+        time.sleep(_POLL_SECONDS)
+    return True
 
 
 @contextlib.contextmanager
-def _signals_raised() -> Iterator[None]:
-    """Raise _Signal on SIGTERM, SIGHUP and SIGINT inside the block, unless they are ignored, as by `nohup`."""
+def _signals_received() -> Iterator[List[int]]:
+    """Give a list that gets each SIGTERM, SIGHUP and SIGINT inside the block, unless it is ignored, as by `nohup`.
 
-    def leave(number, frame):
-        if signal.getsignal(signal.SIGHUP) == leave:
+    The list is looked at where nothing is half done. An exception from a signal could interrupt anything.
+    """
+    received: List[int] = []
+
+    def keep(number, frame):
+        received.append(number)
+        if signal.getsignal(signal.SIGHUP) == keep:
             signal.signal(signal.SIGHUP, signal.SIG_IGN)  # one closed terminal may send two
-        raise _Signal(number)
 
-    with preemption.handled((*preemption.SIGNALS, signal.SIGINT), leave):
-        yield
+    with preemption.handled((*preemption.SIGNALS, signal.SIGINT), keep):
+        yield received
 
 
 def _die_with_parent() -> None:

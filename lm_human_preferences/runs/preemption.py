@@ -77,6 +77,12 @@ def ask(number: int) -> None:
     _asked.set()
 
 
+def explain_ctrl_c() -> None:
+    """Print what Ctrl-C does. A signal handler may call this: print could be interrupted in the middle of a print."""
+    with contextlib.suppress(OSError):
+        os.write(2, NOTICE.encode())
+
+
 def end_at_the_next() -> None:
     """Have SIGTERM and SIGINT end this process at once from now on, and ignore SIGHUP."""
     for number, action in (
@@ -90,7 +96,6 @@ def end_at_the_next() -> None:
 
 def _handle(number, frame):
     if number == signal.SIGINT:
-        with contextlib.suppress(OSError):
-            os.write(2, NOTICE.encode())  # print could be interrupted in the middle of another print
+        explain_ctrl_c()
     ask(number)
     end_at_the_next()
