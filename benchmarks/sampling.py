@@ -7,8 +7,11 @@
 Columns: `batch`; `response`, its length; median `seconds` of all tokens; `tokens/s` of the batch; `first token, s`,
 which includes reading the query; `later tokens, ms each`; and `weights read, GB/s`, the rate at which weights are read
 for the later tokens. With a small batch that rate is the limit: the line below the table says how fast this machine
-reads memory. With --against the columns are the seconds of both checkouts in turn, their median ratio and its range.
+reads memory. With --against the columns are the seconds of both checkouts in turn, their median ratio and its range;
+then the same of processor seconds, which matter where other programs use the machine.
 """
+
+from typing import Tuple
 
 import numpy as np
 import ragged
@@ -22,9 +25,9 @@ from measuring import (
     parser,
     peak_gigabytes,
     random_task,
-    seconds,
     start_ranks,
     table,
+    wall_and_processor,
 )
 
 from lm_human_preferences.graph.tf_versions import new_session, tf
@@ -33,8 +36,11 @@ from lm_human_preferences.method.policy import Policy
 from lm_human_preferences.mpi.ranks import Ranks
 
 
-def time_responses(flags, ranks: Ranks, batch: int, response: int) -> float:
-    """Return the seconds to sample responses of `response` tokens to a batch of queries, which the ranks share."""
+def time_responses(flags, ranks: Ranks, batch: int, response: int) -> Tuple[float, float]:
+    """Return the seconds and this rank's processor seconds to sample `response` tokens for each of a batch of queries.
+
+    The ranks share the batch.
+    """
     model, random = model_size(flags.model), np.random.RandomState(0)
     share = ranks.share(batch)
     queries = random.randint(0, model.n_vocab, [share, flags.query])
@@ -47,13 +53,13 @@ def time_responses(flags, ranks: Ranks, batch: int, response: int) -> float:
         feed = {tf.placeholder(tf.int32, queries.shape): queries, tf.placeholder(tf.float32, uniforms.shape): uniforms}
         responded = policy.respond(*feed)
         session.run(tf.global_variables_initializer())
-        return seconds(lambda: session.run(responded, feed), flags.repeats, ranks=ranks)
+        return wall_and_processor(lambda: session.run(responded, feed), flags.repeats, ranks=ranks)
 
 
 def weight_bytes(model: ModelHParams, dtype: str) -> float:
-    """Return the bytes of weights that a token reads: the blocks' matrices in `dtype`, the output head's in float32."""
-    blocks = model.n_layer * 12 * model.n_embd**2 * (2 if dtype == 'bfloat16' else 4)
-    return float(blocks + 4 * model.n_vocab * model.n_embd)
+    """Return the bytes of weights that a token reads: the matrices of the blocks and of the output head."""
+    numbers = model.n_layer * 12 * model.n_embd**2 + model.n_vocab * model.n_embd
+    return float(numbers * (2 if dtype == 'bfloat16' else 4))
 
 
 def compare(flags) -> None:
@@ -68,9 +74,13 @@ def compare(flags) -> None:
         pairs = []
         for _ in range(flags.pairs):
             figures = [figures_of(*command, checkout=checkout) for checkout in (flags.against, ROOT)]
-            pairs.append([pair[f'{batch}/{flags.response}']['seconds'] for pair in figures])
-        rows.append([batch, *comparison(*zip(*pairs))])
-    table(['batch', f'{flags.against}, s', 'this checkout, s', 'times as fast', 'range'], rows)
+            pairs.append([figure[f'{batch}/{flags.response}'] for figure in figures])
+        row = [batch]
+        for clock in ('seconds', 'processor'):
+            row += comparison(*([figure[clock] for figure in side] for side in zip(*pairs)))
+        rows.append(row)
+    columns = ['then', 'now', 'times as fast', 'range']
+    table(['batch', *[f'{clock}: {column}' for clock in ('seconds', 'processor s') for column in columns]], rows)
 
 
 def main() -> None:
@@ -89,11 +99,11 @@ def main() -> None:
     cases += [(flags.batches[0], length) for length in flags.lengths if length != flags.response]
     weights = weight_bytes(model, flags.dtype)
     for batch, response in cases:
-        first = time_responses(flags, ranks, batch, 1)
-        whole = time_responses(flags, ranks, batch, response)
+        first, _ = time_responses(flags, ranks, batch, 1)
+        whole, processor = time_responses(flags, ranks, batch, response)
         later = (whole - first) / (response - 1)
         rows.append([batch, response, whole, batch * response / whole, first, 1000 * later, weights / later / 1e9])
-        figures[f'{batch}/{response}'] = dict(seconds=whole, first=first, later=later)
+        figures[f'{batch}/{response}'] = dict(seconds=whole, processor=processor, first=first, later=later)
     columns = [
         'batch',
         'response',

@@ -18,7 +18,7 @@ class RunHParams(HParams):
         None, 'Folder of the run. The command line sets it to SAVE_DIR/NAME. None: nothing is saved.'
     )
     dtype: str = hparam(
-        'float32', 'Type of matrix products: float32 or bfloat16. Weights, softmax, logits and losses stay float32.'
+        'float32', 'Type of matrix products: float32 or bfloat16. Weights, softmax and losses stay float32.'
     )
     tf32: bool = hparam(
         False, 'Compute float32 products in TensorFloat-32, on GPUs from Ampere on: faster, with 10 bits of precision.'

@@ -44,8 +44,9 @@ class Model:
         """
         Args:
           heads: names of the scalar heads.
-          dtype: `float32` or `bfloat16`, for the matrix products of the blocks and for those in the gradient of the
-            logits. Variables, hidden states, normalization, softmax and the heads are always float32.
+          dtype: `float32` or `bfloat16`, for the matrix products of the blocks, for those in the gradient of the
+            logits, and for the logits that tokens are sampled from (`for_decoding`). Variables, hidden states,
+            normalization, softmax and the other logits and heads are always float32.
         """
         check_available(dtype)
         self.hparams = hparams
@@ -62,7 +63,7 @@ class Model:
             if '/attn/' in name or '/mlp/' in name:  # the matrices are saved as [1, n_in, n_out]
                 weight = tf.squeeze(weight, axis=0) if name.endswith('/w') else weight
                 self.weights[name] = tf.cast(weight, dtype)
-        self._unembedding = None  # `for_decoding` sets it: the output head's matrix, [n_embd, …] in pieces
+        self._unembed = None  # `for_decoding` sets it: the output head, hidden states [rows, n_embd] -> logits
 
     def __call__(
         self,
@@ -167,14 +168,17 @@ class Model:
         return dropout(x, rate) if dropout and rate > 0 else x
 
     def logits(self, hidden: tf.Tensor) -> tf.Tensor:
-        """Return next-token logits [..., n_vocab] of hidden states [..., n_embd], by the transposed token embedding."""
-        width, vocabulary = self.hparams.n_embd, self.hparams.n_vocab
-        rows = tf.reshape(hidden, [-1, width])
-        if self._unembedding is None:
+        """Return next-token logits [..., n_vocab] of hidden states [..., n_embd], by the transposed token embedding.
+
+        Those of a model for decoding in bfloat16 differ from these by a number that all tokens share: they have the
+        same distribution.
+        """
+        rows = tf.reshape(hidden, [-1, self.hparams.n_embd])
+        if self._unembed is None:
             logits = layers.transposed_product(rows, self.weights['wte'], self.dtype)
         else:
-            logits = tf.concat([layers.product(rows, piece) for piece in self._unembedding], axis=-1)
-        return tf.reshape(logits, shape_of(hidden)[:-1] + [vocabulary])
+            logits = self._unembed(rows)
+        return tf.reshape(logits, shape_of(hidden)[:-1] + [self.hparams.n_vocab])
 
     def scalar_head(self, name: str, hidden: tf.Tensor) -> tf.Tensor:
         """Return one number [...] for each hidden state [..., n_embd]."""
@@ -188,19 +192,39 @@ class Model:
           batch: the number of sequences; None: unknown. Up to MAX_PANEL_ROWS, oneDNN is fastest with panels.
         """
         model = copy.copy(self)
-        if batch is None or batch > layers.MAX_PANEL_ROWS or not uses_onednn():
-            model._unembedding = [tf.transpose(self.weights['wte'])]
-            return model
-        model.weights = {
-            name: layers.in_panels(weight) if name.endswith('/w') and weight.shape.ndims == 2 else weight
-            for name, weight in self.weights.items()
-        }
+        in_panels = batch is not None and batch <= layers.MAX_PANEL_ROWS and uses_onednn()
+        if in_panels:
+            model.weights = {
+                name: layers.in_panels(weight) if name.endswith('/w') and weight.shape.ndims == 2 else weight
+                for name, weight in self.weights.items()
+            }
+        if self.dtype == 'bfloat16':
+            model._unembed = self._rounded_output_head()
+        else:
+            model._unembed = self._output_head_in_panels() if in_panels else self._output_head()
+        return model
+
+    def _output_head(self):
+        matrix = tf.transpose(self.weights['wte'])
+        return lambda rows: layers.product(rows, matrix)
+
+    def _output_head_in_panels(self):
         width = layers.PANEL_WIDTH['float32']
         panels = self.hparams.n_vocab // width
         embedding, rest = tf.split(self.weights['wte'], [panels * width, self.hparams.n_vocab % width])
         embedding = tf.reshape(embedding, [panels, width, self.hparams.n_embd])
-        model._unembedding = [tf.matrix_transpose(embedding), tf.transpose(rest)]
-        return model
+        pieces = [tf.matrix_transpose(embedding), tf.transpose(rest)]
+        return lambda rows: tf.concat([layers.product(rows, piece) for piece in pieces], axis=-1)
+
+    def _rounded_output_head(self):
+        """Return the output head with a matrix in `dtype`, less the mean of the token embeddings.
+
+        A product in bfloat16 rounds its results to 8 bits. All logits of a state may be near -100, as in the published
+        models. Without the mean they are near 0, and their rounding errors are small.
+        """
+        matrix = tf.cast(layers.centred(self.weights['wte']), self.dtype)
+        # This product is about as fast as one in panels, and needs no transposed copy of the matrix.
+        return lambda rows: tf.cast(tf.matmul(tf.cast(rows, self.dtype), matrix, transpose_b=True), tf.float32)
 
 
 def _variable_specs(hparams, heads):
