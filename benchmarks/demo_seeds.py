@@ -2,11 +2,12 @@
 
     python benchmarks/demo_seeds.py SAVE_DIR [SEED …] [--FLAG=VALUE …]
 
-Runs `launch.py train_policy demo seed-N` for each seed (default 1, 2 and 3) that SAVE_DIR does not have yet. Flags are
+Runs `launch.py train_policy demo seed-N` for each seed (default 1 to 5) that SAVE_DIR does not have yet. Flags are
 passed to each run, for example --run.dtype=bfloat16 --rewards.train_new_model.run.dtype=bfloat16. Each row of the table
-is a result of the demo's evaluation; its columns are the mean, minimum and maximum over the seeds. "better than
-initial" is how often a judge scores the fine-tuned policy higher than the initial one. The row "choice model on words,
-same labels" is the accuracy of a logistic choice model on words and word pairs, trained on the same labels.
+is a result of the demo's evaluation; its columns are the mean over the seeds with its 95 % interval (Student's t: the
+trials are the seeds), the minimum and the maximum. A figure that no seed changes has no interval. "better than initial"
+is how often a judge scores the fine-tuned policy higher than the initial one. The row "choice model on words, same
+labels" is the accuracy of a logistic choice model on words and word pairs, trained on the same labels.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from word_choice import bag_of_words_choice_accuracy, choices_of
 
 from lm_human_preferences import experiments
 from lm_human_preferences.demo import data_set
+from lm_human_preferences.evaluation.intervals import mean_interval
 from lm_human_preferences.hyperparameters import EvaluateHParams
 from lm_human_preferences.language.trained_models import find_model
 from lm_human_preferences.runs.run_folder import RESULTS_FILE
@@ -72,6 +74,13 @@ def value(figures: dict, keys: Sequence[str]) -> float:
     return np.nan if figures == {} else figures
 
 
+def row(title: str, values: Sequence[float], form: str) -> str:
+    """Return a row of the table: the mean of a figure of several seeds, the mean's interval, minimum and maximum."""
+    interval = mean_interval(values) if min(values) < max(values) else None
+    between = '–'.join(format(bound, form) for bound in interval) if interval else ''
+    return f'  {title:38}{np.mean(values):>8{form}}{between:>16}{min(values):>8{form}}{max(values):>8{form}}'
+
+
 def words_accuracy() -> float:
     """Return the accuracy of a logistic choice model on words and word pairs: how often it picks what people did."""
     (trial,) = experiments.load('demo').trials('train_reward', {})
@@ -90,16 +99,14 @@ def main() -> None:
         description=__doc__.splitlines()[0], epilog='Other flags are those of train_policy.'
     )
     parser.add_argument('save_dir', help='folder of the runs; runs that are there are not made again')
-    parser.add_argument('seeds', type=int, nargs='*', default=[1, 2, 3])
+    parser.add_argument('seeds', type=int, nargs='*', default=[1, 2, 3, 4, 5])
     given, others = parser.parse_known_intermixed_args()
     seeds = given.seeds
     runs = [run(given.save_dir, seed, others) for seed in seeds]
     words = words_accuracy()
-    print(f'{"the demo, seeds " + ", ".join(map(str, seeds)):40}{"mean":>8}{"min":>8}{"max":>8}')
+    print(f'{"the demo, seeds " + ", ".join(map(str, seeds)):40}{"mean":>8}{"95 % interval":>16}{"min":>8}{"max":>8}')
     for title, key, form in ROWS:
-        values = [value(dict(figures, words_accuracy=words), key) for figures in runs]
-        cells = (np.mean(values), min(values), max(values))
-        print(f'  {title:38}' + ''.join(f'{value:>8{form}}' for value in cells))
+        print(row(title, [value(dict(figures, words_accuracy=words), key) for figures in runs], form))
 
 
 if __name__ == '__main__':

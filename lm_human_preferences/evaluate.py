@@ -53,12 +53,13 @@ def evaluate(hparams: EvaluateHParams, ranks: Optional[Ranks] = None) -> None:
         raise ValueError(f'{run.path} has a reward model but no policy: give the --labels to measure it on')
     if hparams.labels is not None:
         result = measure_reward_model(run, reward_model, hparams, ranks)
-        say(f'\nReward model on {result["source"]}\n{tables.aligned(tables.reward_rows(result))}', ranks.is_first)
+        table = [f'Reward model on {result["source"]}', tables.aligned(tables.reward_rows(result))]
+        say('\n'.join(['', *table, *tables.repeated_texts(result)]), ranks.is_first)
         save_results(out, reward_model=result)
     if hparams.policies or hparams.labels is None:
         result = measure_policies(run, reward_model, hparams, out, ranks)
-        table = tables.aligned(tables.policy_rows(result))
-        say(f'\nPolicies on {result["queries"]} held-out queries\n{table}', ranks.is_first)
+        table = [f'Policies on {tables.queries_title(result)}', tables.aligned(tables.policy_rows(result))]
+        say('\n'.join(['', *table, *tables.repeated_queries(result)]), ranks.is_first)
         save_results(out, policies=result)
 
 
@@ -82,6 +83,7 @@ def measure_reward_model(
 
     rewards = rewards_of(reward_model)
     result = dict(reward_models.metrics(rewards, labels.arrays), source=shared(labels.title))
+    result.update(reward_models.distinct_texts(labels.arrays))
     if 'best' in labels.arrays:
         result['agreement'] = reward_models.agreement(rewards, labels.arrays, labels.votes)
         judges = get_judges(task.hparams.query_dataset)

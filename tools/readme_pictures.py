@@ -111,13 +111,14 @@ def figures_table(run: RunData) -> str:
     ]
     for judge in sorted(set(tuned['wins']) - {'score'}):
         rows.append([f'more positive than before, by {judge}', '', percent(tuned['wins'][judge])])
-    lines = [f'| {policies["queries"]} held-out queries | before | after |', '|---|---|---|']
+    lines = [f'| {tables.queries_title(policies)} | before | after |', '|---|---|---|']
     lines += [f'| {" | ".join(row)} |'.replace('-0.0', '0.0').replace('| -', '| −') for row in rows]
     accuracy = percent(dict(share=reward['accuracy'], interval=reward['interval']))
+    among = f' among {reward["distinct_samples"]} snippets' if 'distinct_samples' in reward else ''
     return '\n'.join(
         [
-            f'On {reward["labels"]} held-out human choices of the best of four, the reward model agrees with people in',
-            f'{accuracy}; choosing at random gives {reward["chance"]:.0%}.',
+            f'On {reward["labels"]} held-out human choices of the best of four{among}, the reward model agrees with',
+            f'people in {accuracy}; choosing at random gives {reward["chance"]:.0%}.',
             '',
             *lines,
         ]
@@ -136,11 +137,13 @@ def printed_figures(run: RunData) -> str:
     return '\n'.join(
         [
             '```',
-            f'Reward model on {reward["labels"]} labels',
+            f'Reward model on {reward["source"]}',
             tables.aligned(tables.reward_rows(reward)),
+            *tables.repeated_texts(reward),
             '',
-            f'Policies on {policies["queries"]} queries',
+            f'Policies on {tables.queries_title(policies)}',
             tables.aligned(tables.policy_rows(policies)),
+            *tables.repeated_queries(policies),
             '```',
         ]
     )

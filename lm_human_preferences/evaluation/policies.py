@@ -6,7 +6,7 @@ import numpy as np
 
 from lm_human_preferences.datasets.registry import Judge, get_references
 from lm_human_preferences.evaluation import texts as text_metrics
-from lm_human_preferences.evaluation.intervals import mean_interval, wilson_interval
+from lm_human_preferences.evaluation.intervals import mean_interval, same_rows, share_interval
 from lm_human_preferences.language.run_models import INITIAL, NamedPolicy
 from lm_human_preferences.language.trained_models import TrainedModel
 from lm_human_preferences.method.inference import Responder, Scorer
@@ -93,17 +93,18 @@ def metrics(responses: Dict[str, PolicyResponses], held_out: HeldOut, padding_to
     The baseline is the policy `initial`; without one, the last policy.
 
     Returns:
-      `baseline`: its name. `queries`: their number. `policies`: by name, the mean of each of the `judges` with its 95 %
-      interval, `kl` and `entropy` (nats per response), `length` (tokens), `valid` (the share that passes the
-      truncation filter), `distinct` and `copied` (shares of n-grams), `rouge` if there are references, and `wins`
-      over the baseline.
+      `baseline`: its name. `queries`: their number. `distinct_queries`: how many of them differ; intervals allow for
+      queries that occur several times. `policies`: by name, the mean of each of the `judges` with its 95 % interval,
+      `kl` and `entropy` (nats per response), `length` (tokens), `valid` (the share that passes the truncation filter),
+      `distinct` and `copied` (shares of n-grams), `rouge` if there are references, and `wins` over the baseline.
     """
+    asked = same_rows(held_out.queries)
     baseline = INITIAL if INITIAL in responses else list(responses)[-1]
     found = {}
     for name, policy in responses.items():
         found[name] = dict(
             judges={
-                judge: dict(mean=float(scores.mean()), interval=mean_interval(scores))
+                judge: dict(mean=float(scores.mean()), interval=mean_interval(scores, asked))
                 for judge, scores in policy.scores.items()
             },
             kl=float((policy.logprobs - policy.ref_logprobs).sum(axis=1).mean()),
@@ -121,16 +122,18 @@ def metrics(responses: Dict[str, PolicyResponses], held_out: HeldOut, padding_to
             found[name]['rouge'] = text_metrics.rouge(*zip(*pairs))
         if name != baseline:
             found[name]['wins'] = {
-                judge: win_rate(scores, responses[baseline].scores[judge]) for judge, scores in policy.scores.items()
+                judge: win_rate(scores, responses[baseline].scores[judge], asked)
+                for judge, scores in policy.scores.items()
             }
-    return dict(baseline=baseline, queries=len(held_out.queries), policies=found)
+    counts = dict(queries=len(asked), distinct_queries=len(np.unique(asked)))
+    return dict(baseline=baseline, policies=found, **counts)
 
 
-def win_rate(scores: np.ndarray, others: np.ndarray) -> Dict:
+def win_rate(scores: np.ndarray, others: np.ndarray, queries: np.ndarray) -> Dict:
     """Return how often `scores` [n] are above `others` [n]: `share` with its 95 % `interval`, and the share of `ties`.
 
-    A tie counts as half a win.
+    A tie counts as half a win. Equal numbers in `queries` [n] mean the same query.
     """
+    wins = (scores > others) + (scores == others) / 2
     ties = float(np.mean(scores == others))
-    share = float(np.mean(scores > others)) + ties / 2
-    return dict(share=share, interval=wilson_interval(share * len(scores), len(scores)), ties=ties)
+    return dict(share=float(np.mean(wins)), interval=share_interval(wins, queries), ties=ties)

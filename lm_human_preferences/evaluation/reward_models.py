@@ -4,12 +4,12 @@ import collections
 import itertools
 import os
 import re
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 
 from lm_human_preferences.datasets.registry import Judge
-from lm_human_preferences.evaluation.intervals import wilson_interval
+from lm_human_preferences.evaluation.intervals import same_rows, share_interval
 from lm_human_preferences.language.encodings import Encoding
 from lm_human_preferences.language.trained_models import TrainedModel
 from lm_human_preferences.method.inference import Scorer
@@ -53,14 +53,36 @@ def label_rewards(
 
 def metrics(rewards: np.ndarray, labels: Dict[str, np.ndarray]) -> Dict[str, Any]:
     """Return the metrics of rewards [n, samples] on n labels of any type: the loss, and what else the type allows."""
+    units = texts_of(labels)
     if 'best' in labels:
-        return choice_metrics(rewards, labels['best'])
+        return choice_metrics(rewards, labels['best'], units)
     if 'difference' in labels:
         predicted, wanted = rewards[:, 1] - rewards[:, 0], labels['difference']
         differ = wanted != 0
         right = np.sign(predicted[differ]) == np.sign(wanted[differ])
-        return dict(number_metrics(predicted, wanted), **(accuracy(right) if differ.any() else {}))
+        return dict(
+            number_metrics(predicted, wanted),
+            **(accuracy(right, [texts[differ] for texts in units]) if differ.any() else {}),
+        )
     return number_metrics(rewards[:, 0], labels['score'])
+
+
+def texts_of(labels: Dict[str, np.ndarray]) -> List[np.ndarray]:
+    """Return which texts each of n labels shows: numbers of queries [n] and of samples [n, samples].
+
+    Equal numbers in an array mean the same text. An array is missing where the labels lack the texts.
+    """
+    names = sorted(name for name in labels if name.startswith('sample'))
+    found = [same_rows(labels['query'])] if 'query' in labels else []
+    return found + ([same_rows(np.stack([labels[name] for name in names], axis=1))] if names else [])
+
+
+def distinct_texts(labels: Dict[str, np.ndarray]) -> Dict[str, int]:
+    """Return how many different texts labels show: `distinct_queries`, and `distinct_samples` of all `samples`."""
+    queries, samples = texts_of(labels)
+    return dict(
+        distinct_queries=len(np.unique(queries)), distinct_samples=len(np.unique(samples)), samples=samples.size
+    )
 
 
 def judges_accuracy(judges: Dict[str, Judge], labels: Dict[str, np.ndarray], encoding: Encoding) -> Dict[str, float]:
@@ -84,19 +106,22 @@ def number_metrics(predicted: np.ndarray, wanted: np.ndarray) -> Dict[str, Any]:
     return dict(labels=len(wanted), loss=float(np.mean((predicted - wanted) ** 2)), correlation=correlation)
 
 
-def choice_metrics(rewards: np.ndarray, best: np.ndarray) -> Dict[str, Any]:
-    """Return accuracy, cross entropy and calibration of choosing by rewards [n, samples]; people chose `best` [n]."""
+def choice_metrics(rewards: np.ndarray, best: np.ndarray, texts: Sequence[np.ndarray] = ()) -> Dict[str, Any]:
+    """Return accuracy, cross entropy and calibration of choosing by rewards [n, samples]; people chose `best` [n].
+
+    `texts` are those of each choice, as `texts_of` gives them.
+    """
     logits = rewards - rewards.max(axis=1, keepdims=True)
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     right = rewards.argmax(axis=1) == best
     loss = -np.mean(logits[np.arange(len(best)), best] - np.log(np.exp(logits).sum(axis=1)))
-    found = dict(labels=len(best), loss=float(loss), chance=1 / rewards.shape[1], **accuracy(right))
+    found = dict(labels=len(best), loss=float(loss), chance=1 / rewards.shape[1], **accuracy(right, texts))
     return dict(found, calibration=calibration(probabilities.max(axis=1), right))
 
 
-def accuracy(right: np.ndarray) -> Dict[str, Any]:
-    """Return the share of `right` [n] with its 95 % interval."""
-    return dict(accuracy=float(np.mean(right)), interval=wilson_interval(float(np.sum(right)), len(right)))
+def accuracy(right: np.ndarray, texts: Sequence[np.ndarray]) -> Dict[str, Any]:
+    """Return the share of `right` [n] with its 95 % interval, which allows for `texts` that occur several times."""
+    return dict(accuracy=float(np.mean(right)), interval=share_interval(right, *texts))
 
 
 def calibration(confidence: np.ndarray, right: np.ndarray) -> Dict[str, Any]:
@@ -143,24 +168,30 @@ def agreement(
       `questions`, `judgements`: how many there are of each.
     """
     samples = np.stack([labels[f'sample{i}'] for i in range(rewards.shape[1])], axis=1)
+    texts_shown = texts_of(labels)
     questions = collections.defaultdict(list)
-    choices = {}
+    choices, label_of = {}, {}
     for i, (query, shown) in enumerate(zip(labels['query'], samples)):
         texts = [sample.tobytes() for sample in shown]
         question = (query.tobytes(), *sorted(texts))
         voted = votes[i] if votes is not None and votes[i] else [labels['best'][i]]
         questions[question] += [texts[int(vote)] for vote in voted]
         choices[question] = texts[int(rewards[i].argmax())]
+        label_of[question] = i
     repeated = {question: answers for question, answers in questions.items() if len(answers) > 1}
     if not repeated:
         return None
-    pairs = [a == b for answers in repeated.values() for a, b in itertools.combinations(answers, 2)]
-    model = [answer == choices[question] for question, answers in repeated.items() for answer in answers]
-    majority = [choices[question] == collections.Counter(a).most_common(1)[0][0] for question, a in repeated.items()]
+
+    def share(same: Callable[[Sequence[bytes], bytes], List[bool]]) -> Dict[str, Any]:
+        """Return the share of what `same` gives for the answers to each question and the model's choice."""
+        results = [same(answers, choices[question]) for question, answers in repeated.items()]
+        asked = np.repeat([label_of[question] for question in repeated], [len(found) for found in results])
+        return accuracy(np.concatenate(results), [numbers[asked] for numbers in texts_shown])
+
     return dict(
         questions=len(repeated),
-        judgements=len(model),
-        people=accuracy(np.array(pairs)),
-        model=accuracy(np.array(model)),
-        majority=accuracy(np.array(majority)),
+        judgements=sum(map(len, repeated.values())),
+        people=share(lambda answers, _: [a == b for a, b in itertools.combinations(answers, 2)]),
+        model=share(lambda answers, chosen: [answer == chosen for answer in answers]),
+        majority=share(lambda answers, chosen: [chosen == collections.Counter(answers).most_common(1)[0][0]]),
     )

@@ -36,6 +36,34 @@ def _score_first(judge: str) -> Tuple[bool, str]:
     return judge != 'score', judge
 
 
+def queries_title(result: Dict[str, Any]) -> str:
+    """Return on what policies were measured: '512 held-out queries (20 distinct)'."""
+    found = f'{result["queries"]} held-out queries'
+    distinct = result.get('distinct_queries')  # results of earlier versions lack it
+    if distinct is None:
+        return found
+    return f'{found} ({"all" if distinct == result["queries"] else distinct} distinct)'
+
+
+def repeated_queries(result: Dict[str, Any]) -> List[str]:
+    """Return a line that says how many queries of policies are distinct, if some occur several times; else none."""
+    asked = result['queries']
+    distinct = result.get('distinct_queries', asked)
+    line = f'distinct queries: {distinct} of {asked}; the intervals allow for queries that occur several times'
+    return [line] if distinct < asked else []
+
+
+def repeated_texts(result: Dict[str, Any]) -> List[str]:
+    """Return a line that says how many texts of labels are distinct, if some are in several labels; else none."""
+    asked, queries, samples = (result.get(name) for name in ('labels', 'distinct_queries', 'distinct_samples'))
+    if queries == asked and samples == result['samples'] or queries is None:
+        return []
+    return [
+        f'distinct queries: {queries} of {asked}, distinct samples: {samples} of {result["samples"]}; '
+        'the intervals allow for texts that occur several times'
+    ]
+
+
 def policy_rows(result: Dict[str, Any]) -> List[List[str]]:
     """Return the table of policies, baseline first: a heading row that starts with '', then rows of title and cells."""
     names = sorted(result['policies'], key=lambda name: name != result['baseline'])
@@ -53,6 +81,9 @@ def policy_rows(result: Dict[str, Any]) -> List[List[str]]:
 def reward_rows(result: Dict[str, Any]) -> List[List[str]]:
     """Return the table of a reward model: rows of title and cell."""
     rows = [['labels', str(result['labels'])]]
+    if 'distinct_samples' in result:  # results of earlier versions lack these
+        rows.append(['distinct queries', str(result['distinct_queries'])])
+        rows.append(['distinct samples', f'{result["distinct_samples"]} of {result["samples"]}'])
     if 'accuracy' in result:
         rows.append(['agrees with people', percent(dict(share=result['accuracy'], interval=result['interval']))])
     if 'chance' in result:

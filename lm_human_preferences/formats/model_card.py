@@ -5,7 +5,7 @@ import os
 import re
 from typing import Any, Callable, Dict, List, Optional
 
-from lm_human_preferences.evaluation.tables import policy_rows, reward_rows
+from lm_human_preferences.evaluation.tables import policy_rows, queries_title, reward_rows
 from lm_human_preferences.hyperparameters import TrainRewardHParams
 from lm_human_preferences.language.huggingface_models import HEADS_FILE, PortableModel
 from lm_human_preferences.language.model_files import PUBLISHED_MODELS
@@ -133,7 +133,7 @@ def _figures(results: Dict[str, Any], is_reward_model: bool) -> List[str]:
         return ['## Evaluation', source, _table([['', ''], *reward_rows(result)])]
     if not is_reward_model and 'policies' in results:
         result = results['policies']
-        source = f'On {result["queries"]} held-out queries. Intervals are of 95 %.'
+        source = f'On {queries_title(result)}. Intervals are of 95 %.'
         return ['## Evaluation', source, _table(policy_rows(result))]
     return []
 

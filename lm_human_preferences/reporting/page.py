@@ -140,7 +140,7 @@ def _evaluation(runs: Sequence[RunData]) -> Dict[str, Any]:
     rewards = [(run.name, run.results['reward_model']) for run in runs if 'reward_model' in run.results]
     found: Dict[str, Any] = {}
     if policies:
-        found.update(policies=_policies_table(policies), queries=policies[0][1]['queries'])
+        found.update(policies=_policies_table(policies), queries=tables.queries_title(policies[0][1]))
     if rewards:
         found.update(_reward_models(rewards))
     return found

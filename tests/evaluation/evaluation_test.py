@@ -14,28 +14,9 @@ from lm_human_preferences.datasets import random_letters
 from lm_human_preferences.datasets.query_stream import QueryStream
 from lm_human_preferences.datasets.registry import get_references, get_texts
 from lm_human_preferences.evaluation import policies, reward_models, tables, texts
-from lm_human_preferences.evaluation.intervals import mean_interval, wilson_interval
+from lm_human_preferences.evaluation.intervals import wilson_interval
 from lm_human_preferences.language.encodings import test_encoding as letters
 from lm_human_preferences.launcher.command_line import main
-
-
-def test_wilson_interval():
-    # Each bound is a share p that is z of its own standard deviations away from the observed share.
-    for successes, trials in ((15, 20), (1, 8), (300, 512)):
-        low, high = wilson_interval(successes, trials)
-        assert low < successes / trials < high
-        for p in (low, high):
-            assert abs(successes / trials - p) / math.sqrt(p * (1 - p) / trials) == pytest.approx(1.959964)
-    low, high = wilson_interval(0, 10)
-    assert low == 0 and 0.27 < high < 0.29  # where the normal approximation gives an interval of width 0
-    assert wilson_interval(10, 10) == pytest.approx((1 - high, 1.0))
-    with pytest.raises(ValueError):
-        wilson_interval(0, 0)
-
-
-def test_mean_interval():
-    low, high = mean_interval([1.0, 3.0] * 50)
-    assert (low + high) / 2 == pytest.approx(2.0) and high - low == pytest.approx(2 * 1.959964 / 10)
 
 
 def test_distinct_ngrams():
@@ -61,9 +42,22 @@ def test_rouge():
 
 
 def test_win_rate_counts_ties_half():
-    found = policies.win_rate(np.array([1.0, 2, 3, 4]), np.array([0.0, 2, 4, 4]))
+    found = policies.win_rate(np.array([1.0, 2, 3, 4]), np.array([0.0, 2, 4, 4]), np.arange(4))
     assert found['share'] == 0.5 and found['ties'] == 0.5
     assert found['interval'] == wilson_interval(2, 4)
+
+
+def test_the_title_and_the_line_about_repeated_queries():
+    assert tables.queries_title(dict(queries=8, distinct_queries=8)) == '8 held-out queries (all distinct)'
+    assert tables.queries_title(dict(queries=8, distinct_queries=3)) == '8 held-out queries (3 distinct)'
+    assert tables.queries_title(dict(queries=8)) == '8 held-out queries'  # of an earlier version
+    assert tables.repeated_queries(dict(queries=8, distinct_queries=8)) == []
+    (line,) = tables.repeated_queries(dict(queries=8, distinct_queries=3))
+    assert line.startswith('distinct queries: 3 of 8;')
+    labels = dict(labels=4, distinct_queries=4, distinct_samples=16, samples=16)
+    assert tables.repeated_texts(labels) == tables.repeated_texts(dict(labels=4)) == []
+    (line,) = tables.repeated_texts(dict(labels, distinct_samples=9))
+    assert line.startswith('distinct queries: 4 of 4, distinct samples: 9 of 16;')
 
 
 def test_choice_metrics():
@@ -85,6 +79,10 @@ def test_metrics_of_comparisons_and_ratings():
     assert found['loss'] == pytest.approx((0 + 9 + 4) / 3)
     found = reward_models.metrics(rewards[:, :1], dict(score=np.array([0.0, 4.0, 2.0])))
     assert found['correlation'] == pytest.approx(1.0) and found['loss'] == pytest.approx(5 / 3)
+    copies = {name: np.repeat([[1], [2], [3]], 5, axis=0) for name in ('query', 'sample0', 'sample1')}
+    found = reward_models.metrics(np.repeat(rewards, 5, axis=0), dict(copies, difference=np.repeat([1.0, 1, 0], 5)))
+    low, high = wilson_interval(1, 2)
+    assert found['accuracy'] == 0.5 and np.diff(found['interval']) >= high - low  # two questions, asked five times
     constant = reward_models.metrics(rewards[:, :1], dict(score=np.ones(3)))
     assert constant['correlation'] is None
     assert ['correlation', '1.000'] in tables.reward_rows(found)
@@ -105,6 +103,9 @@ def test_agreement_where_several_judged_the_same_question():
     assert (found['questions'], found['judgements']) == (1, 3)
     assert found['people']['accuracy'] == pytest.approx(1 / 3)  # the two that chose 5 agree, the third chose 6
     assert found['model']['accuracy'] == pytest.approx(2 / 3) and found['majority']['accuracy'] == 1
+    assert found['majority']['interval'] == wilson_interval(1, 1)
+    low, high = found['model']['interval']  # three judgements of one question
+    assert high - low > np.diff(wilson_interval(2, 3))
     assert reward_models.agreement(rewards[2:], {name: values[2:] for name, values in labels.items()}) is None
     votes = [None, None, None, [1, 1]]
     assert reward_models.agreement(rewards, labels, votes)['questions'] == 2
@@ -160,6 +161,7 @@ def test_policies_on_held_out_queries(tiny_run, capsys):
     out, found = evaluated(tiny_run, capsys, tiny_run.folder, *flags)
     result = found['policies']
     assert (result['baseline'], result['queries']) == ('initial', 48)
+    assert 30 < result['distinct_queries'] < 48  # two random letters each
     initial, tuned = result['policies']['initial'], result['policies']['tiny']
     assert abs(initial['kl']) < 1e-4 < abs(tuned['kl']) and 'wins' not in initial
     assert 0 < tuned['wins']['score']['share'] < 1
@@ -177,6 +179,24 @@ def test_policies_on_held_out_queries(tiny_run, capsys):
     assert len(rows) == 32 and {row['policy'] for row in rows} == {'tiny', 'initial'}
 
 
+def test_queries_that_repeat_are_counted_and_said(tiny_run, capsys, tmp_path):
+    path = tmp_path / 'texts.txt'
+    letters_of = 'abcdefghijklmnopqrstuvwxyz'
+    path.write_text(''.join(f'{a}{b}.{b}{a}{a}{b}{b}\n' for a in letters_of for b in letters_of[:4]))
+    flags = [f'--query_dataset=text:{path}', '--num_queries=60', f'--out={tmp_path}']
+    main(['evaluate', tiny_run.folder, *flags])
+    out = capsys.readouterr().out
+    result = json.loads((tmp_path / 'evaluation.json').read_text())['policies']
+    distinct = result['distinct_queries']
+    texts_of_split = get_texts(f'text:{path}', 'test')
+    assert result['queries'] == 60 and distinct == len(texts_of_split) < 20
+    assert f'Policies on 60 held-out queries ({distinct} distinct)\n' in out
+    assert f'distinct queries: {distinct} of 60; the intervals allow for queries that occur several times\n' in out
+    wins = result['policies']['tiny']['wins']['score']
+    low, high = wilson_interval(wins['share'] * 60, 60)
+    assert wins['interval'][1] - wins['interval'][0] >= high - low
+
+
 def test_a_reward_model_on_labels(tiny_run, capsys, tmp_path):
     with open(tiny_run.labels) as f:
         labels = json.load(f)
@@ -186,6 +206,10 @@ def test_a_reward_model_on_labels(tiny_run, capsys, tmp_path):
     out, found = evaluated(tiny_run, capsys, tiny_run.folder, '--labels', str(path), '--batch_size=24')
     result = found['reward_model']
     assert result['labels'] == 64 and result['chance'] == 0.25 and result['accuracy'] > 0.25
+    samples = {tuple(label[f'sample{i}']) for label in labels for i in range(4)}
+    assert (result['samples'], result['distinct_samples']) == (256, len(samples))
+    assert result['distinct_queries'] == len({tuple(label['query']) for label in labels})
+    assert ['distinct', 'samples', str(len(samples)), 'of', '256'] in [line.split() for line in out.splitlines()]
     assert [point['labels'] for point in result['by_labels']] == [32, 64]
     # The last checkpoint is the model.
     assert result['by_labels'][-1]['accuracy'] == result['accuracy']
@@ -206,6 +230,8 @@ def test_a_reward_model_on_the_labels_of_a_data_set(tiny_run, capsys):
     assert (result['labels'], result['source']) == (24, 'test, held out') and 'Reward model on test, held out' in out
     # These labels are zeros: the samples of a question are equal, and the first is the best.
     assert result['accuracy'] == 1 and result['loss'] == pytest.approx(math.log(4)) and len(result['by_labels']) == 1
+    assert result['interval'] == pytest.approx(wilson_interval(1, 1))  # one question, asked 24 times
+    assert 'distinct queries: 1 of 24, distinct samples: 1 of 96; the intervals allow for texts that occur' in out
     assert result['agreement']['questions'] == 1 and result['judges'] == {}
     out, found = evaluated(tiny_run, capsys, tiny_run.folder, *flags, '--label_type=scalar_rating')
     assert found['reward_model']['labels'] == 24 and not {'judges', 'agreement'} & set(found['reward_model'])

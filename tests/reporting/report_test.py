@@ -179,6 +179,16 @@ def test_a_report_that_cannot_be_written_does_not_fail_the_run(tiny_run, tmp_pat
     assert 'the run is complete, but there is no report of it' in capsys.readouterr().err
 
 
+def test_distinct_queries_and_samples_are_counted(tiny_run, tmp_path):
+    run = tmp_path / 'run'
+    shutil.copytree(tiny_run.folder, str(run))
+    main(['evaluate', str(run), '--labels', tiny_run.labels, '--num_queries=40', '--policies', str(run), 'initial'])
+    main(['report', str(run), f'--out={tmp_path / "page.html"}'])
+    page = (tmp_path / 'page.html').read_text(encoding='utf-8')
+    assert re.search(r'Policies on 40 held-out queries \((all|\d\d) distinct\), sampled with', page)
+    assert re.search(r'<th scope="row">distinct samples</th><td>\d+ of 256</td>', page)
+
+
 def test_texts_are_escaped(tiny_run, tmp_path):
     run = tmp_path / 'run'
     shutil.copytree(tiny_run.folder, str(run))

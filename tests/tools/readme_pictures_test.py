@@ -35,8 +35,10 @@ def run():
         hparams={},
         curves={'ppo': {'objective/score': curve, 'objective/kl': curve}, 'reward_model': {}, 'lm': {}},
         results={
-            'reward_model': dict(labels=800, accuracy=0.6, interval=[0.57, 0.63], chance=0.25),
-            'policies': dict(queries=512, baseline='initial', policies=dict(initial=initial, run=tuned)),
+            'reward_model': dict(labels=800, accuracy=0.6, interval=[0.57, 0.63], chance=0.25, distinct_samples=624),
+            'policies': dict(
+                queries=512, distinct_queries=500, baseline='initial', policies=dict(initial=initial, run=tuned)
+            ),
         },
         samples=[row(policy, i, 'so ', i - 1.0) for policy in ('initial', 'run') for i in range(6)],
         held_out=True,
@@ -66,7 +68,9 @@ def test_samples_are_the_first_queries_with_their_scored_tokens(run):
 
 def test_figures(run):
     table = readme_pictures.figures_table(run)
+    assert '800 held-out human choices of the best of four among 624 snippets, the' in table
     assert '60% (57–63); choosing at random gives 25%.' in table
+    assert '| 512 held-out queries (500 distinct) | before | after |' in table
     assert '| KL from the initial policy (nats) | 0.0 | 12.3 |' in table
     assert '| more positive than before, by VADER |  | 80% (75–85) |' in table
     assert '-0.0' not in table and 'by score' not in table
