@@ -80,9 +80,9 @@ def test_metrics_of_comparisons_and_ratings():
     found = reward_models.metrics(rewards[:, :1], dict(score=np.array([0.0, 4.0, 2.0])))
     assert found['correlation'] == pytest.approx(1.0) and found['loss'] == pytest.approx(5 / 3)
     copies = {name: np.repeat([[1], [2], [3]], 5, axis=0) for name in ('query', 'sample0', 'sample1')}
-    found = reward_models.metrics(np.repeat(rewards, 5, axis=0), dict(copies, difference=np.repeat([1.0, 1, 0], 5)))
+    repeated = reward_models.metrics(np.repeat(rewards, 5, axis=0), dict(copies, difference=np.repeat([1.0, 1, 0], 5)))
     low, high = wilson_interval(1, 2)
-    assert found['accuracy'] == 0.5 and np.diff(found['interval']) >= high - low  # two questions, asked five times
+    assert repeated['accuracy'] == 0.5 and np.diff(repeated['interval']) >= high - low  # two questions, five times
     constant = reward_models.metrics(rewards[:, :1], dict(score=np.ones(3)))
     assert constant['correlation'] is None
     assert ['correlation', '1.000'] in tables.reward_rows(found)
