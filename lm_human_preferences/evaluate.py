@@ -34,8 +34,10 @@ from lm_human_preferences.remote.cache import expanded_home
 from lm_human_preferences.runs.results import save_results
 from lm_human_preferences.runs.run_folder import HELD_OUT_SAMPLES_FILE, RunFolder
 from lm_human_preferences.runs.samples import write_samples
-from lm_human_preferences.utils.progress import say
+from lm_human_preferences.utils.progress import part_of_run, say
 from lm_human_preferences.utils.text import shared
+
+LOOPS_OF_A_POLICY = 3  # it responds, its KL is measured, and its responses are scored
 
 
 def evaluate(hparams: EvaluateHParams, ranks: Optional[Ranks] = None) -> None:
@@ -51,6 +53,14 @@ def evaluate(hparams: EvaluateHParams, ranks: Optional[Ranks] = None) -> None:
     reward_model = find_reward_model(hparams.reward_model) if hparams.reward_model else run_reward_model(run)
     if hparams.labels is None and not run.has_policy:
         raise ValueError(f'{run.path} has a reward model but no policy: give the --labels to measure it on')
+    with part_of_run('evaluation', _num_loops(run, reward_model, hparams)):
+        _measure(run, reward_model, hparams, out, ranks)
+
+
+def _measure(
+    run: RunFolder, reward_model: TrainedModel, hparams: EvaluateHParams, out: Optional[str], ranks: Ranks
+) -> None:
+    """Measure, print and save what `evaluate` says."""
     if hparams.labels is not None:
         result = measure_reward_model(run, reward_model, hparams, ranks)
         table = [f'Reward model on {result["source"]}', tables.aligned(tables.reward_rows(result))]
@@ -61,6 +71,26 @@ def evaluate(hparams: EvaluateHParams, ranks: Optional[Ranks] = None) -> None:
         table = [f'Policies on {tables.queries_title(result)}', tables.aligned(tables.policy_rows(result))]
         say('\n'.join(['', *table, *tables.repeated_queries(result)]), ranks.is_first)
         save_results(out, policies=result)
+
+
+def _num_loops(run: RunFolder, reward_model: TrainedModel, hparams: EvaluateHParams) -> int:
+    """Return how many loops show their progress."""
+    found = 0
+    if hparams.labels is not None:
+        samples = len(get_label_type(_label_type_name(run, hparams)).sample_names)
+        found += samples * (1 + len(_checkpoints(run, reward_model, hparams)))
+    if hparams.policies or hparams.labels is None:
+        found += LOOPS_OF_A_POLICY * len(hparams.policies or [INITIAL, run.path])
+    return found
+
+
+def _checkpoints(
+    run: RunFolder, reward_model: TrainedModel, hparams: EvaluateHParams
+) -> List[reward_models.Checkpoint]:
+    """Return the checkpoints of the run's own reward model that are measured, too."""
+    if run.reward_hparams is None or hparams.reward_model is not None:
+        return []
+    return reward_models.kept_checkpoints(reward_model, hparams.num_checkpoints)
 
 
 def measure_reward_model(
@@ -90,7 +120,7 @@ def measure_reward_model(
         result['judges'] = reward_models.judges_accuracy(judges, labels.arrays, task.encoding)
     if run.reward_hparams is not None and hparams.reward_model is None:
         result['by_labels'] = []
-        for step, checkpoint in reward_models.kept_checkpoints(reward_model, hparams.num_checkpoints):
+        for step, checkpoint in _checkpoints(run, reward_model, hparams):
             metrics = reward_models.metrics(rewards_of(checkpoint), labels.arrays)
             metrics.pop('calibration', None)
             result['by_labels'].append(dict(metrics, labels=step * run.reward_hparams.batch_size))

@@ -7,9 +7,7 @@ ranks, folder, checkpoints, graph, session and statistics.
 
 import contextlib
 import os
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, TypeVar
-
-import tqdm
+from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, TypeVar
 
 from lm_human_preferences.graph.tf_versions import new_session, tensor_float_32, tf
 from lm_human_preferences.hyperparameters import ModelHParams
@@ -138,9 +136,10 @@ class Stage:
                 raise
             self.summaries.close()
 
-    def steps(self, num_steps: int, description: str) -> tqdm.tqdm:
+    def steps(self, num_steps: int, description: str) -> Iterable[int]:
         """Count the steps that are still to do, with a progress bar."""
-        self._bar = progress(range(self.step, num_steps), description, self.ranks.is_first)
+        first = min(self.step, num_steps)
+        self._bar = progress(range(first, num_steps), description, self.ranks.is_first, num_steps, first)
         return self._bar
 
     def show(self, stats: Dict[str, float], tags: Sequence[str]) -> str:

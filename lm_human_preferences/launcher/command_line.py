@@ -11,7 +11,7 @@ from fire.decorators import SetParseFn
 
 from lm_human_preferences import __version__, experiments
 from lm_human_preferences.hyperparameters import TREES, EvaluateHParams
-from lm_human_preferences.launcher import given_ranks, mpiexec, rank
+from lm_human_preferences.launcher import given_ranks, mpiexec, rank, run_parts
 from lm_human_preferences.launcher.flags import (
     COMMANDS,
     Placement,
@@ -38,7 +38,7 @@ from lm_human_preferences.runs.trackers import TRACK_VARIABLE
 from lm_human_preferences.utils.errors import UserError, user_message
 from lm_human_preferences.utils.files import read_stream
 from lm_human_preferences.utils.hyperparams import HParams
-from lm_human_preferences.utils.progress import OUTPUT, open_streams, say
+from lm_human_preferences.utils.progress import OUTPUT, note, open_streams, part_of_run, say, whole_run
 from lm_human_preferences.utils.text import without_secrets
 
 
@@ -183,9 +183,12 @@ def _start(
             check_run_folder(folder, save_dir)  # again: now nobody can put another folder there
             if launch.resume == 'overwrite':
                 ownership.clear(folder)
-            finished = _train_to_the_end(command, Run(folder, run.hparams), placement, launch)
             evaluation = definition.evaluation(folder) if command == 'train_policy' else None
-            _evaluate_and_report(folder, evaluation, finished)
+            with contextlib.ExitStack() as shown:
+                if command == 'train_policy':
+                    shown.enter_context(whole_run(run_parts.parts_of(run.hparams, evaluation)))
+                finished = _train_to_the_end(command, Run(folder, run.hparams), placement, launch)
+                _evaluate_and_report(folder, evaluation, finished)
 
 
 def _train_to_the_end(command: str, run: Run, placement: Placement, launch: TrainFlags) -> bool:
@@ -228,14 +231,16 @@ def _write_report(folder: str) -> None:
     try:
         from lm_human_preferences import report  # loads TensorFlow, to read event files
 
-        say(f'report: {report.write_report([folder])}')
+        with part_of_run(run_parts.REPORT):
+            path = report.write_report([folder])
+        say(f'report: {path}')
     except Exception as error:
         _note('there is no report of it', error)
 
 
 def _note(failure: str, error: Exception) -> None:
     reason = user_message(error) or without_secrets(' '.join(str(error).split())) or type(error).__name__
-    print(f'note: the run is complete, but {failure}: {reason}', file=sys.stderr)
+    note(f'note: the run is complete, but {failure}: {reason}')
 
 
 def _run_tool(command: str, words: Tuple[str, ...], flags: Dict[str, str]) -> None:

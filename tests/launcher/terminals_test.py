@@ -5,13 +5,17 @@ import encodings.aliases
 import importlib.util
 import io
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 from refusals import EXPERIMENT, good_labels, write_files
 from repository import LAUNCH
+from terminals import on_a_terminal
 
+from lm_human_preferences import experiments
+from lm_human_preferences.launcher import run_parts
 from lm_human_preferences.utils import progress
 
 needs_mpi = pytest.mark.skipif(importlib.util.find_spec('mpi4py') is None, reason='mpi4py is not installed')
@@ -109,3 +113,31 @@ def test_commands_without_a_reader(words, ending, status, errors):
     shell = ['bash', '-o', 'pipefail', '-c', f'"$@" {ending}', 'bash', sys.executable, LAUNCH, *words]
     done = subprocess.run(shell, capture_output=True)
     assert (done.returncode, done.stderr) == (status, errors)
+
+
+def test_one_bar_for_the_whole_run(command):
+    """Every part that the launcher expects begins under its name, in this order."""
+    words, folder = command
+    experiment = words[words.index('train_policy') + 1]
+    with open(experiment, 'a') as file:
+        file.write('evaluate: {num_queries: 16}\n')
+    reward = '--rewards.train_new_model.'
+    flags = [f'{reward}normalize_{when}=true' for when in ('before', 'after')] + [f'{reward}normalize_samples=8']
+    status, output, shown = on_a_terminal(90, [*words, *flags, '--mpi=1'])
+    assert status == 0 and has_finished(folder) and 'better than initial' in output
+    pictures = [picture for picture in shown.split('\r') if '%|' in picture]
+    begun = [re.sub(r'.*(left|yet)  ', '', picture).rstrip() for picture in pictures]
+    parts = ['normalize before', 'reward model', 'normalize after', 'ppo', 'evaluation', 'report']
+    assert [name for name in dict.fromkeys(begun) if name in parts] == parts
+    assert all(len(picture) <= 90 for picture in pictures)
+
+
+def test_the_parts_of_the_demo_run():
+    (trial,) = experiments.load('demo').trials('train_policy', {})
+    trial.hparams.run.save_dir = '/tmp/x'
+    parts = run_parts.parts_of(trial.hparams, experiments.load('demo').evaluation('/tmp/x'))
+    assert list(parts) == ['normalize before', 'reward model', 'normalize after', 'ppo', 'evaluation', 'report']
+    # 12 800 labels of 192 tokens, forward and backward; 7168 episodes of 72 tokens, four epochs.
+    assert parts['reward model'] == 12800 * 192 * 3 and parts['ppo'] == 7168 * 72 * 17
+    trial.hparams.override_from_dict({'rewards.train_new_model': 'off', 'rewards.trained_model': 'x'})
+    assert list(run_parts.parts_of(trial.hparams, None)) == ['ppo', 'report']
