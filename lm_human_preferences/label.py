@@ -1,10 +1,11 @@
 """Collect labels from people: sample questions from a policy, serve the label page, and write the label file."""
 
+import contextlib
 import os
 import signal
 import sys
 import time
-from typing import List, Optional, Tuple
+from typing import Callable, Iterator, List, Optional, Tuple
 
 from lm_human_preferences import experiments
 from lm_human_preferences.hyperparameters import LabelPageHParams, TaskHParams
@@ -14,11 +15,12 @@ from lm_human_preferences.labeling.disk import Disk
 from lm_human_preferences.labeling.forms import INSTRUCTIONS, Form, agreement_by_chance, get_form, read_instructions
 from lm_human_preferences.labeling.questions import QuestionDraws, ask_policy
 from lm_human_preferences.labeling.server import serving
-from lm_human_preferences.language.trained_models import TrainedModel, find_model
-from lm_human_preferences.method.inference import Responder
+from lm_human_preferences.labeling.shared_responder import SharedResponder
+from lm_human_preferences.language.trained_models import find_model
 from lm_human_preferences.method.lm_tasks import Task
 from lm_human_preferences.mpi.ranks import Ranks
 from lm_human_preferences.remote.cache import expanded_home
+from lm_human_preferences.runs import preemption
 from lm_human_preferences.runs.run_folder import RunFolder
 from lm_human_preferences.utils.errors import UserError
 
@@ -28,27 +30,51 @@ SECONDS_BETWEEN_TRIES = 1
 """How long to wait before the next try on a full disk."""
 
 
-def label(hparams: LabelPageHParams) -> None:
-    """Serve the label page until it is stopped (Ctrl-C), then write the label file `out`."""
+def label(hparams: LabelPageHParams, ranks: Optional[Ranks] = None) -> None:
+    """Serve the label page until it is stopped (Ctrl-C), then write the label file `out`.
+
+    All ranks sample the questions together. The first one does everything else, and the others sleep meanwhile.
+    """
+    ranks = ranks or Ranks()
     task_hparams, label_type = find_task(hparams)
     form = get_form(label_type, hparams.scale)
-    instructions = find_instructions(hparams, task_hparams, form)
+    instructions = find_instructions(hparams, task_hparams, form) if ranks.is_first else []
     policy = find_model(hparams.policy, hparams.savescope)
     task = Task(task_hparams, policy.encoding())
+    responder = SharedResponder(policy, task, hparams.batch_size * len(form.sample_names), ranks)
+    if ranks.is_first:
+        with _stoppable(ranks) as stopped:
+            _collect(hparams, task, form, instructions, responder, stopped)
+    else:
+        responder.help()
+    ranks.wait_for_all(asleep=True)
+    if ranks.size > 1 and preemption.requested() and preemption.reason() != 'Ctrl-C':
+        sys.exit(128 + signal.Signals[preemption.reason()])
+
+
+def _collect(
+    hparams: LabelPageHParams,
+    task: Task,
+    form: Form,
+    instructions: List[str],
+    responder: SharedResponder,
+    stopped: Callable[[], bool],
+) -> None:
+    """Serve the label page until it is stopped, and write the label file."""
     out = os.path.abspath(expanded_home(hparams.out))
     os.makedirs(os.path.dirname(out), exist_ok=True)
-    settings = task_settings(task_hparams, task.encoding)
+    settings = task_settings(task.hparams, task.encoding)
     collection = Collection(
         out, form, settings, planned=hparams.num_questions, overlap=hparams.overlap, people=hparams.num_people
     )
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         with serving(collection, task.encoding, instructions, hparams.port) as address:
             print(f'{collection.num_answers} of {collection.wanted} answers collected. To answer the others, open\n')
             print(f'  {address}\n\nEach person enters their own name. Ctrl-C stops; the same command resumes.')
             sys.stdout.flush()
-            add_questions(collection, hparams, policy, task)
-            write_until_stopped(collection)
+            with responder:
+                add_questions(collection, hparams, task, responder, stopped)
+            write_until_stopped(collection, stopped)
     except KeyboardInterrupt:
         pass
     finally:
@@ -56,33 +82,51 @@ def label(hparams: LabelPageHParams) -> None:
             write_at_the_end(collection)
         finally:
             collection.close()
-            print(summary(collection, form))
+            print(summary(collection, form), flush=True)
 
 
-def add_questions(collection: Collection, hparams: LabelPageHParams, policy: TrainedModel, task: Task) -> None:
+@contextlib.contextmanager
+def _stoppable(ranks: Ranks) -> Iterator[Callable[[], bool]]:
+    """Give a function that says whether a signal asks this process to stop.
+
+    In a process alone, the signal itself ends the block. Several ranks may be in the middle of a collective.
+    """
+    if ranks.size > 1:
+        with preemption.heeded():
+            yield preemption.requested
+    else:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+        yield lambda: False
+
+
+def add_questions(
+    collection: Collection,
+    hparams: LabelPageHParams,
+    task: Task,
+    responder: SharedResponder,
+    stopped: Callable[[], bool],
+) -> None:
     """Sample the questions that are still missing, while people answer the others."""
-    if collection.all_asked():
-        return
     num_samples = len(collection.form.sample_names)
     draws = QuestionDraws(task, hparams.split, num_samples, hparams.seed, collection.position)
     policy_name = f'{hparams.policy} {hparams.savescope}'
-    with Responder(policy, task, hparams.batch_size * num_samples, Ranks(alone=True)) as responder:
-        disk = Disk()
-        while not collection.all_asked():
-            questions = ask_policy(responder.truncated, draws, hparams.batch_size, policy=policy_name)
-            needed = questions[: hparams.num_questions - len(collection.questions)]
-            while not disk.takes(lambda needed=needed: collection.add(needed)):
-                time.sleep(SECONDS_BETWEEN_TRIES)
+    disk = Disk()
+    while not collection.all_asked() and not stopped():
+        count = hparams.batch_size * responder.num_ranks
+        questions = ask_policy(responder.truncated, draws, count, policy=policy_name)
+        needed = questions[: hparams.num_questions - len(collection.questions)]
+        while not disk.takes(lambda needed=needed: collection.add(needed)) and not stopped():
+            time.sleep(SECONDS_BETWEEN_TRIES)
 
 
-def write_until_stopped(collection: Collection) -> None:
+def write_until_stopped(collection: Collection, stopped: Callable[[], bool]) -> None:
     """Write the label file again and again, and say once when all answers are collected.
 
     If the disk is full, try again until there is room.
     """
     was_complete = False
     disk = Disk()
-    while True:
+    while not stopped():
         is_complete = collection.is_complete
         if not disk.takes(collection.write_labels):
             time.sleep(SECONDS_BETWEEN_TRIES)
@@ -90,7 +134,9 @@ def write_until_stopped(collection: Collection) -> None:
         if is_complete and not was_complete:
             print(f'All {collection.wanted} answers are collected. Ctrl-C stops.', flush=True)
         was_complete = is_complete
-        collection.wait(lambda: collection.is_complete and not collection.is_saved, SECONDS_BETWEEN_FILES)
+        for _ in range(SECONDS_BETWEEN_FILES):
+            if collection.wait(lambda: collection.is_complete and not collection.is_saved, seconds=1) or stopped():
+                break
 
 
 def write_at_the_end(collection: Collection) -> None:

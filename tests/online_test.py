@@ -21,8 +21,10 @@ from lm_human_preferences.hyperparameters import LabelPageHParams
 from lm_human_preferences.labeling.collection import Collection
 from lm_human_preferences.labeling.collector import LabelCollector, find_labeler
 from lm_human_preferences.labeling.forms import get_form
+from lm_human_preferences.labeling.shared_responder import SharedResponder
 from lm_human_preferences.language.trained_models import find_model
 from lm_human_preferences.method.lm_tasks import Task
+from lm_human_preferences.mpi.ranks import Ranks
 from lm_human_preferences.online import Schedule
 from lm_human_preferences.runs.checkpoints import latest_checkpoint
 from lm_human_preferences.runs.journal import Journal
@@ -192,7 +194,9 @@ def test_questions_about_a_run_have_the_task_of_the_run(uninterrupted, tmp_path)
     assert (task_hparams.query_length, task_hparams.policy.temperature, label_type) == (2, 0.5, 'best_of_4')
     collection = Collection(hparams.out, get_form(label_type), {}, planned=hparams.num_questions)
     policy = find_model(hparams.policy, hparams.savescope)
-    label.add_questions(collection, hparams, policy, Task(task_hparams, policy.encoding()))
+    task = Task(task_hparams, policy.encoding())
+    with SharedResponder(policy, task, 4 * hparams.batch_size, Ranks(alone=True)) as responder:
+        label.add_questions(collection, hparams, task, responder, stopped=lambda: False)
     assert [np.shape(question.samples) for question in collection.questions] == [(4, 3)] * 5
     collection.close()
 

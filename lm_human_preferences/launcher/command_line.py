@@ -19,7 +19,6 @@ from lm_human_preferences.launcher.flags import (
     TrainFlags,
     check_name,
     explicit,
-    is_training,
     launch_flags,
     refuse_words,
     split_flags,
@@ -55,8 +54,7 @@ def main(argv: Optional[List[str]] = None) -> None:
     Bad input ends the process with status 2 and one line on standard error.
     """
     argv = sys.argv[1:] if argv is None else argv
-    # A run is worth more than what it prints, and so is a page that people are answering.
-    open_streams(steady=argv[:1] == ['label'] or is_training(argv))
+    open_streams(steady=any(map(rank.runs_long, argv[:1])))
     forbid_world_writable_files()
     sys.excepthook = _print_traceback
     with given_ranks.joined():

@@ -145,16 +145,11 @@ COMMANDS = {
     ),
     'label': Command(
         "Ask people to judge a policy's responses, on a local web page.",
-        'label RUN_OR_MODEL --out=FILE [--experiment=NAME] [--type=best_of_4] [--num_questions=1000]',
-        Flags,
+        'label RUN_OR_MODEL --out=FILE [--experiment=NAME] [--type=best_of_4] [--num_questions=1000] [--mpi=N]',
+        RankFlags,
         words=['policy'],
     ),
 }
-
-
-def is_training(argv: List[str]) -> bool:
-    """Return whether a command line names a training command."""
-    return bool(argv) and argv[0] in COMMANDS and COMMANDS[argv[0]].trains
 
 
 def usage(command: str) -> str:

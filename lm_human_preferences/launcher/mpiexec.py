@@ -58,7 +58,8 @@ def start(
 
     Raises UserError with the error line of the first rank that fails. For any other failure, prints it and raises
     SystemExit. A signal to this process asks ranks that train to save and end; then Preempted is raised, see
-    `preemption`. A second signal ends them at once. SIGINT ends all other commands at once, too.
+    `preemption`. It asks `label` to write its file and end. A second signal ends them at once. SIGINT ends all other
+    commands at once, too.
     """
     job = rank.Job(command, hparams.to_nested_dict(), num_ranks, show_traceback)
     trains = command.startswith('train_')
@@ -83,7 +84,7 @@ def start(
             relay.silence()
             if trains and received[0] == signal.SIGINT:
                 preemption.explain_ctrl_c()
-            _end(process, received, asks=trains or received[0] != signal.SIGINT)
+            _end(process, received, asks=rank.runs_long(command) or received[0] != signal.SIGINT)
         output.join(_PATIENCE_SECONDS)
         relay.join(_PATIENCE_SECONDS)
     status = process.returncode
@@ -91,7 +92,7 @@ def start(
         _fail(relay, num_ranks, '')
     if output.error:
         raise output.error
-    if received:
+    if received and (status or trains):
         raise preemption.Preempted(received[0]) if status in _IN_ORDER else SystemExit(128 + received[0])
     if status == preemption.EXIT_STATUS:
         raise preemption.Preempted()

@@ -41,6 +41,14 @@ class Job(NamedTuple):
     show_traceback: bool
 
 
+def runs_long(command: str) -> bool:
+    """Return whether a command trains, or waits for people.
+
+    Such work continues when nobody reads its output, and a signal asks it to end in good order.
+    """
+    return command.startswith('train_') or command == 'label'
+
+
 def run(command: str, hparams: HParams, ctrl_c: bool = False) -> None:
     """Do the work of a command in this process; on a signal, training saves a checkpoint and ends (`preemption`).
 
@@ -59,7 +67,7 @@ def run(command: str, hparams: HParams, ctrl_c: bool = False) -> None:
 def main() -> None:
     """Do the job in this process's argument, as one of its ranks."""
     job = Job(**json.loads(sys.argv[1]))
-    open_streams(steady=job.command.startswith('train_'))
+    open_streams(steady=runs_long(job.command))
     forbid_world_writable_files()
     ranks = None
     try:

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from typing import Any, Callable, Dict, Iterator, List, Sequence
 
 import numpy as np
@@ -22,6 +23,7 @@ THREADS_VARIABLE = 'LM_HUMAN_PREFERENCES_THREADS'
 
 _SMALL_BYTES = 64 * 2**10  # smaller arrays wait for others, to travel in one message
 _BLOCK_BYTES = 2**20  # of each rank in a message: large beside the cost of a message, small beside the cache
+_SLEEP_SECONDS = 0.02
 _ALIGNMENT = 64  # TensorFlow takes the memory of an array with this alignment, and copies others
 
 
@@ -154,10 +156,14 @@ class Ranks:
         self._comm.Allreduce(mine, joined)
         return joined.astype(array.dtype)
 
-    def wait_for_all(self) -> None:
-        """Wait until every rank has called this."""
-        if self.size > 1:
-            self._comm.Barrier()
+    def wait_for_all(self, asleep: bool = False) -> None:
+        """Wait until every rank has called this. A long wait should be `asleep`: MPI's own wait keeps a core busy."""
+        if self.size == 1:
+            return
+        everyone = self._comm.Ibarrier()
+        while asleep and not everyone.Test():
+            time.sleep(_SLEEP_SECONDS)
+        everyone.Wait()
 
     def broadcast_variables(self, session, variables: Sequence) -> None:
         """Set the session's variables to the first rank's values. On other ranks they need not be initialized."""
