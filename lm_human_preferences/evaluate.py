@@ -37,7 +37,7 @@ from lm_human_preferences.runs.samples import write_samples
 from lm_human_preferences.utils.progress import part_of_run, say
 from lm_human_preferences.utils.text import shared
 
-LOOPS_OF_A_POLICY = 3  # it responds, its KL is measured, and its responses are scored
+LOOPS_OF_A_POLICY = 3  # it responds, its KL is measured (not that of the initial policy), its responses are scored
 
 
 def evaluate(hparams: EvaluateHParams, ranks: Optional[Ranks] = None) -> None:
@@ -80,7 +80,8 @@ def _num_loops(run: RunFolder, reward_model: TrainedModel, hparams: EvaluateHPar
         samples = len(get_label_type(_label_type_name(run, hparams)).sample_names)
         found += samples * (1 + len(_checkpoints(run, reward_model, hparams)))
     if hparams.policies or hparams.labels is None:
-        found += LOOPS_OF_A_POLICY * len(hparams.policies or [INITIAL, run.path])
+        policies = hparams.policies or [INITIAL, run.path]
+        found += LOOPS_OF_A_POLICY * len(policies) - (INITIAL in policies)
     return found
 
 

@@ -74,8 +74,13 @@ def respond_and_score(
     for policy in policies:
         with Responder(policy.trained, task, batch, **shared) as responder:
             sampled[policy.name] = responder.respond(queries, uniforms, f'{policy.name} responds')
-    with Responder(reference, task, batch, **shared) as model:
-        ref_logprobs = {name: model.logprobs(queries, s['responses'], f'KL of {name}') for name, s in sampled.items()}
+    # The initial policy gave its log-probabilities as it responded.
+    ref_logprobs = {policy.name: sampled[policy.name]['logprobs'] for policy in policies if policy.trained is reference}
+    others = [name for name in sampled if name not in ref_logprobs]
+    if others:
+        with Responder(reference, task, batch, **shared) as model:
+            for name in others:
+                ref_logprobs[name] = model.logprobs(queries, sampled[name]['responses'], f'KL of {name}')
     with Scorer(reward_model, task, batch, **shared) as scorer:
         scores = {name: scorer.scores(queries, s['truncated'], f'scores of {name}') for name, s in sampled.items()}
     found = {}

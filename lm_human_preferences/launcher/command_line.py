@@ -183,7 +183,7 @@ def _start(
                 ownership.clear(folder)
             evaluation = definition.evaluation(folder) if command == 'train_policy' else None
             with contextlib.ExitStack() as shown:
-                if command == 'train_policy':
+                if command == 'train_policy' and placement.is_this_process:
                     shown.enter_context(whole_run(run_parts.parts_of(run.hparams, evaluation)))
                 finished = _train_to_the_end(command, Run(folder, run.hparams), placement, launch)
                 _evaluate_and_report(folder, evaluation, finished)
@@ -266,7 +266,7 @@ def _execute(command: str, hparams: HParams, placement: Placement, show_tracebac
     """Do the work of a command in this process, in several ranks, or in those that a launcher has started."""
     if placement.are_given:
         given_ranks.start(command, hparams, show_traceback)
-    elif placement.num_ranks == 1 and not placement.hosts:
+    elif placement.is_this_process:
         take_gpu()
         rank.run(command, hparams, ctrl_c=True)
     else:

@@ -27,6 +27,11 @@ class Placement(NamedTuple):
     hosts: List[Host]
     are_given: bool = False  # whether another launcher has started the ranks
 
+    @property
+    def is_this_process(self) -> bool:
+        """Whether this process is the only rank."""
+        return not self.are_given and self.num_ranks == 1 and not self.hosts
+
 
 @dataclass
 class Flags(HParams):

@@ -149,7 +149,7 @@ class _WholeRun:
             return None
         pace = seconds / worked
         later = self._work[self._place + 1 :]
-        start = sum(self._starts) / len(self._starts)
+        start = min(self._starts)  # the others may have waited for labels from people
         return work * (1 - self._done) * (took / done if done else pace) + sum(later) * pace + len(later) * start
 
     def show(self, texts: Sequence[str]) -> None:
