@@ -91,6 +91,18 @@ def test_another_checkout_is_the_one_that_is_measured(tmp_path):
     assert theirs > 0 and ours > 0 and 0.05 < ratio < 20
 
 
+@pytest.mark.slow
+def test_the_memory_of_train_lm_is_measured_on_a_text_and_on_a_longer_one():
+    command = [sys.executable, os.path.join(ROOT, 'benchmarks', 'lm_memory.py'), '--tokens=320000', '--json']
+    figures = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.decode().splitlines()[-1])
+    for times, row in figures.items():
+        assert row['tokens'] == pytest.approx(320000 * int(times), rel=0.01) and row['tokens'] == pytest.approx(
+            249 * row['texts'], rel=0.01
+        )
+        assert 50 < row['own, MB'] < row['peak, MB'] and row['token files, MB'] == 0  # small texts have no files
+    assert sorted(figures) == ['1', '4']
+
+
 def test_an_episode_has_the_share_of_real_tokens_and_its_arithmetic():
     figures = json.loads(printed('ppo_step.py', '--real=0.6', '--phases', 'score', 'train', '--json').splitlines()[-1])
     assert figures['batch_checksum'] == checksum_of_episodes(0.6)
