@@ -15,6 +15,7 @@ from lm_human_preferences.language.encodings import Encoding
 from lm_human_preferences.language.trained_models import save_model_folder
 from lm_human_preferences.mpi.collectives import initialize_variables
 from lm_human_preferences.mpi.ranks import Ranks
+from lm_human_preferences.remote import hub
 from lm_human_preferences.runs.checkpoints import CHECKPOINTS_KEPT, Checkpoints
 from lm_human_preferences.runs.run_folder import EVENTS, save_hparams
 from lm_human_preferences.runs.statistics import last_statistics
@@ -112,6 +113,7 @@ class Stage:
           model_folder: the folder of the finished model, where that is not the folder of the checkpoints.
           unchanging: whether training never changes a variable, so that checkpoints can share a file with it.
         """
+        hub.check_commits(self.ranks.from_first(hub.commits))
         with contextlib.ExitStack() as opened:
             opened.enter_context(tensor_float_32(self.hparams.run.tf32))
             graph = opened.enter_context(tf.Graph().as_default())

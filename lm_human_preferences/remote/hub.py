@@ -203,6 +203,22 @@ def upload(url: str, folder: str, message: str, private: bool = False) -> str:
     return _asked(place, send, writes=True)
 
 
+def commits() -> Dict[str, str]:
+    """Return the commits that this process reads, by the URL of the repository at its revision."""
+    return {Place(*key, path='').title: commit for key, commit in _commits.items()}
+
+
+def check_commits(others: Dict[str, str]) -> None:
+    """Compare `commits` of another process of the run with ours; UserError if a repository changed in between."""
+    ours = commits()
+    for url in sorted(set(ours) & set(others)):
+        if ours[url] != others[url]:
+            raise UserError(
+                f'{url} changed while the run started: one rank read commit {others[url][:12]}, and another one '
+                f'{ours[url][:12]}: give the same command again, or name a commit, as in OWNER/NAME@COMMIT'
+            )
+
+
 def forget() -> None:
     """Forget which commits this process reads."""
     _commits.clear()

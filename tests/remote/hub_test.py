@@ -7,6 +7,7 @@ import sys
 import pytest
 from repository import ROOT
 
+from lm_human_preferences.launcher import mpiexec
 from lm_human_preferences.remote import hub as hub_files
 from lm_human_preferences.remote import storage
 from lm_human_preferences.utils.errors import UserError
@@ -312,3 +313,55 @@ def test_local_files_that_match(tmp_path):
     assert storage.matching(f'{tmp_path}/*.txt') == [f'{tmp_path}/a.txt', f'{tmp_path}/b.txt']
     with pytest.raises(ValueError, match='local paths and hf:// only'):
         storage.matching('https://host/*.txt')
+
+
+READ_IN_TURN = """
+import sys, time
+from lm_human_preferences.mpi.ranks import Ranks
+from lm_human_preferences.remote import hub, storage
+ranks = Ranks()
+for reader in range(2):
+    if ranks.rank == reader:
+        storage.local_file('hf://a/b/x')
+        storage.local_file('hf://a/b@v1/x')
+    ranks.wait_for_all()
+    if ranks.is_first:
+        print('read', flush=True)
+        sys.stdin.readline()
+    ranks.wait_for_all()
+try:
+    hub.check_commits(ranks.from_first(hub.commits))
+    print(ranks.rank, 'agrees', flush=True)
+except hub.UserError as error:
+    print(ranks.rank, error, flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('pushed', [False, True])
+def test_ranks_read_one_commit_or_say_so(hub, pushed):
+    pytest.importorskip('mpi4py')
+    repository = hub.put('a/b', {'x': 'old'})
+    first = repository.find('main')
+    repository.refs['v1'] = first
+    with mpiexec.session() as environment:
+        process = subprocess.Popen(
+            [*mpiexec.ranks_of(2), sys.executable, '-c', READ_IN_TURN],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert process.stdout.readline() == b'read\n'
+        if pushed:
+            repository.commit({'x': b'new'})
+        printed = process.communicate(b'\n\n')[0].decode()
+    said = dict(line.split(' ', 1) for line in printed.splitlines()[1:])
+    assert said['0'] == 'agrees'
+    if pushed:
+        second = repository.find('main')
+        assert said['1'] == (
+            f'hf://a/b changed while the run started: one rank read commit {first[:12]}, and another one '
+            f'{second[:12]}: give the same command again, or name a commit, as in OWNER/NAME@COMMIT'
+        )
+    else:
+        assert said['1'] == 'agrees'
