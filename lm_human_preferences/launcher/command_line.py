@@ -32,7 +32,7 @@ from lm_human_preferences.mpi.ranks import THREADS_VARIABLE, Ranks
 from lm_human_preferences.remote.cache import expanded_home
 from lm_human_preferences.remote.mirror import mirrored
 from lm_human_preferences.runs import ownership, resuming
-from lm_human_preferences.runs.run_folder import REPORT_FILE, RESULTS_FILE, save_hparams
+from lm_human_preferences.runs.run_folder import REPORT_FILE, RESULTS_FILE, hparams_file, save_hparams
 from lm_human_preferences.runs.trackers import TRACK_VARIABLE
 from lm_human_preferences.utils.errors import UserError, user_message
 from lm_human_preferences.utils.files import read_stream
@@ -194,6 +194,8 @@ def _train_to_the_end(command: str, run: Run, placement: Placement, launch: Trai
     finished = resuming.is_finished(command, run.hparams, placement.num_ranks)
     if finished:
         print(f'{run.folder}: this run is finished')
+        if not os.path.exists(hparams_file(run.folder, command)):
+            save_hparams(run.folder, run.hparams)  # the file was lost or removed
         return True
     if launch.resume == 'off':
         print(f'{command} in {run.folder}', flush=True)

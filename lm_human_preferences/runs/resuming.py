@@ -6,7 +6,7 @@ import re
 from typing import Any, Dict, List, Optional
 
 from lm_human_preferences.runs.checkpoint_files import last_state
-from lm_human_preferences.runs.run_folder import STAGES, hparams_file, restore_secrets
+from lm_human_preferences.runs.run_folder import MEND_HPARAMS, STAGES, hparams_file, restore_secrets
 from lm_human_preferences.utils.errors import UserError
 from lm_human_preferences.utils.hyperparams import HParams
 from lm_human_preferences.utils.progress import say
@@ -41,8 +41,8 @@ def is_finished(command: str, hparams: HParams, num_ranks: int) -> bool:
             held = saved.override_from_json_file(begun_with, amend=_with_older_values)
             restore_secrets(folder, saved)
             adopted = _adopt_older_values(saved, hparams, held)
-        except AttributeError as error:
-            raise UserError(str(error)) from error
+        except (AttributeError, ValueError) as error:
+            raise UserError(f'{error}: {MEND_HPARAMS}') from error
         for name in adopted:
             say(f'{folder} was begun before {name} existed: it goes on with {_value(hparams, name)}')
         _refuse_other_values(saved, hparams)

@@ -58,6 +58,9 @@ _WRITTEN_BY_RUNS = re.compile(
 )
 
 
+MEND_HPARAMS = 'mend this file, or remove it and give the command of this run again, which writes it'
+
+
 def is_written_by_runs(name: str) -> bool:
     """Return whether a run writes a file or folder of this name into its folder."""
     return _WRITTEN_BY_RUNS.fullmatch(name) is not None
@@ -156,11 +159,14 @@ def _read_hparams(folder: str) -> Union[TrainPolicyHParams, TrainRewardHParams]:
                 lost = hparams_file(folder, command)
                 raise FileNotFoundError(f'{lost} is missing: the command of this run writes it again') from None
         else:
-            hparams = TREES[command].from_json_file(
-                file,
-                amend=_name_one_reward_model,
-                pass_over=functools.partial(_note_unknown, hparams_file(folder, command)),
-            )
+            try:
+                hparams = TREES[command].from_json_file(
+                    file,
+                    amend=_name_one_reward_model,
+                    pass_over=functools.partial(_note_unknown, hparams_file(folder, command)),
+                )
+            except ValueError as error:
+                raise ValueError(f'{error}: {MEND_HPARAMS}') from None
             restore_secrets(folder, hparams)
             return hparams
     names = ' or '.join(hparams_file('', command) for command in commands)

@@ -348,7 +348,8 @@ def test_models_and_tasks_that_do_not_fit(case, good_models, tmp_path, capsys):
 def test_samples_of_a_damaged_run(content, expected, tmp_path, capsys):
     write_files(str(tmp_path), {'run/train_policy_hparams.json': content})
     line = refusal(capsys, ['sample', f'--save_dir={tmp_path}/run', '--nsamples=1', '--mpi=1'])
-    assert_line(line, f'{tmp_path}/run/train_policy_hparams.json{expected}')
+    fix = ': mend this file, or remove it and give the command of this run again, which writes it'
+    assert_line(line, f'{tmp_path}/run/train_policy_hparams.json{expected}{fix}')
 
 
 def test_a_good_model_is_no_bad_input(good_models, tmp_path):

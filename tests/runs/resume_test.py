@@ -119,6 +119,19 @@ def test_hyperparameters_and_states_that_are_lost(tiny_run, tmp_path, capsys):
     after = variables(os.path.join(run, 'policy'))
     for name in before:
         np.testing.assert_allclose(after[name], before[name], rtol=1e-4, atol=1e-5, err_msg=name)
+    with open(saved) as file:  # of a run that is finished
+        content = file.read()
+    for damaged in (content[:-100], '', '{"ppo": 3}'):
+        with open(saved, 'w') as file:
+            file.write(damaged)
+        line = refusal(capsys, command)
+        assert line.startswith(f'{saved}: ') and line.endswith(
+            ': mend this file, or remove it and give the command of this run again, which writes it'
+        )
+    os.unlink(saved)
+    main(command)
+    with open(saved) as file:
+        assert file.read() == content
 
 
 def test_what_a_run_may_change_and_what_not(experiment, tmp_path):
