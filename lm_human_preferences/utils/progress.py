@@ -93,10 +93,8 @@ class _WholeRun:
         self._place = -1  # of the part in progress, or of the last one
         self._open = False  # whether it is in progress
         self._first = self._done = 0.0  # the share of it that was done at its begin, and that is done now
-        self._loops, self._num_loops = (
-            0,
-            0,
-        )  # loops that have begun in it, and of those in all; 0: it is one loop itself
+        self._loops = 0  # that have begun in it
+        self._num_loops = 0  # in it in all; 0: it is one loop itself
         self._since = time.monotonic()  # when it began, or ended
         self._worked = self._seconds = 0.0  # what the parts before it have done in this process, and the time for it
         self._starts: List[float] = []  # seconds before each part began: its graph is built, and its models are loaded
