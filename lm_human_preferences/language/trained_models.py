@@ -208,9 +208,14 @@ class CheckpointReader:
             self.shapes = self._reader.get_variable_to_shape_map()
 
     def get(self, name: str) -> np.ndarray:
-        """Return the value of a variable. ValueError if it is not of a floating type, or not finite."""
+        """Return the value of a variable; half precision becomes float32.
+
+        ValueError if it is not of a floating type, or not finite.
+        """
         with self._short_errors():
             value = self._reader.get_tensor(name)
+        if value.dtype.name in ('float16', 'bfloat16'):
+            value = value.astype(np.float32)
         if not np.issubdtype(value.dtype, np.floating):
             raise ValueError(f'{self.path}: {name} is {value.dtype}: a variable of a model is float32')
         if not np.isfinite(value).all():

@@ -4,10 +4,13 @@ import json
 import os
 import shutil
 
+import numpy as np
 import pytest
 from refusals import EXPERIMENT, FOLDER, Case, arguments, assert_line, check, refusal, table, write_files
 from small_models import ENCODER, SIZES, save_model
 
+from lm_human_preferences.graph.tf_versions import new_session, tf
+from lm_human_preferences.language.model import Model
 from lm_human_preferences.language.trained_models import find_model
 
 MODEL = ['--task.policy.initial_model=DIR/model', '--labels.source=test']
@@ -202,6 +205,38 @@ def test_a_model_that_is_not_finite(tmp_path, capsys):
     expected = f'{CHECKPOINT}: model/ln_f/g has a value that is not finite: the model in this checkpoint is broken'
     check(Case('', expected, {}, MODEL), tmp_path, capsys)
     assert_line(refusal(capsys, ['convert', f'{tmp_path}/model', f'{tmp_path}/out']), expected, str(tmp_path))
+
+
+@pytest.mark.parametrize('dtype', [tf.float16, tf.bfloat16])
+def test_a_model_in_half_precision(dtype, good_models, tmp_path):
+    """It is read as float32, and trains as the model of these rounded values in float32 does."""
+    folder = str(tmp_path / 'half')
+    shutil.copytree(f'{good_models}/model', folder)
+    values = find_model(folder).arrays()
+    save_checkpoint(folder, values, dtype)
+    found = find_model(folder)
+    with tf.Graph().as_default() as graph, new_session(graph) as session:
+        rounded = session.run({name: tf.cast(tf.cast(value, dtype), tf.float32) for name, value in values.items()})
+        model = Model(found.hparams, scope='model')
+        found.load(session, model)
+        loaded = session.run({f'model/{name}': variable for name, variable in model.variables.items()})
+    arrays = found.arrays()
+    assert 0 < max(np.abs(rounded[name] - values[name]).max() for name in values) < 0.002
+    for name, value in rounded.items():
+        assert arrays[name].dtype == np.float32 and (arrays[name] == value).all()
+        assert loaded[name].dtype == np.float32 and (loaded[name] == value).all()
+
+
+def save_checkpoint(folder, values, dtype):
+    """Save a checkpoint of one model folder anew, with the variables in another type."""
+    with tf.Graph().as_default() as graph, new_session(graph) as session:
+        variables = [tf.Variable(tf.cast(value, dtype), name=name) for name, value in values.items()]
+        session.run(tf.global_variables_initializer())
+        shutil.rmtree(f'{folder}/checkpoints')
+        os.makedirs(f'{folder}/checkpoints')
+        tf.train.Saver(variables, save_relative_paths=True).save(
+            session, f'{folder}/checkpoints/model.ckpt-1', write_meta_graph=False
+        )
 
 
 def cut(path, size):
