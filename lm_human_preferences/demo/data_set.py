@@ -5,12 +5,12 @@ from typing import Callable, Dict, Iterator, List, Sequence
 import numpy as np
 
 from lm_human_preferences.demo.judges import independent_judges
-from lm_human_preferences.demo.snippets import SOURCES, snippets
+from lm_human_preferences.demo.snippets import snippets
 from lm_human_preferences.language.encodings import Encoding
 from lm_human_preferences.language.queries import tokenize_query
 
 SNIPPETS_PER_TEXT = 4  # consecutive snippets that make one text for queries
-SNIPPETS_PER_LM_TEXT = 8  # snippets of one file that make one text for the language model
+SNIPPETS_PER_LM_TEXT = 8  # snippets that make one text for the language model
 
 
 def texts(split: str) -> List[str]:
@@ -21,16 +21,9 @@ def texts(split: str) -> List[str]:
 
 
 def lm_texts(split: str) -> List[str]:
-    """Return the texts for training a language model: snippets of all four files, one a line.
-
-    Each text has a few snippets of one file, so that the model learns to continue with text of the same kind: a film
-    review after film reviews.
-    """
-    texts = []
-    for source in SOURCES:
-        lines = [s.text for s in snippets(split, [source])]
-        texts += [_lines(lines[i : i + SNIPPETS_PER_LM_TEXT]) for i in range(0, len(lines), SNIPPETS_PER_LM_TEXT)]
-    return texts
+    """Return the texts for training a language model. Each text has a few movie snippets, one a line."""
+    lines = [s.text for s in snippets(split)]
+    return [_lines(lines[i : i + SNIPPETS_PER_LM_TEXT]) for i in range(0, len(lines), SNIPPETS_PER_LM_TEXT)]
 
 
 def _lines(texts: Sequence[str]) -> str:

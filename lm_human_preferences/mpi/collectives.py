@@ -56,7 +56,7 @@ def initialize_variables(session: tf.Session, loaded: Sequence[tf.Variable], ran
         variables = tf.global_variables()
         if ranks.is_first:
             loaded_names = {variable.name for variable in loaded}
-            session.run(tf.variables_initializer([v for v in variables if v.name not in loaded_names]))
+            session.run([v.initializer for v in variables if v.name not in loaded_names])
     ranks.broadcast_variables(session, variables)
 
 
