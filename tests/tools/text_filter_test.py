@@ -4,8 +4,9 @@ import os
 import sys
 
 import pytest
+from repository import ROOT
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), 'tools'))
+sys.path.insert(0, os.path.join(ROOT, 'tools'))
 
 from text_filter import Filter  # noqa: E402
 
