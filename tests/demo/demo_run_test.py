@@ -15,7 +15,6 @@ def test_a_short_demo_ends_with_its_table(tmp_path):
         '--rewards.train_new_model.normalize_samples=64',
         '--ppo.total_episodes=64',
         '--ppo.batch_size=64',
-        '--ppo.microbatch_size=0',
         '--ppo.lr=1e-5',
     ]
     status, output, errors = launch('train_policy', 'demo', 'short', f'--save_dir={tmp_path}', *flags)
