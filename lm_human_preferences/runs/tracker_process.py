@@ -17,6 +17,7 @@ from lm_human_preferences.utils.text import without_secrets
 
 LOOK, FINISHED = b'.', b'!'
 FAILED = 3  # the exit status if the tracker failed, which a line on standard error has said
+OUT_OF_TIME = 75  # the exit status if it could not send the rest in time, which nobody has said
 PROJECT = 'lm-human-preferences'  # unless WANDB_PROJECT or TRACKIO_PROJECT gives another name
 
 
@@ -55,7 +56,7 @@ class _Input:
         self.is_over = True
         self._news.set()
         threading.Event().wait(self._patience)
-        os._exit(FAILED)
+        os._exit(OUT_OF_TIME)
 
 
 def send(job: Job, run: Any, next_step: int, told: _Input) -> None:

@@ -109,15 +109,17 @@ class _Tracker:
         self._process.stdin.close()
         try:
             status = self._process.wait(PATIENCE_SECONDS)
-            if status not in (0, tracker_process.FAILED):
-                note(f'note: {self._name} ended with status {status}, and the run went on without it')
         except subprocess.TimeoutExpired:
-            note(
-                f'note: {self._name} took more than {PATIENCE_SECONDS:.0f} s to send the rest: the run ends without it'
-            )
+            status = tracker_process.OUT_OF_TIME  # its own clock would have said the same a moment later
         finally:
             self._process.kill()
             self._process.wait()
+        if status == tracker_process.OUT_OF_TIME:
+            note(
+                f'note: {self._name} took more than {PATIENCE_SECONDS:.0f} s to send the rest: the run ends without it'
+            )
+        elif status not in (0, tracker_process.FAILED):
+            note(f'note: {self._name} ended with status {status}, and the run went on without it')
 
     def _say(self, message: bytes) -> None:
         # If the pipe is full, the process has much to look for already. If it is broken, the process has said why.
