@@ -24,7 +24,7 @@ from typing import List, Sequence
 
 import numpy as np
 from measuring import ROOT
-from word_choice import bag_of_words_choice_accuracy, choices_of
+from word_choice import bag_of_words_choice_accuracy, choices_of, judge_correlation
 
 from lm_human_preferences import experiments
 from lm_human_preferences.demo import data_set
@@ -124,15 +124,6 @@ class EmbeddingJudge:
         return found['policies'][os.path.basename(folder)]
 
 
-def print_correlations(judges: dict) -> None:
-    """Print how well judges order the test snippets."""
-    rated = snippets('test')
-    print("correlation with people's ratings of real snippets:")
-    for name, judge in judges.items():
-        scores = judge([s.text for s in rated])
-        print(f'  {name:38}{np.corrcoef(scores, [s.rating for s in rated])[0, 1]:8.2f}')
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0], epilog='Other flags are those of train_policy.'
@@ -142,6 +133,8 @@ def main() -> None:
     parser.add_argument('--torch-python', help='a Python with torch and transformers, for the judge by embeddings')
     parser.add_argument('--encoder', help='the folder of its sentence encoder')
     given, others = parser.parse_known_intermixed_args()
+    if (given.torch_python is None) != (given.encoder is None):
+        parser.error('--torch-python and --encoder belong together: give both, or neither')
     seeds = given.seeds
     runs = [run(given.save_dir, seed, others) for seed in seeds]
     judges, rows = data_set.judges(), ROWS
@@ -155,7 +148,9 @@ def main() -> None:
     print(f'{"the demo, seeds " + ", ".join(map(str, seeds)):40}{"mean":>8}{"95 % interval":>16}{"min":>8}{"max":>8}')
     for title, key, form in rows:
         print(table_row(title, [value(dict(figures, words_accuracy=words), key) for figures in runs], form))
-    print_correlations(judges)
+    print("correlation with people's ratings of real snippets:")
+    for name, judge in judges.items():
+        print(f'  {name:38}{judge_correlation(judge):8.2f}')
 
 
 if __name__ == '__main__':

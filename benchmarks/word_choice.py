@@ -1,6 +1,6 @@
 """A choice model on words, trained on the same human choices as the demo's reward model: how good are words alone?"""
 
-from typing import Callable, Dict, List, NamedTuple
+from typing import Callable, Dict, List, NamedTuple, Sequence
 
 import numpy as np
 
@@ -12,9 +12,14 @@ CHOICE_PENALTIES = (3e-6, 1e-5, 3e-5, 1e-4)
 
 
 def correlation(score: Callable[[str], float], split: str = 'test') -> float:
-    """Return Pearson's correlation of a judge's scores with people's ratings of a split's movie snippets."""
+    """Return Pearson's correlation of scores with people's ratings of a split's movie snippets."""
+    return judge_correlation(lambda texts: [score(text) for text in texts], split)
+
+
+def judge_correlation(judge: Callable[[List[str]], Sequence[float]], split: str = 'test') -> float:
+    """Return the same for a judge, which scores many texts at once."""
     rated = snippets(split)
-    return float(np.corrcoef([score(s.text) for s in rated], [s.rating for s in rated])[0, 1])
+    return float(np.corrcoef(judge([s.text for s in rated]), [s.rating for s in rated])[0, 1])
 
 
 class Choices(NamedTuple):

@@ -14,14 +14,14 @@ import os
 import shutil
 import subprocess
 import sys
-from typing import Dict, List, Sequence
+from typing import Dict, List
 
 import numpy as np
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
-from lm_human_preferences.demo.data_set import SNIPPETS_PER_LM_TEXT, lm_texts  # noqa: E402
+from lm_human_preferences.demo.data_set import grouped, lm_texts  # noqa: E402
 from lm_human_preferences.demo.snippets import snippets  # noqa: E402
 from lm_human_preferences.graph.tf_versions import new_session, tf  # noqa: E402
 from lm_human_preferences.language.trained_models import find_model  # noqa: E402
@@ -34,22 +34,15 @@ STAGES = {
 }
 
 
-def write_texts(path: str, lines: Sequence[str]) -> None:
-    """Write texts of several lines each, as the demo's data set has them, to a JSON Lines file."""
-    with open(path, 'w', encoding='utf-8') as f:
-        for i in range(0, len(lines), SNIPPETS_PER_LM_TEXT):
-            text = ''.join(line + '\n' for line in lines[i : i + SNIPPETS_PER_LM_TEXT])
-            f.write(json.dumps(text) + '\n')
-
-
 def write_data_set(text: str, folder: str) -> None:
     """Write the data set of the first stage: the lines of `text` and the training snippets; the valid snippets."""
     os.makedirs(folder, exist_ok=True)
     with open(text, encoding='utf-8') as f:
         lines = f.read().splitlines()
-    write_texts(os.path.join(folder, 'train.jsonl'), lines + [s.text for s in snippets('train')])
-    with open(os.path.join(folder, 'valid.jsonl'), 'w', encoding='utf-8') as f:
-        f.writelines(json.dumps(text) + '\n' for text in lm_texts('valid'))
+    texts = {'train': grouped(lines + [s.text for s in snippets('train')]), 'valid': lm_texts('valid')}
+    for split in texts:
+        with open(os.path.join(folder, f'{split}.jsonl'), 'w', encoding='utf-8') as f:
+            f.writelines(json.dumps(text) + '\n' for text in texts[split])
 
 
 def train(work: str, name: str, flags: List[str]) -> None:

@@ -21,8 +21,12 @@ def texts(split: str) -> List[str]:
 
 
 def lm_texts(split: str) -> List[str]:
-    """Return the texts for training a language model. Each text has a few movie snippets, one a line."""
-    lines = [s.text for s in snippets(split)]
+    """Return the texts for training a language model: the movie snippets, as `grouped` puts them together."""
+    return grouped([s.text for s in snippets(split)])
+
+
+def grouped(lines: Sequence[str]) -> List[str]:
+    """Return texts for a language model. Each has a few of the lines, in their order."""
     return [_lines(lines[i : i + SNIPPETS_PER_LM_TEXT]) for i in range(0, len(lines), SNIPPETS_PER_LM_TEXT)]
 
 
