@@ -11,9 +11,11 @@ import sys
 import numpy as np
 import pytest
 import ragged
+from demo_frontier import best_of
 from measuring import SHARE_COLUMNS
 from repository import ROOT
 
+from lm_human_preferences.evaluation.policies import PolicyResponses
 from lm_human_preferences.graph.tf_versions import new_session, tf
 from lm_human_preferences.hyperparameters import ModelHParams
 
@@ -181,3 +183,21 @@ def test_the_stages_of_a_run_and_their_saves():
         # The parameters in training and Adam's two moments; the policy's reference and the reward model.
         assert row['last GB'] * 2**30 == pytest.approx(models * bytes_of_a_model, rel=0.03)
         assert row['peak GB'] >= row['GB at its end'] > 0.1
+
+
+def test_the_best_of_the_first_responses_to_each_query():
+    scores = np.array([0.1, 0.9, 2.0, -0.5, 5.0, -0.2, 0.3, 0.4])  # of two queries, four responses each
+    rows = np.arange(8)
+    many = PolicyResponses(
+        texts=[f'text {row}' for row in rows],
+        responses=rows[:, np.newaxis],
+        truncated=rows[:, np.newaxis],
+        valid=np.array([True, True, True, True, False, True, True, True]),
+        logprobs=-rows[:, np.newaxis],
+        ref_logprobs=-rows[:, np.newaxis],
+        scores={'score': scores, 'VADER': -scores},
+    )
+    chosen = best_of(2, many, 4, -1)
+    assert chosen.texts == ['text 1', 'text 5']  # text 4 does not end in time: its score is the penalty
+    assert chosen.scores['VADER'].tolist() == [-0.9, 0.2] and chosen.logprobs[:, 0].tolist() == [-1, -5]
+    assert best_of(4, many, 4, -1).texts == ['text 2', 'text 7']
