@@ -137,7 +137,7 @@ def test_the_parts_of_the_demo_run():
     trial.hparams.run.save_dir = '/tmp/x'
     parts = run_parts.parts_of(trial.hparams, experiments.load('demo').evaluation('/tmp/x'))
     assert list(parts) == ['normalize before', 'reward model', 'normalize after', 'ppo', 'evaluation', 'report']
-    # 6 400 labels of 152 tokens, forward and backward; 12 288 episodes of 56 tokens, one epoch.
-    assert parts['reward model'] == 6400 * 152 * 3 and parts['ppo'] == 12288 * 56 * 8
+    # 5 120 labels of 152 tokens, forward and backward; 10 240 episodes of 56 tokens, one epoch.
+    assert parts['reward model'] == 5120 * 152 * 3 and parts['ppo'] == 10240 * 56 * 8
     trial.hparams.override_from_dict({'rewards.train_new_model': 'off', 'rewards.trained_model': 'x'})
     assert list(run_parts.parts_of(trial.hparams, None)) == ['ppo', 'report']
