@@ -1,19 +1,24 @@
-"""Put a finished demo run into the README and the docs: `python tools/readme_pictures.py RUN_FOLDER`.
+"""Put finished demo runs into the README and the docs: `python tools/readme_pictures.py FOLDER`.
 
-It draws the learning curves as docs/pictures/{score,kl}-{light,dark}.svg. It also rewrites the samples and the
-figures that stand between `<!-- NAME: … -->` and `<!-- end of NAME -->` in README.md and docs/getting-started.md.
+FOLDER is that of one run, or holds the runs of several seeds (benchmarks/demo_seeds.py). The README's figures are the
+means over the runs. The rest is from the first run: the learning curves, which are drawn as
+docs/pictures/{score,kl}-{light,dark}.svg, and the samples and tables that stand between `<!-- NAME: … -->` and
+`<!-- end of NAME -->` in README.md and docs/getting-started.md.
 """
 
 import os
 import re
 import sys
-from typing import Any, Dict, List
+from typing import Any, Callable, Dict, List
+
+import numpy as np
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
 from lm_human_preferences import reporting  # noqa: E402
 from lm_human_preferences.evaluation import tables  # noqa: E402
+from lm_human_preferences.evaluation.intervals import mean_interval  # noqa: E402
 from lm_human_preferences.reporting.charts import HEIGHT, WIDTH, line_chart, number  # noqa: E402
 from lm_human_preferences.reporting.run_data import RunData, find_runs, group_by_seed  # noqa: E402
 
@@ -97,32 +102,53 @@ def markdown(text: str) -> str:
     return re.sub(r'([\\`*_{}\[\]<>|#])', r'\\\1', ' '.join(text.split()))
 
 
-def figures_table(run: RunData) -> str:
-    """Return the main figures of the demo's evaluation as Markdown."""
-    if not {'policies', 'reward_model'} <= set(run.results):
-        raise ValueError(f'{run.name}: no evaluation: run the demo to its end')
-    reward, policies = run.results['reward_model'], run.results['policies']
-    (initial,) = (figures for name, figures in policies['policies'].items() if name == policies['baseline'])
-    (tuned,) = (figures for name, figures in policies['policies'].items() if name != policies['baseline'])
+def figures_table(runs: List[RunData]) -> str:
+    """Return the main figures of the demo's evaluation as Markdown: the means over runs that differ in their seed.
+
+    The intervals are by seeds. Those of a single run are by its choices and queries.
+    """
+    for run in runs:
+        if not {'policies', 'reward_model'} <= set(run.results):
+            raise ValueError(f'{run.name}: no evaluation: run the demo to its end')
+    rewards, policies = ([run.results[name] for run in runs] for name in ('reward_model', 'policies'))
+    initial, tuned = [], []
+    for result in policies:
+        for name, figures in result['policies'].items():
+            (initial if name == result['baseline'] else tuned).append(figures)
+
+    def before_and_after(figure: Callable[[Dict[str, Any]], float], form: str) -> List[str]:
+        return [format(np.mean(list(map(figure, side))), form) for side in (initial, tuned)]
+
     rows = [
-        ['score by the reward model', *(f'{f["judges"]["score"]["mean"]:.2f}' for f in (initial, tuned))],
-        ['KL from the initial policy (nats)', *(f'{f["kl"] + 0:.1f}' for f in (initial, tuned))],
-        ['distinct words', *(f'{f["distinct"]["1"]:.0%}' for f in (initial, tuned))],
+        ['score by the reward model', *before_and_after(lambda f: f['judges']['score']['mean'], '.2f')],
+        ['KL from the initial policy (nats)', *before_and_after(lambda f: f['kl'], '.1f')],
+        ['distinct words', *before_and_after(lambda f: f['distinct']['1'], '.0%')],
     ]
-    for judge in sorted(set(tuned['wins']) - {'score'}):
-        rows.append([f'more positive than before, by {judge}', '', percent(tuned['wins'][judge])])
-    lines = [f'| {tables.queries_title(policies)} | before | after |', '|---|---|---|']
-    lines += [f'| {" | ".join(row)} |'.replace('-0.0', '0.0').replace('| -', '| −') for row in rows]
-    accuracy = percent(dict(share=reward['accuracy'], interval=reward['interval']))
-    among = f' among {reward["distinct_samples"]} snippets' if 'distinct_samples' in reward else ''
+    for judge in sorted(set(tuned[0]['wins']) - {'score'}):
+        rows.append([f'more positive than before, by {judge}', '', mean_percent([f['wins'][judge] for f in tuned])])
+    title = tables.queries_title(policies[0]) + (f', mean over {len(runs)} seeds' if len(runs) > 1 else '')
+    lines = [f'| {title} | before | after |', '|---|---|---|']
+    lines += [f'| {" | ".join(row)} |'.replace('-0.0 ', '0.0 ').replace('| -', '| −') for row in rows]
+    accuracy = mean_percent([dict(share=reward['accuracy'], interval=reward['interval']) for reward in rewards])
+    first = rewards[0]
+    among = f' among {first["distinct_samples"]} snippets' if 'distinct_samples' in first else ''
     return '\n'.join(
         [
-            f'On {reward["labels"]} held-out human choices of the best of four{among}, the reward model agrees with',
-            f'people in {accuracy}; choosing at random gives {reward["chance"]:.0%}.',
+            f'On {first["labels"]} held-out human choices of the best of four{among}, the reward model agrees with',
+            f'people in {accuracy}; choosing at random gives {first["chance"]:.0%}.',
             '',
             *lines,
         ]
     )
+
+
+def mean_percent(rates: List[Dict[str, Any]]) -> str:
+    """Return the mean of the shares of several runs with its interval by runs; of one run, the share with its own."""
+    if len(rates) == 1:
+        return percent(rates[0])
+    shares = [rate['share'] for rate in rates]
+    mean = float(np.mean(shares))
+    return percent(dict(share=mean, interval=mean_interval(shares) or (mean, mean)))
 
 
 def percent(rate: Dict[str, Any]) -> str:
@@ -162,12 +188,13 @@ def replace_block(path: str, name: str, text: str) -> None:
 
 
 def main(arguments: List[str]) -> None:
-    """Write the pictures and the blocks from the run folder that is the only argument."""
+    """Write the pictures and the blocks from the folder that is the only argument."""
     if len(arguments) != 1:
         sys.exit(__doc__)
-    (run,) = find_runs(arguments)
+    runs = find_runs(arguments)
+    run = runs[0]
     readme, getting_started = (os.path.join(ROOT, *path) for path in (('README.md',), ('docs', 'getting-started.md')))
-    for name, text in (('samples', samples_table(run)), ('figures', figures_table(run))):
+    for name, text in (('samples', samples_table(run)), ('figures', figures_table(runs))):
         replace_block(readme, name, text)
     replace_block(getting_started, 'output', printed_figures(run))
     for chart in CHARTS:

@@ -1,5 +1,6 @@
 """The pictures and tables of the README, made from a run."""
 
+import copy
 import os
 import sys
 from xml.etree import ElementTree
@@ -67,7 +68,7 @@ def test_samples_are_the_first_queries_with_their_scored_tokens(run):
 
 
 def test_figures(run):
-    table = readme_pictures.figures_table(run)
+    table = readme_pictures.figures_table([run])
     assert '800 held-out human choices of the best of four among 624 snippets, the' in table
     assert '60% (57–63); choosing at random gives 25%.' in table
     assert '| 512 held-out queries (500 distinct) | before | after |' in table
@@ -76,9 +77,21 @@ def test_figures(run):
     assert '-0.0' not in table and 'by score' not in table
 
 
+def test_figures_of_several_seeds_are_means_with_intervals_by_seeds(run):
+    other = copy.deepcopy(run)
+    other.results['reward_model']['accuracy'] = 0.62
+    tuned = other.results['policies']['policies']['run']
+    tuned.update(kl=10.3, wins=dict(tuned['wins'], VADER=dict(share=0.82, interval=[0.77, 0.87])))
+    table = readme_pictures.figures_table([run, other])
+    assert 'people in 61% (48–74); choosing' in table  # Student's t with one degree of freedom: 0.61 ± 12.7 · 0.01
+    assert '| 512 held-out queries (500 distinct), mean over 2 seeds | before | after |' in table
+    assert '| KL from the initial policy (nats) | 0.0 | 11.3 |' in table
+    assert '| more positive than before, by VADER |  | 81% (68–94) |' in table
+
+
 def test_a_run_without_an_evaluation_is_refused(run):
     with pytest.raises(ValueError, match='no evaluation'):
-        readme_pictures.figures_table(run._replace(results={}))
+        readme_pictures.figures_table([run._replace(results={})])
 
 
 def test_a_block_is_replaced_and_nothing_else(tmp_path):
