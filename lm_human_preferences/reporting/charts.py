@@ -91,16 +91,14 @@ class _Frame:
     def axes(self) -> List[str]:
         """Return grid lines and tick labels as SVG elements."""
         parts = []
-        for tick in ticks(*self._y, 4):
+        for tick, label in labelled(ticks(*self._y, 4)):
             _, y = self.place(self._x[0], tick)
             parts.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
-            parts.append(f'<text class="tick" x="{LEFT - 6}" y="{y + 3:.1f}" text-anchor="end">{number(tick)}</text>')
-        for tick in ticks(*self._x, 5):
+            parts.append(f'<text class="tick" x="{LEFT - 6}" y="{y + 3:.1f}" text-anchor="end">{label}</text>')
+        for tick, label in labelled(ticks(*self._x, 5)):
             x, _ = self.place(tick, self._y[0])
             anchor = 'end' if x > WIDTH - RIGHT - 4 else 'middle'
-            parts.append(
-                f'<text class="tick" x="{x:.1f}" y="{HEIGHT - 6}" text-anchor="{anchor}">{number(tick)}</text>'
-            )
+            parts.append(f'<text class="tick" x="{x:.1f}" y="{HEIGHT - 6}" text-anchor="{anchor}">{label}</text>')
         return parts
 
 
@@ -110,17 +108,26 @@ def ticks(low: float, high: float, most: int) -> List[float]:
     magnitude = 10.0 ** math.floor(math.log10(rough))
     step = magnitude * next(factor for factor in (1, 2, 5, 10) if magnitude * factor >= rough * 0.999)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [round(i * step, 12) for i in range(first, last + 1)]
+    return [float(f'{i * step:.15g}') for i in range(first, last + 1)]
 
 
-def number(value: float) -> str:
-    """Format a number for an axis: 0.25, 12k, 1e−5."""
+def labelled(values: Sequence[float]) -> List[Tuple[float, str]]:
+    """Return each of the ticks with its label, with as many digits as it takes to tell the ticks apart."""
+    for digits in range(3, 16):
+        labels = [number(value, digits) for value in values]
+        if len(set(labels)) == len(labels):
+            break
+    return list(zip(values, labels))
+
+
+def number(value: float, digits: int = 3) -> str:
+    """Format a number for an axis with so many digits: 0.25, 12k, 1e−5 (a small one has one less)."""
     for size, suffix in ((1e6, 'M'), (1e3, 'k')):
         if abs(value) >= size:
-            return f'{value / size:.3g}{suffix}'
+            return f'{value / size:.{digits}g}{suffix}'
     if value and abs(value) < 1e-3:
-        return f'{value:.2g}'.replace('e-0', 'e-').replace('-', '−')
-    return f'{value:.3g}'.replace('-', '−')
+        return f'{value:.{digits - 1}g}'.replace('e-0', 'e-').replace('-', '−')
+    return f'{value:.{digits}g}'.replace('-', '−')
 
 
 def _svg(label: str, parts: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from lm_human_preferences.graph.tf_versions import tf
 from lm_human_preferences.language.encodings import Encoding, byte_symbols
 from lm_human_preferences.launcher.command_line import main
 from lm_human_preferences.method.sample_rows import sample_rows, token_texts
-from lm_human_preferences.reporting.charts import Line, line_chart, number, ticks
+from lm_human_preferences.reporting.charts import Line, labelled, line_chart, number, ticks
 from lm_human_preferences.reporting.event_files import read_curves
 from lm_human_preferences.reporting.run_data import find_runs, group_by_seed
 from lm_human_preferences.runs.samples import read_samples
@@ -113,6 +113,20 @@ def test_ticks_are_round_and_inside():
     assert ticks(-0.07, 0.31, 4) == [0.0, 0.1, 0.2, 0.3]
     assert ticks(3, 2003, 4) == [500, 1000, 1500, 2000]
     assert [number(v) for v in (0, 0.25, -3, 1500, 2e6, 1e-5)] == ['0', '0.25', '−3', '1.5k', '2M', '1e−5']
+
+
+def test_ticks_of_a_tiny_range_are_inside_and_told_apart():
+    assert labelled(ticks(1.053e-12, 1.171e-12, 4)) == [(1.1e-12, '1.1e−12'), (1.15e-12, '1.15e−12')]
+    for low, high in (
+        (1.053e-12, 1.171e-12),
+        (1e-300, 3e-300),
+        (100000.1, 100000.4),
+        (1e6, 1e6 + 20),
+        (0.9991, 0.9994),
+    ):
+        found = labelled(ticks(low, high, 4))
+        assert len({label for _, label in found}) == len(found) >= 2
+        assert all(low - 1e-6 * (high - low) <= tick <= high + 1e-6 * (high - low) for tick, _ in found)
 
 
 def test_a_line_is_where_its_numbers_are():
