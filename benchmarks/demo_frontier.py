@@ -2,10 +2,10 @@
 
     python benchmarks/demo_frontier.py SAVE_DIR [COEF …] [--seed N] [--FLAG=VALUE …]
 
-Trains one reward model in SAVE_DIR, and a policy with each coefficient (default 0.03 0.05 0.07 0.12 0.2). What SAVE_DIR
-has is not trained again. The other flags are passed to each training of a policy. The policies respond to queries of
-the split `valid`, since the demo's settings are chosen by this table. The seed, too, is none of those of
-`demo_seeds.py`.
+Trains one reward model in SAVE_DIR, and a policy with each coefficient (default 0.03 0.05 0.07 0.12 0.2). A run in
+SAVE_DIR that has finished is not trained again, and one that was interrupted goes on. The other flags are passed to
+each training of a policy. The policies respond to queries of the split `valid`, since the demo's settings are chosen by
+this table. The seed, too, is none of those of `demo_seeds.py`.
 
 The rows "best of n" are there to compare with: the initial policy responds n times, and the reward model picks one of
 the responses. The KL of this choice is log n − (n − 1)/n nats. Each response is one that the initial policy wrote, so
@@ -38,15 +38,15 @@ BEST_OF = (4, 16, 64)
 NOT_EVALUATED = 'extends: demo\nevaluate: null  # on the test split; the policies are compared on the split valid\n'
 
 
-def launch(save_dir: str, name: str, *arguments: str) -> str:
-    """Run a command of launch.py that trains in SAVE_DIR/NAME, unless that is there; return the folder."""
-    folder = os.path.join(save_dir, name)
-    if not os.path.exists(folder):
-        command, *flags = arguments
-        experiment = os.path.join(save_dir, 'demo_frontier.yaml')
-        given = [sys.executable, os.path.join(ROOT, 'launch.py'), command, experiment, name, f'--save_dir={save_dir}']
-        subprocess.run(given + flags, check=True)
-    return folder
+def launch(save_dir: str, name: str, command: str, *flags: str) -> str:
+    """Run a command of launch.py that trains in SAVE_DIR/NAME, or goes on with it; return the folder.
+
+    launch.py itself sees whether the run has finished, can be resumed, or has other settings.
+    """
+    experiment = os.path.join(save_dir, 'demo_frontier.yaml')
+    given = [sys.executable, os.path.join(ROOT, 'launch.py'), command, experiment, name, f'--save_dir={save_dir}']
+    subprocess.run([*given, *flags], check=True)
+    return os.path.join(save_dir, name)
 
 
 def best_of(n: int, many: PolicyResponses, count: int, penalty: float) -> PolicyResponses:
@@ -94,7 +94,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0], epilog='Other flags are those of train_policy.'
     )
-    parser.add_argument('save_dir', help='folder of the runs; runs that are there are not made again')
+    parser.add_argument('save_dir', help='folder of the runs; finished runs are not made again')
     parser.add_argument('coefs', type=float, nargs='*', default=[0.03, 0.05, 0.07, 0.12, 0.2])
     parser.add_argument('--seed', type=int, default=11)
     given, flags = parser.parse_known_intermixed_args()
