@@ -20,6 +20,7 @@ from lm_human_preferences import reporting  # noqa: E402
 from lm_human_preferences.evaluation import tables  # noqa: E402
 from lm_human_preferences.evaluation.intervals import mean_interval  # noqa: E402
 from lm_human_preferences.reporting.charts import HEIGHT, WIDTH, line_chart, number  # noqa: E402
+from lm_human_preferences.reporting.page import formatted  # noqa: E402
 from lm_human_preferences.reporting.run_data import RunData, find_runs, group_by_seed  # noqa: E402
 
 STYLE = os.path.join(os.path.dirname(reporting.__file__), 'style.css')
@@ -111,24 +112,25 @@ def figures_table(runs: List[RunData]) -> str:
         if not {'policies', 'reward_model'} <= set(run.results):
             raise ValueError(f'{run.name}: no evaluation: run the demo to its end')
     rewards, policies = ([run.results[name] for run in runs] for name in ('reward_model', 'policies'))
-    initial, tuned = [], []
+    initial = [result['policies'][result['baseline']] for result in policies]
+    tuned = []
     for result in policies:
-        for name, figures in result['policies'].items():
-            (initial if name == result['baseline'] else tuned).append(figures)
+        (figures,) = (figures for name, figures in result['policies'].items() if name != result['baseline'])
+        tuned.append(figures)
 
     def before_and_after(figure: Callable[[Dict[str, Any]], float], form: str) -> List[str]:
-        return [format(np.mean(list(map(figure, side))), form) for side in (initial, tuned)]
+        return [formatted(form, np.mean([figure(policy) for policy in side])) for side in (initial, tuned)]
 
     rows = [
-        ['score by the reward model', *before_and_after(lambda f: f['judges']['score']['mean'], '.2f')],
-        ['KL from the initial policy (nats)', *before_and_after(lambda f: f['kl'], '.1f')],
-        ['distinct words', *before_and_after(lambda f: f['distinct']['1'], '.0%')],
+        ['score by the reward model', *before_and_after(lambda f: f['judges']['score']['mean'], '{:.2f}')],
+        ['KL from the initial policy (nats)', *before_and_after(lambda f: f['kl'], '{:.1f}')],
+        ['distinct words', *before_and_after(lambda f: f['distinct']['1'], '{:.0%}')],
     ]
     for judge in sorted(set(tuned[0]['wins']) - {'score'}):
         rows.append([f'more positive than before, by {judge}', '', mean_percent([f['wins'][judge] for f in tuned])])
     title = tables.queries_title(policies[0]) + (f', mean over {len(runs)} seeds' if len(runs) > 1 else '')
     lines = [f'| {title} | before | after |', '|---|---|---|']
-    lines += [f'| {" | ".join(row)} |'.replace('-0.0 ', '0.0 ').replace('| -', '| −') for row in rows]
+    lines += [f'| {" | ".join(row)} |' for row in rows]
     accuracy = mean_percent([dict(share=reward['accuracy'], interval=reward['interval']) for reward in rewards])
     first = rewards[0]
     among = f' among {first["distinct_samples"]} snippets' if 'distinct_samples' in first else ''

@@ -100,7 +100,7 @@ def _tiles(run: RunData) -> List[Dict[str, str]]:
     ):
         curve = run.curves[folder].get(tag)
         if curve is not None and not (folder == 'reward_model' and run.curves['ppo']):
-            first, last = (_text(form, value) for value in curve.values[[0, -1]])
+            first, last = (formatted(form, value) for value in curve.values[[0, -1]])
             found.append(dict(title=title, value=last, note=f'from {first}'))
     reward = run.results.get('reward_model', {})
     if 'accuracy' in reward:
@@ -227,10 +227,10 @@ def _response(row: Dict[str, Any]) -> Dict[str, Any]:
                 ),
             )
         )
-    return dict(tokens=tokens, score=_text('{:.2f}', row['score']), kl=_text('{:.1f}', sum(ratios)))
+    return dict(tokens=tokens, score=formatted('{:.2f}', row['score']), kl=formatted('{:.1f}', sum(ratios)))
 
 
-def _text(form: str, value: float) -> str:
-    """Format a number with a true minus sign, and without one before zero."""
+def formatted(form: str, value: float) -> str:
+    """Format a number or a percentage with a true minus sign, and without one before zero."""
     text = form.format(value)
-    return text.replace('-', '−' if float(text) else '')
+    return text.replace('-', '−' if text.strip('-0.%') else '')
