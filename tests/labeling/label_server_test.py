@@ -6,6 +6,7 @@ import json
 import os
 import re
 import resource
+import select
 import signal
 import socket
 import threading
@@ -284,9 +285,38 @@ def test_a_request_without_the_token_is_refused_before_its_content_comes(serve):
         assert connection.recv(1 << 16).split(b'\r\n')[0].split()[1] == b'403'
 
 
-def test_connections_with_the_token_are_bounded_too(serve, monkeypatch):
+@pytest.fixture
+def calls(monkeypatch):
+    """Return a counter of the server's finished calls, by name: each connection is processed, admitted, shut down."""
+    counter = collections.Counter()
+    lock = threading.Lock()
+
+    def count(name):
+        method = getattr(connections.BoundedServer, name)
+
+        def counted(*arguments):
+            method(*arguments)
+            with lock:
+                counter[name] += 1
+
+        monkeypatch.setattr(connections.BoundedServer, name, counted)
+
+    for name in ('process_request', 'admit', 'shutdown_request'):
+        count(name)
+    return counter
+
+
+def wait_until(condition):
+    """Wait until `condition()` holds. AssertionError after 30 seconds."""
+    until = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def test_connections_with_the_token_are_bounded_too(serve, monkeypatch, calls):
     monkeypatch.setattr(connections, 'MOST_CONNECTIONS', 4)
-    monkeypatch.setattr(connections, 'SECONDS_TO_ANSWER', 2)
+    monkeypatch.setattr(connections, 'SECONDS_TO_ANSWER', 4)
     address, collection = serve(numbered(3))
     ann = Person(address, 'Ann')
     cookies = '; '.join(f'{cookie.name}={cookie.value}' for cookie in ann.session.cookies)
@@ -294,14 +324,17 @@ def test_connections_with_the_token_are_bounded_too(serve, monkeypatch):
         f'POST /answer HTTP/1.1\r\nHost: 127.0.0.1\r\nCookie: {cookies}\r\n'
         'Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 20\r\n\r\n'
     ).encode()
+    # Ann has her answers a moment before the server forgets her connections: until then there is no room for four.
+    wait_until(lambda: calls['shutdown_request'] == calls['process_request'])
+    before = calls['admit']
     with contextlib.ExitStack() as stack:
         unfinished = [stack.enter_context(connect(address, head)) for _ in range(4)]
-        time.sleep(0.5)
-        started = time.time()
+        wait_until(lambda: calls['admit'] == before + 4)
         with connect(address) as more:
-            assert is_cut(more) and time.time() - started < 1.5
+            assert is_cut(more)
+            assert select.select(unfinished, [], [], 0)[0] == []  # it is turned away at once, and the four go on
         for connection in unfinished:
-            assert b'200 OK' not in connection.recv(1 << 16) and time.time() - started < 8
+            assert b'200 OK' not in connection.recv(1 << 16)
     assert ann.answer(0) == 200 and collection.num_answers == 1
 
 
