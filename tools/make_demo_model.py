@@ -1,10 +1,13 @@
 """Train the demo's embedded model, lm_human_preferences/language/embedded/demo, anew (about 25 minutes on 2 cores).
 
-    python tools/make_demo_model.py TEXT WORK_DIR
+    python tools/make_demo_model.py TEXT WORK_DIR [--threads 1] [--embed]
 
 TEXT holds lines in the style of film reviews, as `tools/make_demo_text.py` writes them. The model learns its vocabulary
 and its English from these lines and the demo's training snippets, and then the style of the training snippets alone. It
-is saved in half precision.
+is saved in half precision in WORK_DIR/model. The tool prints the SHA-256 of each of its files, and says which ones the
+package has, too. With `--embed`, it then copies them into the package.
+
+Several threads add numbers in an order that differs from run to run. With `--threads 1`, equal runs give equal files.
 """
 
 import argparse
@@ -26,7 +29,7 @@ from lm_human_preferences.demo.snippets import snippets  # noqa: E402
 from lm_human_preferences.graph.tf_versions import new_session, tf  # noqa: E402
 from lm_human_preferences.language.trained_models import find_model  # noqa: E402
 
-MODEL = os.path.join(ROOT, 'lm_human_preferences', 'language', 'embedded', 'demo')
+EMBEDDED = os.path.join(ROOT, 'lm_human_preferences', 'language', 'embedded', 'demo')
 
 STAGES = {
     'text': ['--epochs=2', '--lr=1.5e-3', '--dropout=0', '--run.dtype=bfloat16'],
@@ -53,33 +56,48 @@ def train(work: str, name: str, flags: List[str]) -> None:
     subprocess.run(command, check=True)
 
 
-def embed(source: str) -> None:
-    """Save the model of a run in the package, in half precision."""
+def save_halves(source: str, folder: str) -> None:
+    """Save the model of a run in half precision. `folder` must not be there."""
     arrays: Dict[str, np.ndarray] = find_model(source).arrays()
-    shutil.rmtree(MODEL, ignore_errors=True)
-    os.makedirs(MODEL)
+    os.makedirs(folder)
     for name in ('hparams.json', 'encoding', 'encoder.json', 'vocab.bpe'):
-        shutil.copy(os.path.join(source, 'model', name), MODEL)
+        shutil.copy(os.path.join(source, 'model', name), folder)
     with tf.Graph().as_default() as graph, new_session(graph) as session:
         halves = {name: tf.Variable(value.astype(np.float16), name=name) for name, value in arrays.items()}
         session.run(tf.global_variables_initializer())
         saver = tf.train.Saver(halves, save_relative_paths=True)
-        saver.save(session, os.path.join(MODEL, 'model.ckpt'), write_meta_graph=False)
+        saver.save(session, os.path.join(folder, 'model.ckpt'), write_meta_graph=False)
+
+
+def sha256(path: str) -> str:
+    """The SHA-256 of a file. An empty text if the file is not there."""
+    if not os.path.exists(path):
+        return ''
+    with open(path, 'rb') as f:
+        return hashlib.sha256(f.read()).hexdigest()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('text', help='the file of lines that make_demo_text.py wrote')
-    parser.add_argument('work', help='folder for the runs of the two stages')
+    parser.add_argument('work', help='folder for the runs of the two stages and for the model')
+    parser.add_argument('--threads', type=int, help='CPU threads; with 1, equal runs give equal files')
+    parser.add_argument('--embed', action='store_true', help="replace the package's model by the new one")
     given = parser.parse_args()
-    data = os.path.join(given.work, 'data')
+    data, model = (os.path.join(given.work, name) for name in ('data', 'model'))
+    if os.path.exists(model):
+        parser.error(f'{model} is there already: give another folder, or remove it')
+    threads = [] if given.threads is None else [f'--threads={given.threads}']
     write_data_set(given.text, data)
-    train(given.work, 'text', [f'--dataset=jsonl:{data}'])
-    train(given.work, 'snippets', [f'--initial_model={os.path.join(given.work, "text")}'])
-    embed(os.path.join(given.work, 'snippets'))
-    for name in sorted(os.listdir(MODEL)):
-        with open(os.path.join(MODEL, name), 'rb') as f:
-            print(f'{hashlib.sha256(f.read()).hexdigest()}  {name}')
+    train(given.work, 'text', [f'--dataset=jsonl:{data}', *threads])
+    train(given.work, 'snippets', [f'--initial_model={os.path.join(given.work, "text")}', *threads])
+    save_halves(os.path.join(given.work, 'snippets'), model)
+    for name in sorted(os.listdir(model)):
+        path = os.path.join(model, name)
+        is_same = sha256(path) == sha256(os.path.join(EMBEDDED, name))
+        print(f'{sha256(path)}  {name}{"  (as in the package)" if is_same else ""}')
+        if given.embed:
+            shutil.copy(path, EMBEDDED)
 
 
 if __name__ == '__main__':
