@@ -9,6 +9,8 @@ no demo model learns. Each stands after a newline, and its own newline is predic
 import argparse
 import sys
 
+import measuring  # noqa: F401 - first: it makes the package importable
+
 from lm_human_preferences.api import load_policy
 from lm_human_preferences.demo.snippets import snippets
 from lm_human_preferences.utils.errors import user_message

@@ -1,6 +1,8 @@
 """The benchmarks, on a tiny model: what they hold times against, several ranks, and another checkout."""
 
 import argparse
+import ast
+import glob
 import json
 import os
 import re
@@ -40,6 +42,30 @@ def test_a_step_is_held_against_the_arithmetic_of_a_rank(ranks):
     arithmetic = figures['limits']['train'] * figures['gflops'] * 1e9
     assert arithmetic == pytest.approx(4 * 3 * forward * 8 / ranks)
     assert figures['limits']['reference'] == pytest.approx(figures['limits']['train'] / 12)
+
+
+SCRIPTS = sorted(glob.glob(os.path.join(ROOT, 'benchmarks', '*.py')) + glob.glob(os.path.join(ROOT, 'tools', '*.py')))
+
+
+@pytest.mark.parametrize('path', SCRIPTS, ids=os.path.basename)
+def test_a_script_finds_the_package_of_its_checkout(path):
+    with open(path, encoding='utf-8') as f:
+        statements = ast.parse(f.read()).body
+    is_script = any('__name__' in ast.dump(statement.test) for statement in statements if isinstance(statement, ast.If))
+    imports = [s.module for s in statements if isinstance(s, ast.ImportFrom) and s.module.startswith('lm_human_')]
+    if is_script and imports:
+        lines = [ast.dump(statement) for statement in statements]
+        package = next(i for i, line in enumerate(lines) if repr(imports[0]) in line)
+        assert any("'measuring'" in line or "attr='path'" in line for line in lines[:package])
+
+
+@pytest.mark.slow
+def test_the_loss_per_word_of_the_demo_model(tmp_path):
+    command = [sys.executable, os.path.join(ROOT, 'benchmarks', 'loss_per_word.py'), 'demo', 'nothing']
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True)
+    loss, *words = done.stdout.decode().split()
+    assert float(loss) == pytest.approx(6.6821, abs=2e-4) and words == ['nats', 'a', 'word', 'demo']
+    assert done.returncode == 2 and 'error: nothing: no model at nothing' in done.stderr.decode()
 
 
 def test_the_exponent_of_growth():
