@@ -1,4 +1,4 @@
-"""Train the demo's embedded model, lm_human_preferences/language/embedded/demo, anew (about 25 minutes on 2 cores).
+"""Train the demo's embedded model, lm_human_preferences/language/embedded/demo, anew (about 35 minutes on 2 cores).
 
     python tools/make_demo_model.py TEXT WORK_DIR [--threads 1] [--embed]
 
