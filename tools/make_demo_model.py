@@ -69,12 +69,13 @@ def save_halves(source: str, folder: str) -> None:
         saver.save(session, os.path.join(folder, 'model.ckpt'), write_meta_graph=False)
 
 
-def sha256(path: str) -> str:
-    """The SHA-256 of a file. An empty text if the file is not there."""
-    if not os.path.exists(path):
-        return ''
-    with open(path, 'rb') as f:
-        return hashlib.sha256(f.read()).hexdigest()
+def digests(folder: str) -> Dict[str, str]:
+    """Return the SHA-256 of each file of a folder, by name."""
+    found = {}
+    for name in sorted(os.listdir(folder)):
+        with open(os.path.join(folder, name), 'rb') as f:
+            found[name] = hashlib.sha256(f.read()).hexdigest()
+    return found
 
 
 def main() -> None:
@@ -92,12 +93,11 @@ def main() -> None:
     train(given.work, 'text', [f'--dataset=jsonl:{data}', *threads])
     train(given.work, 'snippets', [f'--initial_model={os.path.join(given.work, "text")}', *threads])
     save_halves(os.path.join(given.work, 'snippets'), model)
-    for name in sorted(os.listdir(model)):
-        path = os.path.join(model, name)
-        is_same = sha256(path) == sha256(os.path.join(EMBEDDED, name))
-        print(f'{sha256(path)}  {name}{"  (as in the package)" if is_same else ""}')
+    embedded = digests(EMBEDDED)
+    for name, digest in digests(model).items():
+        print(f'{digest}  {name}{"  (as in the package)" if digest == embedded.get(name) else ""}')
         if given.embed:
-            shutil.copy(path, EMBEDDED)
+            shutil.copy(os.path.join(model, name), EMBEDDED)
 
 
 if __name__ == '__main__':

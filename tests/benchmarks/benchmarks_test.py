@@ -56,7 +56,7 @@ def test_a_script_finds_the_package_of_its_checkout(path):
     if is_script and imports:
         lines = [ast.dump(statement) for statement in statements]
         package = next(i for i, line in enumerate(lines) if repr(imports[0]) in line)
-        assert any("'measuring'" in line or "attr='path'" in line for line in lines[:package])
+        assert any("'measuring'" in line or "attr='insert'" in line for line in lines[:package])
 
 
 @pytest.mark.slow
